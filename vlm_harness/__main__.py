@@ -1,0 +1,3 @@
+from vlm_harness.cli import main
+
+main()

@@ -1,0 +1,151 @@
+"""Backends: code that runs a family of models.
+
+A family declares here what it can do, without importing what it needs to do it; its module is
+loaded with the first model of the family.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlm_harness.backends import args as arguments
+from vlm_harness.images import Picture, load
+from vlm_harness.plugins import Plugins
+from vlm_harness.specs import ModelSpec, Spec
+from vlm_harness.types import ImageRef, Kind, Model, Request, Response
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the run asks of every model."""
+
+    device: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    data_dir: Path = Path()
+
+
+class Pictures:
+    """Reads images for a backend; remembers the last few, and every checksum."""
+
+    def __init__(self, keep: int = 32) -> None:
+        self._keep = keep
+        self._recent: dict[str, Picture] = {}
+        self.sha256: dict[str, str] = {}
+
+    def get(self, ref: ImageRef) -> Picture:
+        """The decoded image.
+
+        Raises:
+            SampleError: it cannot be read.
+        """
+        picture = self._recent.pop(ref.path, None) or load(ref)
+        self._recent[ref.path] = picture
+        self.sha256[ref.path] = picture.sha256
+        while len(self._recent) > self._keep:
+            del self._recent[next(iter(self._recent))]
+        return picture
+
+
+class Backend(Protocol):
+    """A loaded model.
+
+    ``respond`` gets requests of one kind (and, for ``generate``, of one decoding and length); those
+    that share a prefix lie together. It returns one response a request, in order: an error as a
+    value where one request fails, ``None`` where there is no answer to be had (recorded answers).
+    """
+
+    def info(self) -> Model: ...
+
+    def respond(
+        self, requests: Sequence[Request], pictures: Pictures
+    ) -> Sequence[Response | None]: ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a backend can do, known before anything is loaded."""
+
+    summary: str
+    provides: frozenset[Kind]
+    factory: str
+    """``module:callable`` taking ``(spec, options)`` and giving a Backend."""
+    args: type[Spec]
+    reads_images: bool = True
+    without_image: bool = False
+    """Whether ``--images none`` makes sense."""
+    default_batch: int = 8
+    checker: str | None = None
+    """``module:callable`` taking the spec; raises InputError where the checkpoint is not there."""
+
+    def load(self, spec: ModelSpec, options: LoadOptions) -> Backend:
+        backend: Backend = _attribute(self.factory)(spec, options)
+        return backend
+
+    def check(self, spec: ModelSpec) -> None:
+        if self.checker:
+            _attribute(self.checker)(spec)
+
+
+def _attribute(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+OPEN_CLIP = Family(
+    summary="open_clip: any architecture and pretrained tag, or local weights",
+    provides=frozenset({"similarity"}),
+    factory="vlm_harness.backends.open_clip:OpenClip",
+    args=arguments.OpenClipArgs,
+    default_batch=32,
+    checker="vlm_harness.backends.open_clip:check",
+)
+HF_DUAL_ENCODER = Family(
+    summary="transformers AutoModel dual encoders: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, ...",
+    provides=frozenset({"similarity"}),
+    factory="vlm_harness.backends.hf_dual_encoder:HfDualEncoder",
+    args=arguments.HfDualEncoderArgs,
+    default_batch=32,
+    checker="vlm_harness.backends.hf_common:check",
+)
+HF_VLM = Family(
+    summary="transformers AutoModelForImageTextToText: LLaVA, Qwen-VL, InternVL, PaliGemma, ...",
+    provides=frozenset({"generate", "score"}),
+    factory="vlm_harness.backends.hf_vlm:HfVlm",
+    args=arguments.HfVlmArgs,
+    without_image=True,
+    checker="vlm_harness.backends.hf_common:check",
+)
+REPLAY = Family(
+    summary="recorded answers from JSONL or CSV, joined on declared keys; needs no images",
+    provides=frozenset({"generate", "score", "similarity"}),
+    factory="vlm_harness.backends.replay:Replay",
+    args=arguments.ReplayArgs,
+    reads_images=False,
+    default_batch=1024,
+    checker="vlm_harness.backends.replay:check",
+)
+FAKE = Family(
+    summary="answers from a handler, for tests: oracle, first, constant",
+    provides=frozenset({"generate", "score", "similarity"}),
+    factory="vlm_harness.backends.fake:from_spec",
+    args=arguments.FakeArgs,
+    reads_images=False,
+    without_image=True,
+    default_batch=64,
+    checker="vlm_harness.backends.fake:check",
+)
+
+BACKENDS: Plugins[Family] = Plugins(
+    "backend",
+    "vlm_harness.backends",
+    {
+        "open_clip": "vlm_harness.backends:OPEN_CLIP",
+        "hf_dual_encoder": "vlm_harness.backends:HF_DUAL_ENCODER",
+        "hf_vlm": "vlm_harness.backends:HF_VLM",
+        "replay": "vlm_harness.backends:REPLAY",
+        "fake": "vlm_harness.backends:FAKE",
+    },
+)

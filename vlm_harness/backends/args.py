@@ -1,0 +1,63 @@
+"""Arguments of the bundled backends: ``args:`` of a model file, or ``--model-args``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vlm_harness.specs import Spec
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class TransformersArgs(Spec):
+    """Shared by the backends that load with transformers."""
+
+    dtype: Dtype | None = Field(None, description="overrides --dtype for this model")
+    device_map: str | dict[str, str | int] | None = Field(
+        None, description="auto spreads the model over the GPUs (needs accelerate)"
+    )
+    attn_implementation: str | None = Field(None, description="eager, sdpa, flash_attention_2, ...")
+    quantization: Literal["8bit", "4bit"] | None = Field(
+        None, description="weights in 8 or 4 bits on a CUDA GPU (needs bitsandbytes)"
+    )
+
+
+class HfDualEncoderArgs(TransformersArgs):
+    padding: Literal["max_length", "longest"] | None = Field(
+        None, description="of texts; default: as the family was trained"
+    )
+    max_length: int | None = Field(None, ge=1, description="of texts, in tokens")
+    lowercase: bool | None = Field(None, description="default: as the family was trained")
+
+
+class HfVlmArgs(TransformersArgs):
+    processor: str | None = Field(None, description="folder or hub name, where it lies elsewhere")
+    min_pixels: int | None = Field(None, description="image budget of Qwen-VL processors")
+    max_pixels: int | None = None
+    chat_template_args: dict[str, str | bool | int] = Field(
+        {}, description="passed to the chat template, e.g. enable_thinking: false"
+    )
+
+
+class OpenClipArgs(Spec):
+    dtype: Dtype | None = None
+    weights: str | None = Field(None, description="file of weights instead of a pretrained tag")
+    quick_gelu: bool | None = Field(None, description="force the activation of OpenAI's weights")
+    cache_dir: str | None = None
+
+
+class ReplayArgs(Spec):
+    keys: str | list[str] | dict[str, str] | None = Field(
+        None,
+        description="column(s) of the record and, where they differ, Jinja over the sample's "
+        "fields; default: the column sample_id or id against the sample's id",
+    )
+    text: str | None = Field(None, description="column that holds the answer's text")
+    scores: str | None = Field(
+        None, description="column that holds a score by option, or a list in canonical order"
+    )
+    compare: Literal["exact", "ignore_case"] = "exact"
+
+
+class FakeArgs(Spec):
+    value: float = Field(0.5, description="of the handler constant")

@@ -1,0 +1,89 @@
+"""A backend driven by a handler: for tests, and for trying a task without any model.
+
+backend = FakeBackend(lambda request: "left")            # text
+backend = FakeBackend(lambda request: [0.2, 0.1])        # one score a candidate
+"""
+
+from collections.abc import Callable, Sequence
+
+from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.errors import InputError, SampleError, listing, suggest
+from vlm_harness.specs import ModelSpec
+from vlm_harness.types import Model, OptionScore, Request, Response
+
+Answer = str | Sequence[float] | Response | None
+Handler = Callable[[Request], Answer]
+
+
+class FakeBackend:
+    """Answers each request with what ``handler`` gives for it.
+
+    The handler returns text, or one score a candidate, or a whole Response, or None for an absent
+    answer; it raises SampleError for a failed one.
+    """
+
+    def __init__(self, handler: Handler, name: str = "fake") -> None:
+        self.handler = handler
+        self.name = name
+        self.calls: list[tuple[Request, ...]] = []
+
+    def info(self) -> Model:
+        return Model(name=self.name, backend="fake", checkpoint=self.name)
+
+    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+        self.calls.append(tuple(requests))
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: Request) -> Response | None:
+        try:
+            answer = self.handler(request)
+        except SampleError as error:
+            return Response(error=str(error))
+        if answer is None or isinstance(answer, Response):
+            return answer
+        if isinstance(answer, str):
+            return Response(text=answer)
+        return Response(scores=tuple(OptionScore(float(value)) for value in answer))
+
+
+def _oracle(request: Request) -> Answer:
+    sample = request.sample
+    assert sample is not None  # the evaluator always sets it
+    if request.kind == "generate":
+        return sample.options[sample.target]
+    return [float(i == sample.target) for i in range(len(sample.options))]
+
+
+def _first(request: Request) -> Answer:
+    assert request.sample is not None
+    if request.kind == "generate":
+        return request.sample.options[0]
+    return [-float(i) for i in range(len(request.sample.options))]
+
+
+def _constant(value: float) -> Handler:
+    def handler(request: Request) -> Answer:
+        return str(value) if request.kind == "generate" else [value] * len(request.candidates)
+
+    return handler
+
+
+HANDLERS: dict[str, Callable[[float], Handler]] = {
+    "oracle": lambda value: _oracle,
+    "first": lambda value: _first,
+    "constant": _constant,
+}
+
+
+def check(spec: ModelSpec) -> None:
+    if spec.checkpoint not in HANDLERS:
+        raise InputError(
+            f"unknown handler {spec.checkpoint!r}{suggest(spec.checkpoint, HANDLERS)}",
+            hint=f"There are: {listing(HANDLERS)}.",
+        )
+
+
+def from_spec(spec: ModelSpec, options: LoadOptions) -> FakeBackend:
+    """``fake:oracle``, ``fake:first``, ``fake:constant`` (argument ``value``)."""
+    check(spec)
+    return FakeBackend(HANDLERS[spec.checkpoint](float(spec.args.get("value", 0.5))), spec.model)

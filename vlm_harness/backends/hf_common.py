@@ -1,0 +1,204 @@
+"""What the transformers backends share: finding a checkpoint, device, dtype, loading."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.args import TransformersArgs
+from vlm_harness.errors import InputError
+from vlm_harness.specs import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+DUAL_ENCODERS = frozenset(
+    {
+        "align", "aimv2", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2",
+        "vision-text-dual-encoder",
+    }
+)  # fmt: skip
+
+
+def check(spec: ModelSpec) -> None:
+    """See that a checkpoint is here or can be had, before anything heavy is imported.
+
+    Raises:
+        InputError: no such folder, or a hub name that is neither cached nor reachable.
+    """
+    folder = Path(spec.checkpoint).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                "the folder holds no config.json, so it is no transformers checkpoint", where=folder
+            )
+        return
+    if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
+        raise InputError(f"there is no folder {folder}", where=spec.at("checkpoint"))
+    check_hub(spec.model, spec.checkpoint, spec.revision, "config.json")
+
+
+def check_hub(model: str, repo: str, revision: str | None, filename: str) -> None:
+    """Raise an InputError where a hub file is neither in the cache nor reachable."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
+            return
+        hf_hub_download(repo, filename, revision=revision, etag_timeout=5)
+    except GatedRepoError:
+        raise InputError(
+            f"model {model}: the checkpoint {repo!r} asks for its licence to be accepted",
+            hint=f"Accept it on the page of {repo} on the Hugging Face hub, then `hf auth login`.",
+        ) from None
+    except (
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+        EntryNotFoundError,
+        HFValidationError,
+    ) as e:
+        raise InputError(
+            f"model {model}: the hub has no checkpoint {repo!r}"
+            + (f" at revision {revision}" if revision else ""),
+            hint=str(e).strip().splitlines()[0],
+        ) from None
+    # What a hub that cannot be reached raises depends on the HTTP library underneath.
+    except Exception as error:
+        raise InputError(
+            f"model {model}: the weights {repo!r} are not on this machine and the hub cannot be "
+            f"reached ({type(error).__name__})",
+            hint=(
+                f"On a machine with network: `hf download {repo}"
+                + (f" --revision {revision}" if revision else "")
+                + f" --local-dir {repo.split('/')[-1]}`,\n"
+                "copy that folder here, and pass it: --model FOLDER (or set HF_HOME to a cache "
+                "that holds it)."
+            ),
+        ) from None
+
+
+def config_of(spec: ModelSpec) -> dict[str, Any]:
+    """config.json of a local checkpoint; empty for one on the hub."""
+    path = Path(spec.checkpoint).expanduser() / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def pick_device(options: LoadOptions) -> "torch.device":
+    """``--device``, else CUDA, else Apple's GPU, else the CPU."""
+    import torch
+
+    name = options.device
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the device {name!r} cannot be used: {reason}",
+            where="--device",
+            hint="Try --device cpu.",
+        ) from None
+    return device
+
+
+def pick_dtype(name: str | None, options: LoadOptions, device: "torch.device") -> Any:
+    """A torch dtype, or ``"auto"``: float32 on the CPU, the checkpoint's own on a GPU."""
+    import torch
+
+    chosen = name or options.dtype
+    if chosen == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, chosen)
+
+
+def load_pretrained(
+    auto: Any, spec: ModelSpec, options: LoadOptions, args: TransformersArgs
+) -> Any:
+    """``auto.from_pretrained`` with the model file's arguments, in evaluation mode.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded, with the library's own reason.
+    """
+    device = pick_device(options)
+    kwargs: dict[str, Any] = {
+        "dtype": pick_dtype(args.dtype, options, device),
+        "revision": spec.revision,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    if args.attn_implementation:
+        kwargs["attn_implementation"] = args.attn_implementation
+    if args.quantization:
+        kwargs["quantization_config"] = _quantization(args, spec)
+    if args.device_map or args.quantization:
+        kwargs["device_map"] = args.device_map or {"": str(device)}
+    with loading(spec):
+        model = auto.from_pretrained(os.path.expanduser(spec.checkpoint), **kwargs)
+    return (model if "device_map" in kwargs else model.to(device)).eval()
+
+
+class loading:
+    """Context: what a library raises when a checkpoint is unfit becomes one clear message."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ImportError | OSError | ValueError | KeyError | RuntimeError):
+            reason = str(error).strip() or type(error).__name__
+            raise InputError(
+                f"model {self._spec.model}: the checkpoint {self._spec.checkpoint!r} cannot be "
+                f"loaded: {reason}",
+                where=self._spec.at("checkpoint") if self._spec.path else None,
+            ) from error
+
+
+def _quantization(args: TransformersArgs, spec: ModelSpec) -> Any:
+    import importlib.util
+
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"model {spec.model}: quantization needs {package}",
+                hint="Install it with: pip install 'vlm-harness[quant]'",
+            )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if args.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Any:
+    """A ``Model`` from a loaded transformers model."""
+    from vlm_harness.types import Model
+
+    return Model(
+        name=spec.model,
+        backend=backend,
+        checkpoint=spec.checkpoint,
+        revision=getattr(model.config, "_commit_hash", None) or spec.revision,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        parameters=sum(p.numel() for p in model.parameters()),
+        details={
+            "model_type": model.config.model_type,
+            "attn_implementation": getattr(model.config, "_attn_implementation", None),
+            **details,
+        },
+    )

@@ -1,0 +1,333 @@
+"""Vision-language models of transformers that generate text, through AutoModelForImageTextToText.
+
+One path serves every family: the checkpoint's own processor makes the inputs, and both generation
+and the scoring of answers run through the model's own ``generate``, so that positions, image
+tokens, masks and caches are what the family's authors made them. An answer is scored by forcing its
+tokens, one by one, and reading the log-probability of each from the model's logits.
+
+Traps avoided here: a BOS token written by the chat template and added again by the tokenizer;
+batches padded on the right, which shift what a decoder continues; sampling settings and repetition
+penalties that a checkpoint's ``generation_config.json`` would put into greedy decoding.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
+
+from vlm_harness import decoding
+from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends.args import HfVlmArgs
+from vlm_harness.backends.hf_common import describe, load_pretrained, loading
+from vlm_harness.errors import InputError, SampleError
+from vlm_harness.specs import ModelSpec
+from vlm_harness.templates import TemplateError, compile_template
+from vlm_harness.types import Model, OptionScore, Request, Response
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+
+class PromptFormatter:
+    """The model's own format around the user's turn, and the tokens of an answer after it.
+
+    Needs the processor alone: ``preview`` counts tokens without loading weights.
+    """
+
+    def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
+        self.spec = spec
+        self.args = HfVlmArgs.model_validate(spec.args)
+        pixels = {
+            name: value
+            for name in ("min_pixels", "max_pixels")
+            if (value := getattr(self.args, name)) is not None
+        }
+        with loading(spec):
+            self.processor = AutoProcessor.from_pretrained(
+                self.args.processor or spec.checkpoint,
+                revision=None if self.args.processor else spec.revision,
+                trust_remote_code=options.trust_remote_code,
+                **pixels,
+            )
+        self.tokenizer = self.processor.tokenizer
+        if self.tokenizer.pad_token is None:
+            # Llama's tokenizers have none; what stands under the mask does not matter.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def text(self, request: Request) -> str:
+        """The whole prompt, with the placeholders of the request's images."""
+        if self.spec.prompt_format is not None:
+            context = {"prompt": request.prompt, "images": list(range(len(request.images)))}
+            try:
+                return str(compile_template(self.spec.prompt_format)(context))
+            except TemplateError as error:
+                raise InputError(
+                    f"prompt_format: {error}", where=self.spec.at("prompt_format")
+                ) from None
+        if getattr(self.processor, "chat_template", None) is None:
+            # Base models (BLIP-2, PaliGemma) are asked as they were trained: by the bare text.
+            placeholder = getattr(self.processor, "image_token", None)
+            literal = placeholder if isinstance(placeholder, str) else ""
+            needs_literal = type(self.processor).__name__ in ("PaliGemmaProcessor",)
+            return (literal * len(request.images) if needs_literal else "") + request.prompt
+        content = [{"type": "image"} for _ in request.images]
+        message = {"role": "user", "content": [*content, {"type": "text", "text": request.prompt}]}
+        return str(
+            self.processor.apply_chat_template(
+                [message],
+                tokenize=False,
+                add_generation_prompt=True,
+                **self.args.chat_template_args,
+            )
+        )
+
+    def inputs(self, texts: Sequence[str], images: Sequence[Sequence["Image"]]) -> Any:
+        """Processor outputs for a batch of prompts, padded on the left.
+
+        Raises:
+            SampleError: the processor refuses the input, with its reason.
+        """
+        arguments: dict[str, Any] = {
+            "text": list(texts),
+            "return_tensors": "pt",
+            "padding": len(texts) > 1,
+            "add_special_tokens": not self._has_bos(texts[0]),
+        }
+        if any(images):
+            arguments["images"] = [list(pictures) for pictures in images]
+        self.tokenizer.padding_side = "left"
+        try:
+            return self.processor(**arguments)
+        except (ValueError, TypeError, AttributeError) as error:
+            if not any(images):
+                raise InputError(
+                    f"model {self.spec.model} cannot be asked without an image: {error}",
+                    where="--images none",
+                ) from error
+            raise SampleError(f"the processor refuses the prompt: {error}") from error
+
+    def answer_prefix(self, text: str) -> str:
+        """What stands between prompt and answer: the model file's, else told by the prompt's end.
+
+        After ``ASSISTANT:`` an answer begins with a space; after a newline or a special token, as
+        most chat templates end, it begins at once.
+        """
+        if self.spec.answer_prefix is not None:
+            return self.spec.answer_prefix
+        last = self.tokenizer(text, add_special_tokens=False)["input_ids"][-1:]
+        ends_special = bool(last) and last[0] in self.tokenizer.all_special_ids
+        return "" if not text or text[-1].isspace() or ends_special else " "
+
+    def answer_tokens(self, text: str, answer: str, prompt_ids: Sequence[int]) -> list[int]:
+        """Tokens that ``prompt + answer_prefix + answer`` has beyond the prompt, without EOS.
+
+        ``prompt_ids`` are those of the processor, in which image placeholders are expanded; only
+        their end is compared, to see that the text tokenised here is the text the model gets.
+
+        Raises:
+            SampleError: the answer merges with the prompt's last token, or has no token.
+        """
+        for text_as_sent in (text, text + "\n"):  # PaliGemma's processor ends the prompt itself
+            prompt = self._ids(text_as_sent)
+            tail = min(3, len(prompt))
+            if list(prompt_ids[-tail:]) == prompt[-tail:]:
+                break
+        else:
+            raise SampleError("the processor changes the prompt's text; answers cannot be scored")
+        whole = self._ids(text_as_sent + self.answer_prefix(text_as_sent) + answer)
+        if whole[: len(prompt)] != prompt:
+            raise SampleError(
+                f"the answer {answer!r} merges with the end of the prompt {text_as_sent[-20:]!r}; "
+                "set answer_prefix in the model file"
+            )
+        if len(whole) == len(prompt):
+            raise SampleError(f"the answer {answer!r} has no token of its own")
+        return whole[len(prompt) :]
+
+    def _ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text, add_special_tokens=not self._has_bos(text))["input_ids"]
+        # Some tokenizers end every text with EOS; a prompt that is to be continued has none.
+        if ids and ids[-1] == self.tokenizer.eos_token_id and not self._ends_with_eos(text):
+            ids = ids[:-1]
+        return list(ids)
+
+    def _has_bos(self, text: str) -> bool:
+        bos = self.tokenizer.bos_token
+        return bos is not None and text.startswith(bos)
+
+    def _ends_with_eos(self, text: str) -> bool:
+        eos = self.tokenizer.eos_token
+        return eos is not None and text.endswith(eos)
+
+
+class HfVlm:
+    def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
+        self.spec = spec
+        self.formatter = PromptFormatter(spec, options)
+        self.model = load_pretrained(
+            AutoModelForImageTextToText, spec, options, self.formatter.args
+        )
+        self.eos_ids, self.pad_id = self._special_ids()
+        # Only what must be kept of the checkpoint's own settings: see the module's docstring.
+        own = self.model.generation_config
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id,
+            eos_token_id=self.eos_ids,
+            pad_token_id=self.pad_id,
+            decoder_start_token_id=own.decoder_start_token_id,
+        )
+
+    def info(self) -> Model:
+        return describe(
+            self.model,
+            self.spec,
+            "hf_vlm",
+            prompt_format=self.spec.prompt_format or "chat template",
+            eos_token_id=self.eos_ids,
+        )
+
+    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+        responses: list[Response | None] = [None] * len(requests)
+        ready: list[tuple[int, _Query]] = []
+        for index, request in enumerate(requests):
+            try:
+                images = [pictures.get(ref).pixels for ref in request.images]
+                ready.append((index, _Query(request, self.formatter.text(request), images)))
+            except SampleError as error:
+                responses[index] = Response(error=str(error))
+        # A processor cannot mix prompts with and without images in one call.
+        for count in sorted({len(query.images) for _, query in ready}):
+            part = [(i, query) for i, query in ready if len(query.images) == count]
+            queries = [query for _, query in part]
+            kind = queries[0].request.kind
+            answers = self._generate(queries) if kind == "generate" else self._score(queries)
+            for (index, _), answer in zip(part, answers, strict=True):
+                responses[index] = answer
+        return responses
+
+    def _generate(self, queries: Sequence["_Query"]) -> list[Response]:
+        name, arguments = decoding.parse(queries[0].request.decoding)
+        output = self._run(
+            self._inputs(queries),
+            max_new_tokens=queries[0].request.max_new_tokens,
+            **decoding.DECODINGS.get(name)(**arguments),
+        )
+        texts = self.formatter.tokenizer.batch_decode(output, skip_special_tokens=True)
+        return [Response(text=text.strip()) for text in texts]
+
+    def _score(self, queries: Sequence["_Query"]) -> list[Response]:
+        """Mean log-probability of every candidate's tokens, EOS included."""
+        if self.model.config.is_encoder_decoder:
+            raise InputError(
+                f"model {self.spec.model} is an encoder-decoder; answers are scored for "
+                "decoder-only models",
+                hint="Use --protocol generate.",
+            )
+        rows = [(query, answer) for query in queries for answer in query.request.candidates]
+        inputs = self._inputs([query for query, _ in rows])
+        forced: list[list[int]] = []
+        failures: dict[_Query, str] = {}
+        for (query, answer), ids, mask in zip(
+            rows, inputs["input_ids"], inputs["attention_mask"], strict=True
+        ):
+            tokens: list[int] = []
+            try:
+                prompt_ids = ids[mask.bool()].tolist()
+                tokens = self.formatter.answer_tokens(query.text, answer, prompt_ids)
+            except SampleError as error:
+                failures[query] = str(error)
+            forced.append([*tokens, self.eos_ids[0]])
+        force = ForcedTokens(forced, self.pad_id)
+        self._run(
+            inputs,
+            max_new_tokens=force.steps,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([force]),
+        )
+        scores: dict[_Query, list[OptionScore]] = {}
+        for (query, _), tokens, total in zip(rows, forced, force.sums(), strict=True):
+            score = OptionScore(total / len(tokens), total, len(tokens))
+            scores.setdefault(query, []).append(score)
+        return [
+            Response(error=failures[query])
+            if query in failures
+            else Response(scores=tuple(scores[query]))
+            for query in queries
+        ]
+
+    def _inputs(self, queries: Sequence["_Query"]) -> Any:
+        return self.formatter.inputs([q.text for q in queries], [q.images for q in queries])
+
+    @torch.inference_mode()
+    def _run(self, inputs: Any, **arguments: Any) -> torch.Tensor:
+        """``generate`` for a batch of processor outputs; returns the new tokens [batch, steps]."""
+        moved = {
+            name: value.to(self.model.device, self.model.dtype)
+            if value.is_floating_point()
+            else value.to(self.model.device)
+            for name, value in inputs.items()
+            if isinstance(value, torch.Tensor) and name != "labels"
+        }
+        output: torch.Tensor = self.model.generate(**moved, **arguments)
+        prompt = moved["input_ids"]
+        length = prompt.shape[1]
+        # Most families return prompt and answer, some (fed by embeddings) the answer alone.
+        if output.shape[1] >= length and torch.equal(output[:, :length], prompt):
+            output = output[:, length:]
+        return output
+
+    def _special_ids(self) -> tuple[list[int], int]:
+        """End-of-answer tokens (the first is the one that is scored) and the padding token."""
+        eos = self.model.generation_config.eos_token_id
+        if eos is None:
+            eos = self.formatter.tokenizer.eos_token_id
+        if eos is None:
+            raise InputError(f"model {self.spec.model}: the checkpoint names no EOS token")
+        ids = [eos] if isinstance(eos, int) else list(eos)
+        pad = self.formatter.tokenizer.pad_token_id
+        return ids, ids[0] if pad is None else pad
+
+
+@dataclass(frozen=True, eq=False)
+class _Query:
+    request: Request
+    text: str
+    images: Sequence["Image"]
+
+
+class ForcedTokens(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
+    """Makes ``generate`` write given tokens, and keeps the log-probability of each.
+
+    ``rows``: the tokens of each row of the batch, EOS included; rows may differ in length.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]], pad_id: int) -> None:
+        self.steps = max(len(row) for row in rows)
+        self._lengths = [len(row) for row in rows]
+        self._tokens = torch.tensor(
+            [[*row, *[pad_id] * (self.steps - len(row))] for row in rows]
+        )  # [rows, steps]
+        self._logprobs: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
+        """``scores``: logits of the next token, [rows, vocabulary]."""
+        token = self._tokens[:, len(self._logprobs), None].to(scores.device)
+        logprobs = torch.log_softmax(scores.float(), dim=-1)
+        self._logprobs.append(logprobs.gather(1, token)[:, 0].cpu())
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+    def sums(self) -> list[float]:
+        """Summed log-probability (natural log) of each row's tokens, in float64."""
+        steps = torch.stack(self._logprobs, dim=1).double()  # [rows, steps]
+        return [float(row[:n].sum()) for row, n in zip(steps, self._lengths, strict=True)]

@@ -1,0 +1,190 @@
+"""``vlm-harness data``: what is here, whether it is whole, and how to get it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlm_harness.cli.common import (
+    data_dir_option,
+    echo_json,
+    include_path_option,
+    json_option,
+    registry,
+    split,
+)
+from vlm_harness.datasets.files import how_to_get, locate
+from vlm_harness.datasets.prepare import checksum, download, recorded_checksums
+from vlm_harness.errors import InputError, SampleError, listing
+from vlm_harness.images import load
+from vlm_harness.paths import data_dir as data_directory
+from vlm_harness.paths import inside
+from vlm_harness.registry import Registry
+from vlm_harness.specs import TaskSpec
+from vlm_harness.tasks import load_task
+
+
+@click.group()
+def data() -> None:
+    """List, check or prepare the data of tasks."""
+
+
+@data.command("list")
+@click.argument("tasks", nargs=-1)
+@include_path_option
+@data_dir_option
+@json_option
+def list_data(
+    tasks: tuple[str, ...], include_path: tuple[str, ...], data_dir: str | None, as_json: bool
+) -> None:
+    """Which tasks have their data on this machine."""
+    found = registry(include_path)
+    root = data_directory(data_dir)
+    rows = []
+    for name in _select(found, tasks):
+        spec = found.task(name)
+        rows.append({"task": name, "here": _here(spec, root), "path": spec.dataset.path})
+    if as_json:
+        echo_json({"data_dir": str(root), "tasks": rows})
+        return
+    click.echo(f"data directory: {root}\n")
+    for row in rows:
+        click.echo(f"{'here' if row['here'] else '-':<5} {row['task']:<28} {_path(row['path'])}")
+
+
+@data.command()
+@click.argument("tasks", nargs=-1)
+@include_path_option
+@data_dir_option
+@json_option
+def check(
+    tasks: tuple[str, ...], include_path: tuple[str, ...], data_dir: str | None, as_json: bool
+) -> None:
+    """Read every row and decode every image of TASKS (default: all whose data are here)."""
+    found = registry(include_path)
+    root = data_directory(data_dir)
+    names = _select(found, tasks)
+    if not tasks:
+        names = [name for name in names if _here(found.task(name), root)]
+        if not names:
+            raise InputError(
+                "no task has its data here", where=root, hint="See `vlm-harness data prepare`."
+            )
+    reports = [_check(found, found.task(name), root) for name in names]
+    if as_json:
+        echo_json({"data_dir": str(root), "tasks": reports})
+    else:
+        for report in reports:
+            _print_check(report)
+    if any(report["problems"] for report in reports):
+        sys.exit(2)
+
+
+@data.command()
+@click.argument("tasks", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@include_path_option
+@data_dir_option
+def prepare(
+    tasks: tuple[str, ...], dry_run: bool, include_path: tuple[str, ...], data_dir: str | None
+) -> None:
+    """Download the data of TASKS, or say exactly what to fetch and where to put it.
+
+    Checksums of what was downloaded are kept in <data-dir>/checksums.json, for `data check`.
+    """
+    found = registry(include_path)
+    root = data_directory(data_dir)
+    missing = []
+    for spec in _unique_data([found.task(name) for name in _select(found, tasks)]):
+        source = spec.dataset.source
+        if _here(spec, root):
+            click.echo(f"{spec.task}: here ({_path(spec.dataset.path)})")
+        elif source is None or not source.hub or source.folder is None or dry_run:
+            missing.append(spec.task)
+            click.echo(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
+        else:
+            click.echo(f"{spec.task}: downloading {source.hub} to {root / source.folder}")
+            for path in download(source, root):
+                click.echo(f"  {path}")
+            if not _here(spec, root):
+                missing.append(spec.task)
+    if missing and not dry_run:
+        raise InputError(
+            f"the data of {listing(missing)} must be fetched by hand, as said above", where=root
+        )
+
+
+def _select(found: Registry, tasks: tuple[str, ...]) -> list[str]:
+    return found.select_tasks(split(tasks)) if tasks else found.names("task")
+
+
+def _unique_data(specs: list[TaskSpec]) -> list[TaskSpec]:
+    """One task for each place that data are read from."""
+    return list({str(spec.dataset.path): spec for spec in reversed(specs)}.values())[::-1]
+
+
+def _here(spec: TaskSpec, root: Path) -> bool:
+    if spec.dataset.path is None:
+        return False
+    try:
+        return locate(spec.dataset, root).exists()
+    except InputError:
+        return False
+
+
+def _path(path: str | list[str] | None) -> str:
+    return " or ".join(path) if isinstance(path, list) else str(path or "(hub)")
+
+
+def _check(found: Registry, spec: TaskSpec, root: Path) -> dict[str, Any]:
+    report: dict[str, Any] = {"task": spec.task, "problems": [], "n_samples": 0, "n_images": 0}
+    problems = report["problems"]
+    try:
+        task = load_task(spec, found, root)
+    except InputError as error:
+        problems.append(str(error))
+        return report
+    refs = {ref.path: ref for sample in task.samples for ref in sample.images}
+    for ref in refs.values():
+        try:
+            load(ref)
+        except SampleError as error:
+            problems.append(str(error))
+    known = {**recorded_checksums(root), **(spec.dataset.source.sha256 if spec.dataset.source else {})}
+    for path in (*task.data_sha256, *refs):
+        if path in known and checksum(inside(root, path)) != known[path]:
+            problems.append(f"{path} is not the file that was recorded: its checksum differs")
+    report.update(
+        n_samples=len(task.samples),
+        n_images=len(refs),
+        n_checksums=sum(path in known for path in (*task.data_sha256, *refs)),
+        sha256=dict(task.data_sha256),
+        groups=_groups(task.spec, task.samples),
+    )
+    return report
+
+
+def _groups(spec: TaskSpec, samples: Any) -> dict[str, str]:
+    found = {}
+    for kind in ("pair", "set"):
+        sizes: dict[str, int] = {}
+        for sample in samples:
+            key = getattr(sample, kind)
+            if key is not None:
+                sizes[key] = sizes.get(key, 0) + 1
+        if sizes:
+            whole = sum(size == getattr(spec.grouping, kind).size for size in sizes.values())
+            found[kind] = f"{whole} of {len(sizes)} {kind}s whole"
+    return found
+
+
+def _print_check(report: dict[str, Any]) -> None:
+    mark = "FAIL" if report["problems"] else "ok"
+    facts = [f"{report['n_samples']} samples", f"{report['n_images']} images"]
+    facts += list(report.get("groups", {}).values())
+    click.echo(f"{mark:<4}  {report['task']}: {', '.join(facts)}")
+    for problem in report["problems"][:10]:
+        click.echo(f"      {problem}", err=True)
+    if len(report["problems"]) > 10:
+        click.echo(f"      ... and {len(report['problems']) - 10} more", err=True)

@@ -1,0 +1,149 @@
+"""``list``, ``show`` and ``schema``: what there is, without importing torch."""
+
+from typing import Any
+
+import click
+
+from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.registry import Registry
+
+KINDS = (
+    "tasks", "groups", "models", "prompts", "commands", "overlays", "metrics", "protocols",
+    "extractors", "backends", "readers", "decodings",
+)  # fmt: skip
+
+
+@click.command("list")
+@click.argument("kind", required=False, default="tasks", metavar="[KIND]")
+@include_path_option
+@json_option
+def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> None:
+    """List tasks, groups, models, prompts, commands, overlays, metrics, protocols, extractors,
+    backends, readers or decodings."""
+    if kind not in KINDS:
+        raise InputError(
+            f"cannot list {kind!r}{suggest(kind, KINDS)}", hint=f"There are: {', '.join(KINDS)}"
+        )
+    rows = _rows(kind, include_path)
+    if as_json:
+        echo_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        text = row.get("description") or ""
+        click.echo(f"{row['name']:<{width}}  {text}".rstrip())
+    if kind == "tasks":
+        groups = sorted({group for row in rows for group in row["groups"]})
+        click.echo(f"\n{len(rows)} tasks; groups: {', '.join(groups)}")
+
+
+def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
+    if kind in ("tasks", "groups", "models", "prompts", "commands", "overlays"):
+        return _spec_rows(kind, registry(include_path))
+    if kind == "backends":
+        from vlm_harness.backends import BACKENDS
+
+        return [
+            {
+                "name": name,
+                "description": BACKENDS.get(name).summary,
+                "provides": sorted(BACKENDS.get(name).provides),
+                "arguments": sorted(BACKENDS.get(name).args.model_fields),
+            }
+            for name in BACKENDS.names()
+        ]
+    if kind == "extractors":
+        from vlm_harness.extract import EXTRACTORS
+
+        return [{"name": name, "description": _first_line(EXTRACTORS[name])} for name in EXTRACTORS]
+    from vlm_harness.datasets import READERS
+    from vlm_harness.decoding import DECODINGS
+    from vlm_harness.metrics import METRICS
+    from vlm_harness.plugins import Plugins
+    from vlm_harness.protocols import PROTOCOLS
+
+    plugins: Plugins[Any] = {
+        "metrics": METRICS,
+        "protocols": PROTOCOLS,
+        "readers": READERS,
+        "decodings": DECODINGS,
+    }[kind]
+    return [
+        {"name": name, "description": _first_line(plugins.get(name))} for name in plugins.names()
+    ]
+
+
+def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
+    if kind == "groups":
+        return [
+            {"name": group, "description": ", ".join(tasks), "tasks": tasks}
+            for group, tasks in sorted(found.groups.items())
+        ]
+    if kind == "commands":
+        return [
+            {"name": name, "description": found.command(name)} for name in found.names("command")
+        ]
+    singular = kind.removesuffix("s")
+    rows = []
+    for name in found.names(singular):
+        data = found.file(singular, name).data
+        row = {"name": name, "description": str(data.get("description", "")).strip()}
+        if kind == "tasks":
+            row["groups"] = list(data.get("groups") or [])
+        if kind == "models":
+            row["backend"] = data.get("backend")
+            row["checkpoint"] = data.get("checkpoint")
+        rows.append(row)
+    return rows
+
+
+def _first_line(part: Any) -> str:
+    import inspect
+    import sys
+
+    text = inspect.getdoc(part)
+    if not text or not (inspect.isfunction(part) or inspect.isclass(part)):
+        # An instance says what it is in the docstring of its module.
+        text = sys.modules[type(part).__module__].__doc__ if not inspect.isfunction(part) else text
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+@click.command()
+@click.argument("kind", metavar="task|model|prompt|overlay")
+@click.argument("name")
+@include_path_option
+@json_option
+def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> None:
+    """Show a task, model, prompt or overlay with includes resolved, and where it is defined."""
+    kinds = ("task", "model", "prompt", "overlay")
+    if kind not in kinds:
+        raise InputError(f"cannot show {kind!r}{suggest(kind, kinds)}", hint=f"One of {kinds}.")
+    found = registry(include_path)
+    spec = getattr(found, kind)(name)
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    if as_json:
+        echo_json({"file": str(spec.path), **data})
+        return
+    import yaml
+
+    click.echo(f"# {spec.path}")
+    click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), nl=False)
+
+
+@click.command()
+@click.argument("kind", metavar="task|model|prompt|commands|overlay|run")
+def schema(kind: str) -> None:
+    """Print the JSON Schema of a kind of YAML file, for editors."""
+    from vlm_harness.specs import KINDS as SPECS
+
+    if kind not in SPECS:
+        raise InputError(f"no schema of {kind!r}{suggest(kind, SPECS)}", hint=listing(SPECS))
+    result = SPECS[kind].model_json_schema()
+    result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    if kind in ("task", "model", "prompt", "overlay", "commands"):
+        result["properties"]["include"] = {
+            "type": "string",
+            "description": "a YAML file beside this one whose keys are taken where this has none",
+        }
+    echo_json(result)

@@ -1,0 +1,161 @@
+"""``vlm-harness preview``: the prompts, the image's facts, and (with a model) the tokens."""
+
+from typing import Any
+
+import click
+
+from vlm_harness.cli.common import (
+    data_dir_option,
+    echo_json,
+    include_path_option,
+    json_option,
+    registry,
+)
+from vlm_harness.errors import InputError, SampleError
+from vlm_harness.images import load
+from vlm_harness.orders import ORDER_MODES, orders
+from vlm_harness.paths import data_dir as data_directory
+from vlm_harness.prompts import asker
+from vlm_harness.protocols import PROTOCOLS
+from vlm_harness.registry import Registry
+from vlm_harness.specs import ModelSpec
+from vlm_harness.tasks import Task, load_task
+from vlm_harness.types import ImageRef, Request, Sample
+
+
+@click.command()
+@click.option("--task", "-t", required=True, help="One task.")
+@click.option("--model", "-m", help="Show the model's own format and its tokens, too.")
+@click.option("--index", type=int, default=0, show_default=True, help="Which sample, from 0.")
+@click.option("--order", type=click.Choice(ORDER_MODES), help="[the task's]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@include_path_option
+@data_dir_option
+@json_option
+def preview(
+    task: str,
+    model: str | None,
+    index: int,
+    order: str | None,
+    seed: int,
+    include_path: tuple[str, ...],
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a model would be asked about one sample, under every protocol and command.
+
+    With --model the checkpoint's processor (not its weights) is loaded, and the prompt is shown as
+    the model gets it, with the number of its tokens.
+    """
+    found = registry(include_path)
+    spec = found.task(task)
+    loaded = load_task(spec, found, data_directory(data_dir))
+    if not 0 <= index < len(loaded.samples):
+        raise InputError(
+            f"{index} is outside the {len(loaded.samples)} samples of {task}", where="--index"
+        )
+    sample = loaded.samples[index]
+    report = {
+        "task": task,
+        "sample_id": sample.id,
+        "pair": sample.pair,
+        "set": sample.set,
+        "category": sample.category,
+        "options": list(sample.options),
+        "captions": list(sample.captions) if sample.captions else None,
+        "target": sample.target,
+        "target_original": sample.target_original,
+        "images": [_facts(ref) for ref in sample.images],
+        "prompts": list(_prompts(found, loaded, sample, order or spec.order, seed)),
+    }
+    if model is not None:
+        from vlm_harness.models import resolve
+
+        _add_tokens(report, resolve(model, found), sample)
+    if as_json:
+        echo_json(report)
+    else:
+        _print(report)
+
+
+def _facts(ref: ImageRef) -> dict[str, Any]:
+    try:
+        picture = load(ref)
+    except SampleError as error:
+        return {"path": ref.path, "error": str(error)}
+    width, height = picture.pixels.size
+    return {"path": ref.path, "width": width, "height": height, "sha256": picture.sha256}
+
+
+def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int) -> Any:
+    for name in task.spec.protocols.declared:
+        protocol = PROTOCOLS.get(name)
+        if not protocol.uses_prompt:
+            continue
+        use = getattr(task.spec.protocols, name)
+        asks = asker(task.spec, name, use, found)
+        for command in asks.commands:
+            for shown in orders(order, sample, seed):
+                prompt = asks.prompt(sample, shown, command)
+                request = protocol.request(sample, prompt, use)
+                yield {
+                    "protocol": name,
+                    "command": command,
+                    "order": list(shown),
+                    "prompt": prompt.text,
+                    "candidates": list(request.candidates) or None,
+                }
+
+
+def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> None:
+    """What the model gets: the text in its own format, and how many tokens it is."""
+    from vlm_harness.models import family
+
+    family(model).check(model)
+    if model.backend != "hf_vlm":
+        report["note"] = f"the backend {model.backend} has no prompt format"
+        return
+    from vlm_harness.backends import LoadOptions
+    from vlm_harness.backends.hf_vlm import PromptFormatter
+
+    formatter = PromptFormatter(model, LoadOptions())
+    images = [load(ref).pixels for ref in sample.images]
+    for entry in report["prompts"]:
+        text = formatter.text(Request("score", sample.images, prompt=entry["prompt"]))
+        ids = formatter.inputs([text], [images])["input_ids"][0].tolist()
+        entry["as_sent"] = text
+        entry["n_tokens"] = len(ids)
+        if entry["candidates"]:
+            entry["answer_tokens"] = {
+                answer: formatter.tokenizer.convert_ids_to_tokens(
+                    formatter.answer_tokens(text, answer, ids)
+                )
+                for answer in entry["candidates"]
+            }
+
+
+def _print(report: dict[str, Any]) -> None:
+    for key in ("task", "sample_id", "pair", "set", "category", "options", "captions"):
+        if report[key] is not None:
+            click.echo(f"{key:<10} {report[key]}")
+    target = report["target"]
+    click.echo(f"{'target':<10} {target} = {report['options'][target]!r}")
+    if report["target_original"] != target:
+        click.echo(f"{'':<10} (published label: {report['target_original']})")
+    for image in report["images"]:
+        facts = image.get("error") or (
+            f"{image['width']}x{image['height']} sha256 {image['sha256'][:16]}"
+        )
+        click.echo(f"{'image':<10} {image['path']}  {facts}")
+    for entry in report["prompts"]:
+        tokens = f", {entry['n_tokens']} tokens" if "n_tokens" in entry else ""
+        click.echo(
+            f"\n--- {entry['protocol']}, command {entry['command']}, order {entry['order']}{tokens}"
+        )
+        click.echo(entry.get("as_sent", entry["prompt"]))
+        if entry["candidates"]:
+            click.echo(f"scored: {entry['candidates']}")
+        for answer, pieces in entry.get("answer_tokens", {}).items():
+            click.echo(f"  {answer!r} -> {pieces} + EOS")
+    if "note" in report:
+        click.echo(f"\n{report['note']}")

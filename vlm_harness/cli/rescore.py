@@ -1,0 +1,24 @@
+"""``vlm-harness rescore``: the right half of a run again, from its log alone."""
+
+from pathlib import Path
+
+import click
+
+from vlm_harness.cli.common import echo_json, json_option
+
+
+@click.command("rescore")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--labels", type=click.Choice(["corrected", "original"]), help="[the run's own]")
+@json_option
+def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
+    """Extract, score and summarise again, from the log of RUN alone: no model, no data, no torch."""
+    from vlm_harness.console import print_results
+    from vlm_harness.rescore import rescore
+
+    path, rows = rescore(run, labels)
+    if as_json:
+        echo_json({"run": str(run), "results": rows})
+    else:
+        print_results(rows)
+        click.echo(str(path))

@@ -1,0 +1,111 @@
+"""``vlm-harness run``: evaluate models on tasks."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from vlm_harness import specs, yamlfile
+from vlm_harness.cli.common import echo_json, split
+from vlm_harness.decoding import key_values
+from vlm_harness.errors import InputError
+
+LISTS = ("model", "tasks", "protocol", "command", "samples")
+
+
+@click.command()
+@click.option("--model", "-m", multiple=True, help="Name, checkpoint folder, or backend:checkpoint.")
+@click.option("--tasks", "-t", multiple=True, help="Tasks, groups or globs.")
+@click.option("--protocol", multiple=True, help="similarity, generate, choice, likelihood.")
+@click.option("--command", multiple=True, metavar="NAME|all", help="Commands of the task.")
+@click.option("--decoding", multiple=True, metavar="NAME[:k=v,...]", help="[greedy]")
+@click.option("--order", help="fixed, both, cyclic, random [the task's].")
+@click.option("--images", help="normal, none (blind), swapped (within pairs).")
+@click.option("--labels", help="corrected (default) or original.")
+@click.option("--limit", type=int, metavar="N", help="At most N samples, in whole groups.")
+@click.option("--samples", multiple=True, metavar="ID,...", help="Only these samples.")
+@click.option("--batch-size", metavar="N|auto", help="Requests in a batch [auto].")
+@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
+@click.option("--dtype", help="auto, float32, bfloat16, float16.")
+@click.option("--seed", type=int, help="For random orders and intervals [0].")
+@click.option("--data-dir", metavar="DIR", help="Where the data lie [$VLM_HARNESS_DATA].")
+@click.option("--include-path", multiple=True, metavar="DIR", help="More spec files; repeatable.")
+@click.option("--output-dir", metavar="DIR", help="[results]")
+@click.option("--run-id", help="Name of the run folder [models, tasks and a hash].")
+@click.option("--fresh", is_flag=True, default=None, help="Throw an earlier run of this name away.")
+@click.option("--config", metavar="FILE", help="Any of these options as YAML.")
+@click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments of the backend.")
+@click.option("--max-errors", metavar="N|P%", help="Stop after so many failed samples [10%].")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code of the checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
+def run(as_json: bool, config: str | None, **options: Any) -> None:
+    """Evaluate models on tasks.
+
+    --model, --tasks, --protocol and --command take comma lists and repeat; together they are a
+    grid that is run in one process. The same command finds its run again: an unfinished one goes
+    on, a finished one prints its table.
+    """
+    settings = _settings(config, options)
+    # A cluster's scheduler stops jobs with SIGTERM: that is an interruption, not a crash.
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    from vlm_harness.console import ProgressBar, print_results
+    from vlm_harness.evaluator import run as execute
+    from vlm_harness.models import resolve
+    from vlm_harness.plan import plan
+    from vlm_harness.registry import Registry
+
+    registry = Registry.standard(settings.include_path)
+    models = [resolve(text, registry, settings.model_args) for text in settings.model]
+    planned = plan(settings, registry, models)
+    with ProgressBar(quiet=as_json) as progress:
+        finished = execute(planned, progress, sys.argv)
+    if as_json:
+        echo_json({"run": str(finished.path), "results": finished.results})
+    else:
+        print_results(finished.results)
+        click.echo(f"{finished.path / 'results.json'}")
+
+
+def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
+    """Options over ``--config`` over defaults."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in LISTS:
+        if name in given:
+            given[name] = split(given[name])
+    for name in ("decoding", "include_path"):
+        if name in given:
+            given[name] = list(given[name])
+    if "model_args" in given:
+        given["model_args"] = key_values(",".join(given["model_args"]), "--model-args")
+    if "batch_size" in given and given["batch_size"] != "auto":
+        try:
+            given["batch_size"] = int(given["batch_size"])
+        except ValueError:
+            raise _bad_option("batch_size", given["batch_size"], "a whole number or auto") from None
+    if config is not None:
+        file = yamlfile.load(Path(config))
+        specs.parse(specs.RunConfig, file)  # names the line of a bad value
+        given = {**file.data, **given}
+    try:
+        return specs.RunConfig.model_validate(given)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        name = str(detail["loc"][0])
+        raise _bad_option(name, detail["input"], detail["msg"]) from None
+
+
+def _bad_option(name: str, value: Any, allowed: str) -> InputError:
+    if name == "batch_size":
+        allowed = "a whole number from 1, or auto"
+    return InputError(
+        f"{value!r} is not allowed; {allowed[0].lower() + allowed[1:]}",
+        where=f"--{name.replace('_', '-')}",
+    )
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

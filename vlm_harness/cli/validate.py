@@ -1,0 +1,104 @@
+"""``vlm-harness validate``: every spec checked, and rendered where its data are here."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlm_harness.cli.common import data_dir_option, echo_json, include_path_option, json_option
+from vlm_harness.errors import HarnessError, InputError
+from vlm_harness.paths import data_dir as data_directory
+from vlm_harness.paths import spec_roots
+from vlm_harness.registry import KINDS, Registry
+from vlm_harness.specs import TaskSpec
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@include_path_option
+@data_dir_option
+@json_option
+def validate(
+    paths: tuple[Path, ...], include_path: tuple[str, ...], data_dir: str | None, as_json: bool
+) -> None:
+    """Check the spec files in PATHS (default: all that can be found).
+
+    Checks schema, names and templates; where a task's data are here, makes its samples and renders
+    every prompt once.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"there is no file or folder {path}")
+    roots = list(dict.fromkeys([*(path.resolve() for path in paths), *spec_roots(include_path)]))
+    found = Registry(roots)
+    report = list(_check_all(found, [path.resolve() for path in paths], data_directory(data_dir)))
+    failed = [entry for entry in report if entry["error"]]
+    if as_json:
+        echo_json(report)
+    else:
+        for entry in report:
+            mark = "FAIL" if entry["error"] else "ok"
+            click.echo(f"{mark:<4}  {entry['kind']:<7} {entry['name']}  {entry['note']}".rstrip())
+        for entry in failed:
+            click.echo(f"\nerror: {entry['error']}", err=True)
+        click.echo(f"\n{len(report) - len(failed)} of {len(report)} specs are valid")
+    if failed:
+        sys.exit(2)
+
+
+def _check_all(found: Registry, paths: list[Path], root: Path) -> Iterator[dict[str, Any]]:
+    for kind in (*KINDS, "command"):
+        for name in found.names(kind):
+            file = found.file(kind, name).path.resolve()
+            if paths and not any(path == file or path in file.parents for path in paths):
+                continue
+            entry = {"kind": kind, "name": name, "file": str(file), "error": None, "note": ""}
+            try:
+                entry["note"] = _check(found, kind, name, root)
+            except HarnessError as error:
+                entry["error"] = str(error)
+            yield entry
+
+
+def _check(found: Registry, kind: str, name: str, root: Path) -> str:
+    spec = getattr(found, kind)(name)
+    if kind == "model":
+        from vlm_harness.models import check_args, family
+
+        family(spec)
+        check_args(spec)
+    if isinstance(spec, TaskSpec):
+        return _check_task(found, spec, root)
+    return ""
+
+
+def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
+    from vlm_harness.datasets import READERS, files
+    from vlm_harness.metrics import METRICS
+    from vlm_harness.plan import check_extractors
+    from vlm_harness.prompts import asker
+    from vlm_harness.tasks import load_task
+
+    READERS.check(spec.dataset.reader, spec.at("dataset", "reader"))
+    for metric in (*spec.metrics, *spec.chance):
+        METRICS.check(metric, spec.at("metrics"))
+    if spec.overlay:
+        found.overlay(spec.overlay, spec.at("overlay"))
+    askers = []
+    for protocol in spec.protocols.declared:
+        use = getattr(spec.protocols, protocol)
+        check_extractors(spec, protocol, use)
+        askers.append(asker(spec, protocol, use, found))
+    if spec.dataset.path is None or spec.dataset.reader == "hub":
+        return "(not rendered: the data are on the hub)"
+    try:
+        files.locate(spec.dataset, root)
+    except InputError:
+        return "(not rendered: the data are not here)"
+    task = load_task(spec, found, root)
+    for asks in askers:
+        for command in asks.commands:
+            asks.prompt(task.samples[0], tuple(range(len(task.samples[0].options))), command)
+    return f"({len(task.samples)} samples)"

@@ -1,0 +1,229 @@
+"""Readers of files below the data directory."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_harness.datasets import Row, Table
+from vlm_harness.errors import InputError
+from vlm_harness.images import SUFFIXES, file_ref
+from vlm_harness.paths import inside
+from vlm_harness.specs import DatasetSpec
+from vlm_harness.types import ImageRef
+
+
+def locate(dataset: DatasetSpec, root: Path) -> Path:
+    """The file or folder of a data set: of several paths, the first that exists."""
+    if dataset.path is None:
+        raise InputError(f"dataset.path is required by the reader {dataset.reader!r}")
+    paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
+    candidates = [inside(root, path) for path in paths]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise InputError(
+        "the data are not there: no " + " and no ".join(str(path) for path in candidates),
+        hint=how_to_get(dataset, root),
+    )
+
+
+def how_to_get(dataset: DatasetSpec, root: Path) -> str:
+    """What to fetch and where to put it."""
+    lines = []
+    source = dataset.source
+    if source and source.hub:
+        folder = root / (source.folder or "")
+        lines.append(
+            f"Get it with `vlm-harness data prepare`, which downloads {source.hub} to {folder},"
+        )
+        lines.append("or by hand:")
+    if source and source.instructions:
+        lines.extend(source.instructions.strip().splitlines())
+    if source and source.urls:
+        lines.extend(f"  {url}" for url in source.urls)
+    lines.append(f"The data directory is {root} (set it with --data-dir or $VLM_HARNESS_DATA).")
+    return "\n".join(lines)
+
+
+def read_json(dataset: DatasetSpec, root: Path) -> Table:
+    """A JSON list of objects, or of lists with ``columns`` naming their items.
+
+    ``key`` picks the list out of an object; an object of objects gives its values as rows, the key
+    of each as the column ``key``.
+    """
+    path = locate(dataset, root)
+    data = path.read_bytes()
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+    if dataset.key is not None:
+        if not isinstance(content, dict) or dataset.key not in content:
+            raise InputError(f"there is no key {dataset.key!r}", where=path)
+        content = content[dataset.key]
+    if isinstance(content, dict):
+        if not all(isinstance(value, dict) for value in content.values()):
+            raise InputError("expected a list of rows, found one object", where=path)
+        content = [{"key": key, **value} for key, value in content.items()]
+    if not isinstance(content, list):
+        raise InputError(f"expected a list of rows, found {type(content).__name__}", where=path)
+    return Table(
+        [_as_row(row, dataset, path, i) for i, row in enumerate(content)], _sum(path, root, data)
+    )
+
+
+def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
+    """One JSON object a line."""
+    import jsonlines
+
+    path = locate(dataset, root)
+    data = path.read_bytes()
+    try:
+        with jsonlines.Reader(io.StringIO(data.decode("utf-8-sig"))) as reader:
+            rows = [
+                _as_row(row, dataset, path, i) for i, row in enumerate(reader.iter(skip_empty=True))
+            ]
+    except jsonlines.InvalidLineError as error:
+        raise InputError(f"not valid JSON: {error}", where=f"{path}:{error.lineno}") from None
+    return Table(rows, _sum(path, root, data))
+
+
+def read_csv(dataset: DatasetSpec, root: Path) -> Table:
+    """A CSV with a header (or ``columns``). Values stay text: '01', 'NA' and 'true' are kept."""
+    path = locate(dataset, root)
+    data = path.read_bytes()
+    text = io.StringIO(data.decode("utf-8-sig"), newline="")
+    reader = csv.DictReader(
+        text, fieldnames=dataset.columns, delimiter=dataset.delimiter, strict=True
+    )
+    rows: list[Row] = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"the row has not as many values as there are columns ({reader.fieldnames})",
+                    where=f"{path}:{reader.line_num}",
+                )
+            rows.append({(key or "").strip(): value for key, value in row.items()})
+    except csv.Error as error:
+        raise InputError(f"not valid CSV: {error}", where=f"{path}:{reader.line_num}") from None
+    return Table(rows, _sum(path, root, data))
+
+
+class _ArrowRows(Sequence[Row]):
+    """Rows of a ``datasets`` data set, each made when asked for; images become references."""
+
+    def __init__(self, data: Any, label: str) -> None:
+        from datasets import Image
+
+        self._label = label
+        self._images = [name for name, kind in data.features.items() if isinstance(kind, Image)]
+        for name in self._images:
+            data = data.cast_column(name, Image(decode=False))
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = dict(self._light[index])
+        for name in self._images:
+            row[name] = self._ref(index, name)
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def _light(self) -> Any:
+        # Without the image columns: reading a row must not copy its pixels.
+        if not hasattr(self, "_light_data"):
+            self._light_data = self._data.remove_columns(self._images)
+        return self._light_data
+
+    def _ref(self, index: int, column: str) -> ImageRef:
+        def read() -> bytes:
+            value = self._data[index][column]
+            if value is None:
+                raise OSError("the column is empty in this row")
+            return value["bytes"] or Path(value["path"]).read_bytes()
+
+        return ImageRef(path=f"{self._label}#{index}/{column}", read=read)
+
+
+def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
+    """A Parquet file, or a folder of them in order of name."""
+    path = locate(dataset, root)
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise InputError("there is no .parquet file in the folder", where=path)
+    sums: dict[str, str] = {}
+    for file in files:
+        with file.open("rb") as stream:
+            sums[str(file.relative_to(root))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    from datasets import Dataset
+
+    try:
+        data = Dataset.from_parquet([str(file) for file in files], keep_in_memory=False)
+    except Exception as error:  # pyarrow's and datasets' own, of many classes
+        raise InputError(f"not readable as Parquet: {error}", where=path) from None
+    return Table(_ArrowRows(_with_images(data), str(path.relative_to(root))), sums)
+
+
+def _with_images(data: Any) -> Any:
+    """Columns of {bytes, path} are images, also where the file carries no metadata saying so."""
+    from datasets import Image
+
+    for name, kind in list(data.features.items()):
+        if isinstance(kind, Mapping) and {"bytes", "path"} == set(kind):
+            data = data.cast_column(name, Image())
+    return data
+
+
+def read_image_folder(dataset: DatasetSpec, root: Path) -> Table:
+    """Images below a folder, in order of name.
+
+    Columns: ``image``, ``image_path`` (below the data directory), ``folder`` (the name of the
+    folder it lies in: its class, where folders are classes) and ``name`` (without its ending).
+    """
+    folder = locate(dataset, root)
+    if not folder.is_dir():
+        raise InputError("the reader image_folder needs a folder", where=folder)
+    rows: list[Row] = []
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            relative = path.relative_to(root).as_posix()
+            digest.update(f"{relative}\0{path.stat().st_size}\0".encode())
+            rows.append(
+                {
+                    "image": file_ref(root, relative),
+                    "image_path": relative,
+                    "folder": path.parent.name,
+                    "name": path.stem,
+                }
+            )
+    if not rows:
+        raise InputError(f"there is no image below it ({', '.join(SUFFIXES)})", where=folder)
+    return Table(rows, {folder.relative_to(root).as_posix() + "/": digest.hexdigest()})
+
+
+def _as_row(row: Any, dataset: DatasetSpec, path: Path, index: int) -> Row:
+    if isinstance(row, dict):
+        return row
+    if isinstance(row, list) and dataset.columns and len(row) == len(dataset.columns):
+        return dict(zip(dataset.columns, row, strict=True))
+    if isinstance(row, list):
+        want = (
+            f"{len(dataset.columns)} items" if dataset.columns else "dataset.columns to name them"
+        )
+        raise InputError(f"row {index} is a list of {len(row)} items; it needs {want}", where=path)
+    raise InputError(f"row {index} is no object but {type(row).__name__}", where=path)
+
+
+def _sum(path: Path, root: Path, data: bytes) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): hashlib.sha256(data).hexdigest()}

@@ -1,0 +1,69 @@
+"""Reader of Hugging Face data sets: from the hub, its cache, or a folder saved to disk."""
+
+from pathlib import Path
+from typing import Any
+
+from vlm_harness.datasets import Table
+from vlm_harness.datasets.files import _ArrowRows, how_to_get
+from vlm_harness.errors import InputError
+from vlm_harness.paths import inside
+from vlm_harness.specs import DatasetSpec
+
+
+def read_hub(dataset: DatasetSpec, root: Path) -> Table:
+    """``dataset.name`` from the hub (or its cache), or ``dataset.path`` as ``save_to_disk`` left it."""
+    import datasets
+
+    if dataset.path is not None:
+        data = _from_disk(dataset, root)
+    elif dataset.name is not None:
+        data = _from_hub(dataset, root)
+    else:
+        raise InputError("the reader 'hub' needs dataset.name (owner/name), or dataset.path")
+    if isinstance(data, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise InputError(f"dataset.split is required: one of {', '.join(data)}")
+    label = dataset.name or str(dataset.path)
+    return Table(_ArrowRows(data, label), {label: data._fingerprint}, _commit(data))
+
+
+def _from_hub(dataset: DatasetSpec, root: Path) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(
+            dataset.name, dataset.config, split=dataset.split, revision=dataset.revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the data set {dataset.name!r} could not be loaded: {error}",
+            hint="It is downloaded once; later runs take it from the hub's cache, also offline.\n"
+            + how_to_get(dataset, root),
+        ) from None
+
+
+def _from_disk(dataset: DatasetSpec, root: Path) -> Any:
+    import datasets
+
+    paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path or []
+    folder = next((inside(root, p) for p in paths if inside(root, p).is_dir()), None)
+    if folder is None:
+        raise InputError(
+            f"the data are not there: no folder {', '.join(paths)} below {root}",
+            hint=how_to_get(dataset, root),
+        )
+    data = datasets.load_from_disk(str(folder))
+    if isinstance(data, datasets.DatasetDict) and dataset.split:
+        if dataset.split not in data:
+            raise InputError(
+                f"there is no split {dataset.split!r}: {', '.join(data)}", where=folder
+            )
+        data = data[dataset.split]
+    return data
+
+
+def _commit(data: Any) -> str | None:
+    """The commit that the hub resolved, as it stands in the download's addresses."""
+    for url in getattr(data.info, "download_checksums", None) or {}:
+        if "@" in url:
+            return str(url.split("@", 1)[1].split("/", 1)[0])
+    return None

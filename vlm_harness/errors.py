@@ -1,0 +1,54 @@
+"""What can go wrong, and how it is said: one message, no traceback, a fixed exit code."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of every error that is shown to a user as a message instead of a traceback."""
+
+    exit_code = 1
+
+
+class InputError(HarnessError):
+    """Bad input: arguments, YAML, names, data or a model that is not there.
+
+    ``where`` is a file (with line) or an option, ``hint`` says what to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: object = None, hint: str | None = None) -> None:
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+
+class TooManyErrors(HarnessError):
+    """The run was stopped because too many samples failed, or because all of them did."""
+
+    exit_code = 3
+
+
+class SampleError(HarnessError):
+    """One sample cannot be evaluated. It is logged with status ``error``; the run goes on."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``'; did you mean X?'`` for the nearest known name, or an empty string."""
+    known = list(known)
+    lower = {candidate.lower(): candidate for candidate in reversed(known)}
+    near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+
+
+def listing(names: Iterable[str], limit: int = 30) -> str:
+    """Names as one readable line, cut after ``limit``."""
+    names = sorted(names)
+    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,317 @@
+"""The evaluator, as stages: resolve, plan, open the run folder, execute, summarise, write.
+
+One grid of models x tasks x protocols x commands x decodings runs in one process; each model is
+loaded once, and only if it has something left to do.
+"""
+
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vlm_harness.backends import Backend, LoadOptions, Pictures
+from vlm_harness.errors import InputError, SampleError, TooManyErrors
+from vlm_harness.models import check_args, family, resolve
+from vlm_harness.plan import Cell, Item, Plan, plan
+from vlm_harness.registry import Registry
+from vlm_harness.results import summarise
+from vlm_harness.runlog import Line, RunFolder, expected_counts
+from vlm_harness.specs import ModelSpec, RunConfig
+from vlm_harness.types import Model, Outcome, Request, Response, Variant
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    results: list[dict[str, Any]]
+    n_new: int
+    """Lines written by this call; zero where the run was finished before."""
+
+
+class Progress:
+    """What the evaluator tells while it works. The default says nothing."""
+
+    def start(self, run: Path, total: int, done: int) -> None: ...
+
+    def loading(self, model: str) -> None: ...
+
+    def advance(self, cell: Cell) -> None: ...
+
+    def warn(self, message: str) -> None: ...
+
+
+def evaluate(
+    models: Sequence[str | ModelSpec | Backend],
+    tasks: Sequence[str],
+    *,
+    progress: Progress | None = None,
+    argv: Sequence[str] | None = None,
+    **options: Any,
+) -> Run:
+    """Run models on tasks. ``options`` are the fields of ``RunConfig``.
+
+    ``models`` are names as for ``--model``, specs, or loaded backends of your own.
+
+    Raises:
+        InputError: anything unfit, before weights are loaded where it can be known by then.
+        TooManyErrors: more samples failed than ``max_errors`` allows, or all of them.
+    """
+    names = [model for model in models if isinstance(model, str)]
+    config = RunConfig(model=names, tasks=list(tasks), **options)
+    registry = Registry.standard(config.include_path)
+    specs: list[ModelSpec] = []
+    loaded: dict[str, Backend] = {}
+    for model in models:
+        if isinstance(model, str):
+            specs.append(resolve(model, registry, config.model_args))
+        elif isinstance(model, ModelSpec):
+            check_args(model)
+            specs.append(model)
+        else:
+            info = model.info()
+            specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint="(loaded)"))
+            loaded[info.name] = model
+    return run(
+        plan(config, registry, specs, loaded), progress or Progress(), argv or sys.argv, loaded
+    )
+
+
+def run(
+    planned: Plan,
+    progress: Progress,
+    argv: Sequence[str],
+    loaded: Mapping[str, Backend] | None = None,
+) -> Run:
+    """Execute a plan: what an earlier try finished is kept, the rest is done."""
+    with RunFolder(planned, argv) as folder:
+        state = _State(planned, folder, progress)
+        progress.start(folder.path, state.total, len(state.done))
+        folder.write_manifest({})
+        infos: dict[str, Model] = {}
+        try:
+            for model in planned.models:
+                todo = state.todo(model.model)
+                if not todo:
+                    continue
+                backend = (loaded or {}).get(model.model)
+                if backend is None:
+                    progress.loading(model.model)
+                    backend = family(model).load(model, _load_options(planned))
+                infos[model.model] = backend.info()
+                folder.write_manifest(infos)
+                _execute(backend, todo, state, _batch_size(planned, model))
+                # The next model needs the memory that this one holds.
+                del backend
+            state.check_not_all_failed()
+        finally:
+            state.summarise_all()
+        folder.write_manifest(infos, finished=True)
+        return Run(folder.path, state.results(), state.n_new)
+
+
+@dataclass
+class _State:
+    """What is done and what is not, and the results so far."""
+
+    planned: Plan
+    folder: RunFolder
+    progress: Progress
+    done: set[Key] = field(init=False)
+    n_new: int = 0
+    n_errors: int = 0
+    first_error: str | None = None
+
+    def __post_init__(self) -> None:
+        kept = self.folder.keep_finished([cell.variant for cell in self.planned.cells])
+        self.done = set(kept)
+        self._rows: dict[Variant, dict[str, Any]] = {}
+        self._lines: dict[Variant, dict[Key, Line]] = {}
+        self._left: dict[Variant, int] = {}
+        self.total = 0
+        for cell in self.planned.cells:
+            lines = self._lines[cell.variant] = {}
+            left = 0
+            for item in cell.items():
+                self.total += 1
+                if item.key in kept:
+                    lines[item.key] = _for_metrics(kept[item.key])
+                else:
+                    left += 1
+            self._left[cell.variant] = left
+        self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
+
+    def todo(self, model: str) -> list[Item]:
+        """What is left for a model, in an order in which what can be shared lies together."""
+        items = [
+            item
+            for cell in self.planned.cells
+            if cell.variant.model == model
+            for item in cell.items()
+            if item.key not in self.done
+        ]
+        return sorted(items, key=_execution_order)
+
+    def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
+        """Score and log one response."""
+        cell = item.cell
+        self._left[cell.variant] -= 1
+        if response is not None:
+            outcome = _outcome(item, response)
+            if outcome.status == "error":
+                response = Response(error=response.error or outcome.detail)
+                self._count_error(item, response)
+            line = self.folder.write(item, response, outcome, sums)
+            self._lines[cell.variant][item.key] = _for_metrics(line)
+            self.n_new += 1
+        self.progress.advance(cell)
+        if self._left[cell.variant] == 0:
+            self._summarise(cell)
+            self.folder.write_results(self.results())
+        if self.n_errors > self.limit:
+            raise TooManyErrors(
+                f"stopped: {self.n_errors} samples failed, more than --max-errors "
+                f"{self.planned.config.max_errors} allows\nThe first: {self.first_error}\n"
+                f"What was finished is kept in {self.folder.path}"
+            )
+
+    def check_not_all_failed(self) -> None:
+        if self.n_new and self.n_errors == self.n_new:
+            raise TooManyErrors(
+                f"every sample failed\nThe first: {self.first_error}\n"
+                f"The log is in {self.folder.path}"
+            )
+
+    def summarise_all(self) -> None:
+        for cell in self.planned.cells:
+            if cell.variant not in self._rows:
+                self._summarise(cell)
+        self.folder.write_results(self.results())
+
+    def results(self) -> list[dict[str, Any]]:
+        cells = self.planned.cells
+        return [self._rows[cell.variant] for cell in cells if cell.variant in self._rows]
+
+    def _summarise(self, cell: Cell) -> None:
+        self._rows[cell.variant] = summarise(
+            cell.task.spec,
+            cell.variant,
+            self._lines[cell.variant].values(),
+            expected_counts(cell),
+            limit=self.planned.config.limit,
+            seed=self.planned.config.seed,
+        )
+
+    def _count_error(self, item: Item, response: Response) -> None:
+        self.n_errors += 1
+        if self.first_error is None:
+            self.first_error = f"{item.cell.variant.task}/{item.sample.id}: {response.error}"
+            self.progress.warn(self.first_error)
+
+
+def _execute(backend: Backend, items: Sequence[Item], state: _State, batch_size: int) -> None:
+    """Send items through a backend in batches, and hand every response on as it comes."""
+    pictures = Pictures()
+    for _, group in groupby(items, key=_batch_kind):
+        queue = list(group)
+        size = batch_size
+        start = 0
+        while start < len(queue):
+            batch = queue[start : start + size]
+            try:
+                responses = _respond(backend, [item.request for item in batch], pictures, state)
+            except _OutOfMemory:
+                if len(batch) == 1:
+                    raise
+                size = len(batch) // 2
+                state.progress.warn(f"out of memory: going on with batches of {size}")
+                continue
+            for item, response in zip(batch, responses, strict=True):
+                state.add(item, response, pictures.sha256)
+            start += len(batch)
+
+
+class _OutOfMemory(Exception):
+    pass
+
+
+def _respond(
+    backend: Backend, requests: Sequence[Request], pictures: Pictures, state: _State
+) -> Sequence[Response | None]:
+    """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
+    try:
+        return backend.respond(requests, pictures)
+    except (InputError, KeyboardInterrupt):
+        raise
+    except SampleError as error:
+        if len(requests) == 1:
+            return [Response(error=str(error))]
+    # A model's library can raise anything; the run must outlive a sample that it cannot take.
+    except Exception as error:
+        if _is_out_of_memory(error):
+            if len(requests) > 1:
+                raise _OutOfMemory from None
+            return [Response(error=f"out of memory: {error}")]
+        if len(requests) == 1:
+            state.folder.log_traceback(traceback.format_exc())
+            return [Response(error=f"{type(error).__name__}: {error}")]
+    return [
+        response
+        for request in requests
+        for response in _respond(backend, [request], pictures, state)
+    ]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    )
+
+
+def _outcome(item: Item, response: Response) -> Outcome:
+    if response.error is not None:
+        return Outcome("error", detail=response.error)
+    return item.cell.protocol.outcome(
+        response, item.sample.options, item.prompt.order, item.cell.use
+    )
+
+
+def _execution_order(item: Item) -> Key:
+    # Pairs lie together for their cosine, then what shares image and prompt.
+    return (*_batch_kind(item), item.sample.group, item.request.prefix)
+
+
+def _batch_kind(item: Item) -> tuple[str, str, int]:
+    """Only requests of one kind, decoding and length can go into one batch."""
+    request = item.request
+    return request.kind, request.decoding, request.max_new_tokens
+
+
+def _for_metrics(line: Line) -> Line:
+    """A line without what metrics do not need: prompts and texts are not kept in memory."""
+    return {key: value for key, value in line.items() if key not in ("prompt", "images")}
+
+
+def _batch_size(planned: Plan, model: ModelSpec) -> int:
+    asked = planned.config.batch_size
+    return family(model).default_batch if asked == "auto" else asked
+
+
+def _allowed_errors(text: str, total: int) -> float:
+    return total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
+def _load_options(planned: Plan) -> LoadOptions:
+    config = planned.config
+    return LoadOptions(
+        device=config.device,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+        data_dir=planned.data_dir,
+    )

@@ -1,0 +1,28 @@
+"""Accuracies over samples, pairs and sets (paper, section 3.1; Kamath et al. 2023)."""
+
+from collections.abc import Sequence
+
+from vlm_harness.metrics import Record, groups
+from vlm_harness.specs import GroupRules
+from vlm_harness.stats import Units
+
+
+def individual_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Share of right samples; unparsed and failed ones count as wrong."""
+    return Units.of([record.correct for record in records], [r.cluster for r in records])
+
+
+def pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Share of whole pairs of which every sample is right."""
+    return _group_accuracy(records, "pair", rules.pair.size)
+
+
+def set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Share of whole sets of which every sample is right (four images in What'sUp)."""
+    return _group_accuracy(records, "set", rules.set.size)
+
+
+def _group_accuracy(records: Sequence[Record], kind: str, size: int) -> Units:
+    whole, _ = groups(records, kind, size)
+    right = [all(record.correct for record in group) for group in whole]
+    return Units.of(right, [group[0].cluster for group in whole])

@@ -1,0 +1,18 @@
+"""How alike a dual encoder finds the two images of a pair (paper, Table 1, last row)."""
+
+from collections.abc import Sequence
+
+from vlm_harness.metrics import Record, groups
+from vlm_harness.specs import GroupRules
+from vlm_harness.stats import Units
+
+
+def mean_pair_cosine(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Mean cosine similarity of the image embeddings of whole pairs, one value a pair."""
+    whole, _ = groups(records, "pair", rules.pair.size)
+    known = [
+        (group[0].pair_cosine, group[0].cluster)
+        for group in whole
+        if group[0].pair_cosine is not None
+    ]
+    return Units.of([cosine for cosine, _ in known], [cluster for _, cluster in known])

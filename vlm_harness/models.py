@@ -1,0 +1,112 @@
+"""From what ``--model`` says to a model spec."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vlm_harness.backends import BACKENDS, Family
+from vlm_harness.backends.hf_common import DUAL_ENCODERS
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.registry import Registry
+from vlm_harness.specs import ModelSpec
+
+
+def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
+    """A model by name from models/, as a checkpoint folder, or as ``backend:checkpoint``.
+
+    ``overrides`` (``--model-args``) replace fields of the model file, or arguments of its backend.
+
+    Raises:
+        InputError: nothing of that name, a folder that is no checkpoint, unfit arguments.
+    """
+    name, _, checkpoint = text.partition(":")
+    if text in registry.names("model"):
+        spec = registry.model(text)
+    elif Path(text).expanduser().is_dir():
+        spec = _from_folder(Path(text).expanduser())
+    elif checkpoint and name in BACKENDS.names():
+        label = Path(checkpoint).stem if name == "replay" else checkpoint
+        spec = ModelSpec(model=_label(label), backend=name, checkpoint=checkpoint)
+    else:
+        known = registry.names("model")
+        raise InputError(
+            f"unknown model {text!r}{suggest(text, known)}",
+            where="--model",
+            hint=f"Models: {listing(known)}\n"
+            "Or a folder with a checkpoint, or BACKEND:CHECKPOINT with a backend of "
+            f"{listing(BACKENDS.names())}.\nLooked in: {registry.searched()}",
+        )
+    if overrides:
+        spec = _override(spec, overrides)
+    check_args(spec)
+    return spec
+
+
+def family(spec: ModelSpec) -> Family:
+    return BACKENDS.get(spec.backend, spec.at("backend"))
+
+
+def check_args(spec: ModelSpec) -> None:
+    """Raise an InputError where the backend does not take these arguments."""
+    args = family(spec).args
+    try:
+        args.model_validate(spec.args)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(str(part) for part in detail["loc"])
+        known = list(args.model_fields)
+        unknown = detail["type"] == "extra_forbidden"
+        raise InputError(
+            f"unknown argument {key!r} of backend {spec.backend}{suggest(key, known)}"
+            if unknown
+            else f"argument {key!r} of backend {spec.backend}: {detail['msg']}",
+            where=spec.at("args", *detail["loc"]) if spec.path else "--model-args",
+            hint=f"It takes: {listing(known)}.",
+        ) from None
+
+
+def _from_folder(folder: Path) -> ModelSpec:
+    spec = {"model": _label(folder.resolve().name), "checkpoint": str(folder.resolve())}
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        return ModelSpec(backend="open_clip", **spec)
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise InputError(
+            "the folder is no checkpoint: it has neither config.json nor open_clip_config.json",
+            where=folder,
+        )
+    try:
+        config = json.loads(config_path.read_text())
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=config_path) from None
+    kind = config.get("model_type")
+    if kind in DUAL_ENCODERS:
+        return ModelSpec(backend="hf_dual_encoder", **spec)
+    architectures = config.get("architectures") or []
+    if "vision_config" in config or any("ConditionalGeneration" in name for name in architectures):
+        return ModelSpec(backend="hf_vlm", **spec)
+    raise InputError(
+        f"cannot tell how to run a model of type {kind!r} ({listing(architectures) or 'unnamed'})",
+        where=config_path,
+        hint="Say it: --model BACKEND:FOLDER with a backend of hf_vlm, hf_dual_encoder, open_clip.",
+    )
+
+
+def _label(text: str) -> str:
+    """A name for a model that has none, of the characters that names may have."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-._")
+    return safe or "model"
+
+
+def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    fields = {
+        k: v for k, v in overrides.items() if k in ("prompt_format", "answer_prefix", "revision")
+    }
+    args = {k: v for k, v in overrides.items() if k not in fields}
+    changed = spec.model_copy(update={**fields, "args": {**spec.args, **args}})
+    ModelSpec._check_templates(changed.prompt_format)
+    object.__setattr__(changed, "_file", spec._file)
+    return changed

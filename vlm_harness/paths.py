@@ -1,0 +1,59 @@
+"""Where specs and data are looked for."""
+
+import os
+from pathlib import Path
+
+from vlm_harness.errors import InputError
+
+SPEC_FOLDERS = ("tasks", "prompts", "models")
+
+
+def bundled() -> Path:
+    """The folder that holds the bundled tasks/, prompts/ and models/.
+
+    In the wheel it lies inside the package, in a checkout at the top.
+    """
+    package = Path(__file__).resolve().parent
+    data = package / "_data"
+    return data if data.is_dir() else package.parent
+
+
+def spec_roots(include_path: tuple[str, ...] = ()) -> list[Path]:
+    """Folders that specs are read from: ``--include-path``, ``$VLM_HARNESS_PATH``, bundled."""
+    roots = []
+    variable = os.environ.get("VLM_HARNESS_PATH", "")
+    for origin, entries in (
+        ("--include-path", list(include_path)),
+        ("$VLM_HARNESS_PATH", [entry for entry in variable.split(os.pathsep) if entry]),
+    ):
+        for entry in entries:
+            path = Path(entry).expanduser()
+            if not path.exists():
+                raise InputError(f"there is no folder {path}", where=origin)
+            roots.append(path.resolve())
+    roots.extend(bundled() / folder for folder in SPEC_FOLDERS)
+    return list(dict.fromkeys(roots))
+
+
+def data_dir(option: str | None) -> Path:
+    """``--data-dir``, else ``$VLM_HARNESS_DATA``, else the user's cache folder."""
+    chosen = option or os.environ.get("VLM_HARNESS_DATA")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("vlm-harness") / "data"
+
+
+def inside(root: Path, relative: str) -> Path:
+    """``root/relative``, refused where it would lie outside ``root``.
+
+    ``..`` is refused as written; links are followed, since users link large data sets into place.
+    """
+    path = Path(relative)
+    if path.is_absolute() or ".." in path.parts or "\x00" in relative:
+        raise InputError(
+            f"the path {relative!r} leaves the data directory",
+            hint="Paths in tasks and data are relative to the data directory, without '..'.",
+        )
+    return root / path

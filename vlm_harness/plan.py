@@ -1,0 +1,300 @@
+"""The first stage of a run: what is to be done, checked before anything heavy is loaded."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vlm_harness import decoding
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.extract import EXTRACTORS
+from vlm_harness.models import family
+from vlm_harness.orders import Order, OrderMode, orders
+from vlm_harness.paths import data_dir
+from vlm_harness.prompts import NO_COMMAND, Asker, asker
+from vlm_harness.protocols import PROTOCOLS, EvaluationProtocol
+from vlm_harness.registry import Registry
+from vlm_harness.specs import GenerateUse, ModelSpec, ProtocolUse, RunConfig, TaskSpec
+from vlm_harness.tasks import Task, load_task
+from vlm_harness.types import ImageMode, ImageRef, Prompt, Request, Sample, Variant
+
+DEFAULT_PROTOCOLS = ("generate", "similarity", "choice", "likelihood")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line to be written: a sample, asked in one way."""
+
+    cell: "Cell"
+    sample: Sample
+    prompt: Prompt
+    request: Request
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this line from all others of the run."""
+        return line_key(self.cell.variant, self.sample.id, self.prompt.order)
+
+
+def line_key(variant: Variant, sample_id: str, order: Sequence[int]) -> tuple[Any, ...]:
+    return (
+        variant.model,
+        variant.task,
+        variant.protocol,
+        sample_id,
+        tuple(order),
+        variant.command,
+        variant.decoding,
+        variant.image_mode,
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: a model on a task, under one protocol, command, order and decoding."""
+
+    variant: Variant
+    model: ModelSpec
+    task: Task
+    protocol: EvaluationProtocol
+    use: ProtocolUse
+    asker: Asker
+    order: OrderMode
+    image_mode: ImageMode
+    seed: int
+
+    @cached_property
+    def _partners(self) -> Mapping[str, Sample]:
+        return self.task.partners()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._asked())
+
+    def _asked(self) -> Iterator[tuple[Sample, Order]]:
+        for sample in self.task.samples:
+            for order in orders(self.order, sample, self.seed):
+                yield sample, order
+
+    def items(self) -> Iterator[Item]:
+        """Every line of the cell, in the order of the task."""
+        for sample, order in self._asked():
+            prompt = self.asker.prompt(sample, order, self.variant.command)
+            request = self.protocol.request(sample, prompt, self.use)
+            partner = self._partners.get(sample.id)
+            request = replace(
+                request,
+                images=self._images(sample, partner),
+                partner=partner.images[0] if partner and partner.images else None,
+                decoding=self.variant.decoding,
+            )
+            yield Item(self, sample, prompt, request)
+
+    def _images(self, sample: Sample, partner: Sample | None) -> tuple[ImageRef, ...]:
+        if self.image_mode == "none":
+            return ()
+        if self.image_mode == "swapped":
+            if partner is None:
+                raise InputError(
+                    f"task {self.variant.task}: sample {sample.id} has no partner to swap "
+                    "images with",
+                    where="--images swapped",
+                    hint="Its pair is not whole in the data, or --samples named only one of it.",
+                )
+            return partner.images
+        return sample.images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a run, and what they were made from."""
+
+    config: RunConfig
+    models: Sequence[ModelSpec]
+    tasks: Mapping[str, Task]
+    cells: Sequence[Cell]
+    data_dir: Path
+
+
+def plan(
+    config: RunConfig,
+    registry: Registry,
+    models: Sequence[ModelSpec],
+    loaded: Container[str] = (),
+) -> Plan:
+    """Resolve names, load data, and check that everything asked for can be done.
+
+    Everything that is missing is gathered, so that a newcomer without data and without weights
+    learns of both at once. ``loaded`` names models that need no checkpoint to be found.
+
+    Raises:
+        InputError: anything that is unfit, before any weights are loaded.
+    """
+    if not models:
+        raise InputError("no model was named", where="--model", hint="vlm-harness list models")
+    names = registry.select_tasks(config.tasks)
+    if not names:
+        raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
+    _check_unique(models)
+    for text in config.decoding:
+        decoding.parse(text)
+    specs = {name: registry.task(name) for name in names}
+    chosen = {
+        (model.model, name): _protocols(model, spec, config.protocol)
+        for model in models
+        for name, spec in specs.items()
+    }
+    root = data_dir(config.data_dir)
+    problems: list[InputError] = []
+    tasks: dict[str, Task] = {}
+    for name, spec in specs.items():
+        try:
+            tasks[name] = load_task(
+                spec,
+                registry,
+                root,
+                labels=config.labels,
+                limit=config.limit,
+                samples=config.samples,
+            )
+            if config.images != "none" and any(family(model).reads_images for model in models):
+                _check_images(tasks[name], root)
+        except InputError as error:
+            problems.append(error)
+    for model in models:
+        if model.model in loaded:
+            continue
+        try:
+            family(model).check(model)
+        except InputError as error:
+            problems.append(error)
+    _raise_all(problems)
+    cells = [
+        cell
+        for model in models
+        for name, task in tasks.items()
+        for protocol in chosen[model.model, name]
+        for cell in _cells(config, registry, model, task, protocol)
+    ]
+    for cell in cells:  # a template that fails, fails here
+        next(cell.items(), None)
+    return Plan(config, models, tasks, cells, root)
+
+
+def _protocols(model: ModelSpec, task: Any, asked: Sequence[str]) -> list[str]:
+    """The protocols to run, checked against what the task declares and the backend can do."""
+    provides = family(model).provides
+    declared = task.protocols.declared
+    able = [name for name in declared if PROTOCOLS.get(name).kind in provides]
+    if not asked:
+        default = next((name for name in DEFAULT_PROTOCOLS if name in able), None)
+        if default is None:
+            raise InputError(
+                f"model {model.model} (backend {model.backend}) can be run under none of the "
+                f"protocols of task {task.task}: {listing(declared)}",
+                hint=f"The backend {model.backend} provides {listing(provides)}.",
+            )
+        return [default]
+    for name in asked:
+        PROTOCOLS.check(name, "--protocol")
+        if name not in declared:
+            raise InputError(
+                f"task {task.task} does not declare the protocol {name!r}{suggest(name, declared)}",
+                where="--protocol",
+                hint=f"It declares: {listing(declared)} ({task.at('protocols')}).",
+            )
+        if name not in able:
+            kind = PROTOCOLS.get(name).kind
+            raise InputError(
+                f"the protocol {name!r} needs a backend that provides {kind!r}, and the backend "
+                f"{model.backend} of model {model.model} provides {listing(provides)}",
+                where="--protocol",
+                hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
+            )
+    return list(dict.fromkeys(asked))
+
+
+def _cells(
+    config: RunConfig, registry: Registry, model: ModelSpec, task: Task, name: str
+) -> Iterator[Cell]:
+    protocol = PROTOCOLS.get(name)
+    use = getattr(task.spec.protocols, name)
+    check_extractors(task.spec, name, use)
+    if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
+        raise InputError(
+            f"model {model.model} cannot be asked without an image under {name!r}",
+            where="--images none",
+        )
+    asks = asker(task.spec, name, use, registry)
+    if not protocol.uses_prompt:
+        commands = [NO_COMMAND]
+        asks = replace(asks, commands={NO_COMMAND: ""}, question="")
+    elif not config.command:
+        commands = [asks.default_command]
+    elif "all" in config.command:
+        commands = list(asks.commands)
+    else:
+        commands = list(dict.fromkeys(config.command))
+        for command in commands:
+            asks.check_command(command, task.spec.task, name)
+    order: OrderMode = (config.order or task.spec.order) if protocol.uses_prompt else "fixed"
+    decodings = list(dict.fromkeys(config.decoding)) if protocol.kind == "generate" else ["greedy"]
+    for command in commands:
+        for text in decodings:
+            variant = Variant(
+                model.model,
+                task.spec.task,
+                name,
+                command,
+                order,
+                text if protocol.kind == "generate" else "none",
+                config.images,
+                config.labels,
+            )
+            yield Cell(variant, model, task, protocol, use, asks, order, config.images, config.seed)
+
+
+def check_extractors(task: TaskSpec, protocol: str, use: ProtocolUse) -> None:
+    """Raise an InputError where a protocol names an extractor that there is not."""
+    if not isinstance(use, GenerateUse):
+        return
+    for name, _ in use.extractors():
+        if name not in EXTRACTORS:
+            raise InputError(
+                f"unknown extractor {name!r}{suggest(name, EXTRACTORS)}",
+                where=task.at("protocols", protocol, "extract"),
+                hint=f"There are: {listing(EXTRACTORS)}",
+            )
+
+
+def _check_unique(models: Sequence[ModelSpec]) -> None:
+    names = [model.model for model in models]
+    for model in models:
+        if names.count(model.model) > 1:
+            raise InputError(
+                f"two models are both called {model.model!r}",
+                where="--model",
+                hint="Folders are named by their last part: rename one, or write a model file.",
+            )
+
+
+def _check_images(task: Task, root: Path) -> None:
+    refs = {ref.path: ref for sample in task.samples for ref in sample.images}
+    missing = [path for path, ref in refs.items() if not ref.exists()]
+    if missing:
+        from vlm_harness.datasets.files import how_to_get
+
+        raise InputError(
+            f"task {task.spec.task}: {len(missing)} of {len(refs)} images are not there, the first "
+            f"{root / missing[0]}",
+            where=task.spec.at("sample", "images"),
+            hint=how_to_get(task.spec.dataset, root),
+        )
+
+
+def _raise_all(problems: Sequence[InputError]) -> None:
+    unique = list({str(problem): problem for problem in problems}.values())
+    if len(unique) == 1:
+        raise unique[0]
+    if unique:
+        raise InputError("\n\n".join(f"{i}. {problem}" for i, problem in enumerate(unique, 1)))

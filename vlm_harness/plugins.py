@@ -1,0 +1,75 @@
+"""Names for code: readers, extractors, protocols, metrics, decodings, backends.
+
+Built-in parts are listed as ``module:attribute`` and imported when asked for, so that listing them
+imports nothing. Other packages add parts through an entry-point group of the same name, e.g.
+``[project.entry-points."vlm_harness.metrics"]``.
+"""
+
+import importlib
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from vlm_harness.errors import InputError, listing, suggest
+
+T = TypeVar("T")
+
+
+class Plugins(Generic[T]):
+    """A lazy, checked mapping from names to one kind of code."""
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+        self._loaded: dict[str, T] = {}
+
+    @cached_property
+    def _installed(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self.group):
+            if entry.name in self._builtin or entry.name in found:
+                other = self._builtin.get(entry.name) or found[entry.name].value
+                raise InputError(
+                    f"the {self.kind} {entry.name!r} is defined twice: {other} and {entry.value}",
+                    where=f"entry points {self.group}",
+                )
+            found[entry.name] = entry
+        return found
+
+    def names(self) -> list[str]:
+        return sorted({*self._builtin, *self._installed})
+
+    def check(self, name: str, where: object = None) -> None:
+        """Raise an InputError that suggests the nearest name, if there is no such part."""
+        if name not in self._builtin and name not in self._installed:
+            raise InputError(
+                f"unknown {self.kind} {name!r}{suggest(name, self.names())}",
+                where=where,
+                hint=f"There are: {listing(self.names())}",
+            )
+
+    def get(self, name: str, where: object = None) -> T:
+        """The part of that name, imported now.
+
+        Raises:
+            InputError: no such name, or it needs a package that is not installed.
+        """
+        if name not in self._loaded:
+            self.check(name, where)
+            try:
+                self._loaded[name] = self._load(name)
+            except ModuleNotFoundError as error:
+                raise InputError(
+                    f"the {self.kind} {name!r} needs the package {error.name!r}",
+                    where=where,
+                    hint=f"Install it with: pip install {error.name}",
+                ) from error
+        return self._loaded[name]
+
+    def _load(self, name: str) -> Any:
+        if name in self._builtin:
+            module, attribute = self._builtin[name].split(":")
+            return getattr(importlib.import_module(module), attribute)
+        return self._installed[name].load()

@@ -1,0 +1,37 @@
+"""Free text, then an extractor, a step of its own with a name (paper, A.1: keyword matching)."""
+
+from collections.abc import Sequence
+
+from vlm_harness.extract import extract
+from vlm_harness.orders import Order
+from vlm_harness.specs import GenerateUse
+from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
+
+
+class Generate:
+    name = "generate"
+    kind: Kind = "generate"
+    uses_prompt = True
+
+    def request(self, sample: Sample, prompt: Prompt, use: GenerateUse) -> Request:
+        return Request(
+            self.kind,
+            sample.images,
+            prompt=prompt.text,
+            max_new_tokens=use.max_new_tokens,
+            sample=sample,
+        )
+
+    def outcome(
+        self, response: Response, options: Sequence[str], order: Order, use: GenerateUse
+    ) -> Outcome:
+        if response.text is None:
+            return Outcome("error", detail="the response has no text")
+        shown = [options[index] for index in order]
+        name, found = extract(use.extractors(), response.text, shown)
+        if found.index is None:
+            return Outcome("unparsed", detail=f"{name}: {found.reason}")
+        return Outcome("ok", prediction=order[found.index], detail=f"{name}: {found.match}")
+
+
+generate = Generate()

@@ -1,0 +1,104 @@
+"""From log lines to ``results.json``: metrics over samples, pairs and sets. Needs no torch."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vlm_harness import metrics, stats
+from vlm_harness.metrics import METRICS, Record
+from vlm_harness.runlog import Line
+from vlm_harness.specs import TaskSpec
+from vlm_harness.types import Variant
+
+
+def record(line: Line) -> Record:
+    response = line["response"]
+    return Record(
+        sample_id=line["sample_id"],
+        order=tuple(line["order"]),
+        n_options=len(line["options"]),
+        correct=line["correct"],
+        pair=line["pair"],
+        set=line["set"],
+        category=line["category"],
+        scores=tuple(response["scores"]) if response.get("scores") else None,
+        target=line["target"],
+        pair_cosine=line["pair_cosine"],
+    )
+
+
+def summarise(
+    task: TaskSpec,
+    variant: Variant,
+    lines: Iterable[Line],
+    expected: Mapping[str, Any],
+    *,
+    limit: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """One row of ``results.json``.
+
+    ``expected`` are the counts of the manifest: groups of which no sample was answered are
+    incomplete too, and only the plan knows of them.
+    """
+    lines = list(lines)
+    records = [record(line) for line in lines]
+    status = [line["status"] for line in lines]
+    rules = task.grouping
+    group_counts = {}
+    for kind, size in (("pair", rules.pair.size), ("set", rules.set.size)):
+        total = expected[f"n_{kind}s"]
+        if total:
+            whole, _ = metrics.groups(records, kind, size)
+            group_counts[kind] = {"n": total, "n_incomplete": total - len(whole)}
+    # A task's groups are its pairs; sets alone count where it has no pairs.
+    groups = group_counts.get("pair") or group_counts.get("set") or {"n": 0, "n_incomplete": 0}
+    wanted = [name for name in task.metrics if _applies(name, variant, records)]
+    return {
+        **variant._asdict(),
+        "task_version": task.version,
+        "limit": limit,
+        "seed": seed,
+        "primary_metric": task.primary_metric,
+        "metrics": _estimates(wanted, records, task, seed),
+        "categories": {
+            category: _estimates(wanted, members, task, seed)
+            for category, members in _by_category(records).items()
+        },
+        "n_samples": len(lines),
+        "n_expected": expected["n_lines"],
+        "n_groups": groups["n"],
+        "n_incomplete": groups["n_incomplete"],
+        "groups": group_counts,
+        "n_unparsed": status.count("unparsed"),
+        "n_errors": status.count("error"),
+        "n_tied": sum(line["tied"] for line in lines),
+        "complete": limit is None
+        and len({line["sample_id"] for line in lines}) == expected["n_available"]
+        and len(lines) == expected["n_lines"]
+        and "error" not in status,
+    }
+
+
+def _estimates(
+    names: Sequence[str], records: Sequence[Record], task: TaskSpec, seed: int
+) -> dict[str, Any]:
+    found = {}
+    for name in names:
+        units = METRICS.get(name, task.at("metrics"))(records, task.grouping)
+        guess = task.chance.get(name, metrics.chance(name, records, task.grouping))
+        found[name] = dataclasses.asdict(stats.estimate(units, guess, seed=seed))
+    return found
+
+
+def _applies(name: str, variant: Variant, records: Sequence[Record]) -> bool:
+    # The cosine of a pair exists only where a dual encoder made embeddings.
+    return "cosine" not in name or variant.protocol == "similarity"
+
+
+def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for item in records:
+        if item.category is not None:
+            found.setdefault(item.category, []).append(item)
+    return dict(sorted(found.items()))

@@ -1,0 +1,424 @@
+"""The run folder: manifest, sample logs that are written as the run goes, results.
+
+    <output-dir>/<run-id>/manifest.json
+                          results.json
+                          samples/<model>__<task>__<protocol>.jsonl
+
+A line is written whole and flushed; a run that was stopped anywhere goes on from its lines.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from vlm_harness import __version__
+from vlm_harness.errors import InputError
+from vlm_harness.plan import Cell, Item, Plan, line_key
+from vlm_harness.types import Model, Outcome, Response, Variant
+
+SCHEMA = 1
+Line = dict[str, Any]
+PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "x"
+
+
+def sha256_of(value: Any) -> str:
+    """Checksum of plain data, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """All that scores depend on, as plain data. Batch size and device are not in it."""
+    config = plan.config
+    return {
+        "schema": SCHEMA,
+        "models": {m.model: m.model_dump(mode="json") for m in plan.models},
+        "checkpoints": {m.model: checkpoint_fingerprint(m.checkpoint) for m in plan.models},
+        "tasks": {
+            name: {
+                "spec": task.spec.model_dump(mode="json"),
+                "data": dict(task.data_sha256),
+                "overlay": task.overlay.model_dump(mode="json") if task.overlay else None,
+            }
+            for name, task in plan.tasks.items()
+        },
+        "cells": [
+            {
+                "variant": cell.variant._asdict(),
+                "question": cell.asker.question,
+                "template": cell.asker.template.model_dump(mode="json"),
+                "command": cell.asker.commands[cell.variant.command],
+            }
+            for cell in plan.cells
+        ],
+        "seed": config.seed,
+        "limit": config.limit,
+        "samples": sorted(config.samples),
+        "dtype": config.dtype,
+    }
+
+
+def default_run_id(plan: Plan, digest: str) -> str:
+    """``<models>__<tasks>__<hash>``: the same command finds its run again."""
+    models = "+".join(slug(model.model) for model in plan.models)
+    tasks = "+".join(slug(pattern) for pattern in plan.config.tasks)
+    return f"{models[:60]}__{tasks[:60]}__{digest[:10]}"
+
+
+def checkpoint_fingerprint(checkpoint: str) -> str | None:
+    """A cheap checksum of local weights: sizes, and both ends of every file. None for the hub."""
+    path = Path(checkpoint).expanduser()
+    if not path.exists():
+        return None
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        if file.name.startswith("."):
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read(1 << 20))
+    return digest.hexdigest()
+
+
+class RunFolder:
+    """One run on disk, locked against a second process.
+
+    Raises:
+        InputError: the folder is in use, or holds another run than the one asked for.
+    """
+
+    def __init__(self, plan: Plan, argv: Sequence[str]) -> None:
+        self._identity = identity(plan)
+        self.digest = sha256_of(self._identity)
+        run_id = plan.config.run_id or default_run_id(plan, self.digest)
+        self.path = Path(plan.config.output_dir) / slug(run_id)
+        self._plan = plan
+        self._argv = list(argv)
+        self._streams: dict[Path, IO[str]] = {}
+        self._lock = FileLock(self.path / ".lock")
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                "the run folder is in use by another process",
+                where=self.path,
+                hint="Wait for it to finish, or choose another --run-id.",
+            ) from None
+        except OSError as error:
+            raise InputError(f"cannot write there: {error.strerror}", where=self.path) from None
+        try:
+            self._check_same_run()
+        except InputError:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+        self._lock.release()
+
+    def _check_same_run(self) -> None:
+        if self._plan.config.fresh:
+            shutil.rmtree(self.path / "samples")
+            (self.path / "samples").mkdir()
+            for name in ("manifest.json", "results.json"):
+                (self.path / name).unlink(missing_ok=True)
+            return
+        manifest = read_manifest(self.path, missing_ok=True)
+        if manifest and manifest.get("identity_sha256") != self.digest:
+            changed = _difference(manifest.get("identity", {}), self._identity)
+            raise InputError(
+                f"the folder holds another run: {changed} differ",
+                where=self.path,
+                hint="Choose another --run-id, or --fresh to throw the old run away.",
+            )
+
+    # --- manifest --------------------------------------------------------------------------------
+
+    def write_manifest(self, models: Mapping[str, Model], finished: bool = False) -> None:
+        old = read_manifest(self.path, missing_ok=True)
+        plan = self._plan
+        write_json(
+            self.path / "manifest.json",
+            {
+                "schema": SCHEMA,
+                "run_id": self.path.name,
+                "vlm_harness": __version__,
+                "identity_sha256": self.digest,
+                "identity": self._identity,
+                "expected": [
+                    {**cell.variant._asdict(), **expected_counts(cell)} for cell in plan.cells
+                ],
+                "config": plan.config.model_dump(mode="json"),
+                "command_line": shlex.join(self._argv),
+                "started": old.get("started") or _now(),
+                "finished": _now() if finished else None,
+                "models": {
+                    **old.get("models", {}),
+                    **{name: dataclasses.asdict(model) for name, model in models.items()},
+                },
+                "data_dir": str(plan.data_dir),
+                "data_revision": {
+                    n: t.data_revision for n, t in plan.tasks.items() if t.data_revision
+                },
+                "environment": environment(),
+            },
+        )
+
+    def write_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        write_json(self.path / "results.json", {"schema": SCHEMA, "results": list(results)})
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def log_path(self, variant: Variant) -> Path:
+        return log_path(self.path, variant)
+
+    def keep_finished(self, variants: Sequence[Variant]) -> dict[tuple[Any, ...], Line]:
+        """Lines of an earlier try, by key; failed and torn ones are taken out of the files."""
+        kept: dict[tuple[Any, ...], Line] = {}
+        for path in dict.fromkeys(self.log_path(variant) for variant in variants):
+            if not path.is_file():
+                continue
+            lines = {key_of(line): line for line in read_lines(path) if line["status"] != "error"}
+            write_text(path, "".join(_dump(line) for line in lines.values()))
+            kept.update(lines)
+        return kept
+
+    def write(
+        self, item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]
+    ) -> Line:
+        """Append the line of one sample."""
+        line = make_line(item, response, outcome, sums)
+        path = self.log_path(item.cell.variant)
+        if path not in self._streams:
+            self._streams[path] = path.open("a", encoding="utf-8")
+        stream = self._streams[path]
+        stream.write(_dump(line))
+        stream.flush()
+        return line
+
+    def log_traceback(self, text: str) -> None:
+        with (self.path / "errors.log").open("a", encoding="utf-8") as stream:
+            stream.write(f"{_now()}\n{text}\n")
+
+
+def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> Line:
+    """One JSON line, complete enough to be scored again without model, data or images."""
+    sample, variant = item.sample, item.cell.variant
+    return {
+        "schema": SCHEMA,
+        "model": variant.model,
+        "task": variant.task,
+        "task_version": item.cell.task.spec.version,
+        "protocol": variant.protocol,
+        "sample_id": sample.id,
+        "pair": sample.pair,
+        "set": sample.set,
+        "category": sample.category,
+        "images": [{"path": r.path, "sha256": sums.get(r.path)} for r in item.request.images],
+        "image_mode": variant.image_mode,
+        "prompt": item.request.prompt or None,
+        "options": list(sample.options),
+        "candidates": list(item.request.candidates) or None,
+        "order": list(item.prompt.order),
+        "order_mode": variant.order,
+        "command": variant.command,
+        "decoding": variant.decoding,
+        "response": _response(response),
+        "pair_cosine": response.pair_cosine,
+        "prediction": outcome.prediction,
+        "tied": outcome.tied,
+        "extraction": outcome.detail if outcome.status != "error" else None,
+        "labels": variant.labels,
+        "target": sample.target,
+        "target_original": sample.target_original,
+        "correct": outcome.status == "ok" and outcome.prediction == sample.target,
+        "status": outcome.status,
+        "error": (response.error or outcome.detail) if outcome.status == "error" else None,
+    }
+
+
+def _response(response: Response) -> dict[str, Any]:
+    if response.text is not None:
+        return {"text": response.text}
+    if response.scores is None:
+        return {}
+    # Two lists of numbers read more easily than a list of objects, and are smaller.
+    found: dict[str, Any] = {"scores": [option.score for option in response.scores]}
+    if any(option.n_tokens is not None for option in response.scores):
+        found["sum_logprobs"] = [option.sum_logprob for option in response.scores]
+        found["n_tokens"] = [option.n_tokens for option in response.scores]
+    return found
+
+
+def expected_counts(cell: Cell) -> dict[str, Any]:
+    """How many lines and groups the cell has when complete."""
+    lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
+    for sample, order in cell._asked():
+        lines += 1
+        for kind, keys in groups.items():
+            if getattr(sample, kind) is not None:
+                keys.add((getattr(sample, kind), order))
+    return {
+        "n_lines": lines,
+        "n_available": cell.task.n_available,
+        "n_pairs": len(groups["pair"]),
+        "n_sets": len(groups["set"]),
+    }
+
+
+def key_of(line: Line) -> tuple[Any, ...]:
+    return line_key(variant_of(line), line["sample_id"], line["order"])
+
+
+def variant_of(line: Line) -> Variant:
+    return Variant(
+        line["model"],
+        line["task"],
+        line["protocol"],
+        line["command"],
+        line["order_mode"],
+        line["decoding"],
+        line["image_mode"],
+        line["labels"],
+    )
+
+
+def log_path(folder: Path, variant: Variant) -> Path:
+    """Where a run folder keeps the lines of a model on a task under a protocol."""
+    name = f"{slug(variant.model)}__{slug(variant.task)}__{slug(variant.protocol)}.jsonl"
+    return folder / "samples" / name
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The whole lines of a sample log; a line torn by a crash is passed over."""
+    with path.open(encoding="utf-8") as stream:
+        for number, text in enumerate(stream, 1):
+            if not text.endswith("\n"):
+                return
+            try:
+                line = json.loads(text)
+            except ValueError:
+                raise InputError("the line is not JSON", where=f"{path}:{number}") from None
+            if not isinstance(line, dict) or line.get("schema") != SCHEMA:
+                raise InputError(
+                    f"the line is not of log schema {SCHEMA}", where=f"{path}:{number}"
+                )
+            yield line
+
+
+def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if missing_ok and not path.is_file():
+        return {}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            "there is no manifest.json, so this is no run folder",
+            where=folder,
+            hint="A run folder is <output-dir>/<run-id>; `vlm-harness run` prints it.",
+        ) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+    return manifest
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": _git_commit(),
+        "packages": {},
+    }
+    for package in PACKAGES:
+        try:
+            found["packages"][package] = version(package)
+        except PackageNotFoundError:
+            continue
+    torch = sys.modules.get("torch")  # present only where a backend needed it
+    if torch is not None and torch.cuda.is_available():
+        found["gpus"] = [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of a checkout of this package, marked where files differ from it."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (commit.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")) or None
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return ", ".join(key for key in new if old.get(key) != new[key]) or "settings"
+
+
+def _dump(line: Line) -> str:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,456 @@
+"""Schemas of the YAML files: tasks, models, prompts, commands, overlays, and a run.
+
+Strict: an unknown key is an error that names its file and line and suggests the nearest. The same
+classes give the JSON Schema for editors (``vlm-harness schema task``).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from vlm_harness import templates, yamlfile
+from vlm_harness.errors import InputError, listing, suggest
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=120)]
+Scalar = str | int | float | bool
+
+
+def _template(source: str) -> str:
+    try:
+        templates.compile_template(source)
+    except templates.TemplateError as error:
+        raise ValueError(f"{error} (line {error.line} of the value)") from None
+    return source
+
+
+JinjaText = Annotated[str, Field(description="a Jinja template")]
+
+
+class Spec(BaseModel):
+    """Base of all specs: strict, frozen, and aware of where each value was written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    @classmethod
+    def _check_templates(cls, value: Any) -> Any:
+        for text in _strings(value):
+            _template(text)
+        return value
+
+
+class NamedSpec(Spec):
+    """A spec that the registry finds by name in a file."""
+
+    _file: yamlfile.YamlFile | None = None
+
+    def at(self, *location: str | int) -> str:
+        """``file:line`` of a value of this spec."""
+        return self._file.where(location) if self._file else "(given in code)"
+
+    @property
+    def path(self) -> Path | None:
+        return self._file.path if self._file else None
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+class SourceSpec(Spec):
+    """Where the data come from, for ``data prepare``."""
+
+    hub: str | None = Field(None, description="Hugging Face data set to download, owner/name")
+    revision: str | None = Field(None, description="its pinned commit")
+    folder: str | None = Field(None, description="where it goes, below the data directory")
+    urls: list[str] = Field([], description="pages to fetch it from by hand")
+    instructions: str | None = Field(None, description="what to fetch and where to put it")
+    license: str | None = None
+    sha256: dict[str, str] = Field({}, description="checksum by path below the data directory")
+
+
+class DatasetSpec(Spec):
+    """What is read, row by row."""
+
+    reader: Name = Field(description="json, jsonl, csv, parquet, image_folder, hub, or a plugin's")
+    path: str | list[str] | None = Field(
+        None, description="below the data directory; of a list, the first that exists"
+    )
+    name: str | None = Field(None, description="hub: owner/name of the data set")
+    config: str | None = Field(None, description="hub: its configuration")
+    split: str | None = Field(None, description="hub: its split")
+    revision: str | None = Field(None, description="hub: pinned commit")
+    key: str | None = Field(None, description="json: the key that holds the list of rows")
+    columns: list[str] | None = Field(
+        None, description="names for rows that are lists (json) or for a CSV without a header"
+    )
+    delimiter: str = Field(
+        ",", description="csv: what separates columns", min_length=1, max_length=1
+    )
+    source: SourceSpec | None = None
+    verified: bool = Field(
+        True, description="false: the format was never tried on the benchmark's own files"
+    )
+
+
+class AnyOf(Spec):
+    """Several paths for one image: the first that exists is taken."""
+
+    any_of: list[JinjaText] = Field(min_length=1)
+
+
+class SampleSpec(Spec):
+    """How a row becomes a sample. Every value is Jinja over the row and the task's fields."""
+
+    id: JinjaText
+    images: JinjaText | list[JinjaText | AnyOf] = Field(
+        [], description="paths below the data directory, or columns that hold images"
+    )
+    options: JinjaText | list[JinjaText | int | float]
+    target: JinjaText | int = Field(description="index of the right option, from 0")
+    captions: JinjaText | list[JinjaText] | None = Field(
+        None, description="what similarity scores, in the order of the options"
+    )
+    pair: JinjaText | None = None
+    set: JinjaText | None = None
+    category: JinjaText | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+class GroupRule(Spec):
+    """What a pair or set must be."""
+
+    size: int = Field(2, ge=2)
+    distinct_targets: bool = Field(
+        False, description="every member of a whole group must have another right option"
+    )
+
+
+class GroupRules(Spec):
+    pair: GroupRule = GroupRule()
+    set: GroupRule = GroupRule(size=4)
+
+
+class PromptUse(Spec):
+    """How a task asks."""
+
+    template: Name = Field("plain", description="a name from prompts/")
+    question: JinjaText = Field("", description="may use `options`, in the order shown")
+    commands: dict[Name, JinjaText] | list[Name] = Field(
+        {}, description="sentences after the question by name, or names of shared commands"
+    )
+
+    @field_validator("question", "commands")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+class ExtractorUse(Spec):
+    """An extractor with its arguments."""
+
+    name: Name
+    args: dict[str, Any] = {}
+
+
+class ProtocolUse(Spec):
+    """How a protocol asks, where it differs from the task's prompt."""
+
+    template: Name | None = Field(None, description="its own template; its commands come with it")
+    question: JinjaText | None = None
+    commands: dict[Name, JinjaText] | list[Name] | None = None
+
+    @field_validator("question", "commands")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+class GenerateUse(ProtocolUse):
+    extract: Name | ExtractorUse | list[Name | ExtractorUse] = "keyword"
+    max_new_tokens: int = Field(32, ge=1)
+
+    def extractors(self) -> list[tuple[str, dict[str, Any]]]:
+        """The chain of extractors as (name, arguments)."""
+        chain = self.extract if isinstance(self.extract, list) else [self.extract]
+        return [(x, {}) if isinstance(x, str) else (x.name, dict(x.args)) for x in chain]
+
+
+class ChoiceUse(ProtocolUse):
+    template: Name | None = "lettered"
+
+
+class Protocols(Spec):
+    """The protocols that a task can be run under."""
+
+    similarity: ProtocolUse | None = None
+    generate: GenerateUse | None = None
+    choice: ChoiceUse | None = None
+    likelihood: ProtocolUse | None = None
+
+    @property
+    def declared(self) -> list[str]:
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+
+
+class TaskSpec(NamedSpec):
+    """A benchmark."""
+
+    task: Name
+    version: int = Field(ge=1)
+    description: str = ""
+    groups: list[Name] = []
+    tags: list[str] = []
+    reference: str | list[str] | None = Field(None, description="paper, page")
+    dataset: DatasetSpec
+    fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Any] = Field(
+        {}, description="Jinja, in order; each may use the row's columns and the fields above it"
+    )
+    where: JinjaText | None = Field(None, description="rows for which this is false are left out")
+    sample: SampleSpec
+    grouping: GroupRules = GroupRules()
+    prompt: PromptUse = PromptUse()
+    protocols: Protocols
+    order: Literal["fixed", "both", "cyclic", "random"] = "fixed"
+    overlay: Name | None = Field(None, description="published label corrections")
+    metrics: list[Name] = ["individual_accuracy"]
+    primary_metric: Name = "individual_accuracy"
+    chance: dict[Name, float] = Field({}, description="where it is not that of a uniform guess")
+
+    @field_validator("fields", "where")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskSpec":
+        if self.primary_metric not in self.metrics:
+            raise ValueError(
+                f"primary_metric {self.primary_metric!r} is not one of metrics: {self.metrics}"
+            )
+        if not self.protocols.declared:
+            raise ValueError("protocols: at least one of similarity, generate, choice, likelihood")
+        if self.protocols.similarity is not None and self.sample.captions is None:
+            raise ValueError("protocol similarity needs sample.captions")
+        return self
+
+
+# --- prompts, commands, overlays, models -------------------------------------------------------
+
+
+class PromptSpec(NamedSpec):
+    """A prompt template that tasks share."""
+
+    prompt: Name
+    description: str = ""
+    option: JinjaText = Field(
+        "{{ option }}",
+        description="one option as it is shown and, by likelihood, scored; may use `letter`",
+    )
+    template: JinjaText = Field(
+        description="may use question, options (as shown), letters, command"
+    )
+    commands: dict[Name, JinjaText] = Field(
+        {}, description="used where a protocol brings this template without commands of its own"
+    )
+
+    @field_validator("option", "template", "commands")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+class CommandsSpec(NamedSpec):
+    """Named commands that tasks share."""
+
+    commands: dict[Name, JinjaText]
+
+    @field_validator("commands")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+class Correction(Spec):
+    """One corrected label. Options are named by their text, so that it holds in any task."""
+
+    id: str | int
+    was: str
+    answer: str
+    note: str | None = None
+
+
+class OverlaySpec(NamedSpec):
+    """Published label corrections."""
+
+    overlay: Name
+    description: str = ""
+    reference: str | list[str]
+    verified: bool = Field(True, description="the corrections were checked by eye on the images")
+    corrections: list[Correction] = Field(min_length=1)
+
+
+class ModelSpec(NamedSpec):
+    """A model: which backend runs which checkpoint, and how it wants to be asked."""
+
+    model: Name
+    description: str = ""
+    backend: Name
+    checkpoint: str = Field(description="hub name, local folder or file, or architecture:tag")
+    revision: str | None = None
+    prompt_format: JinjaText | None = Field(
+        None, description="Jinja over `prompt` and `images`; else the checkpoint's chat template"
+    )
+    answer_prefix: str | None = Field(
+        None, description="between prompt and answer when answers are scored (LLaVA: one space)"
+    )
+    args: dict[str, Any] = Field({}, description="arguments of the backend")
+    reference: str | list[str] | None = None
+    license: str | None = None
+    verified: bool = Field(True, description="false: these weights were never run by the project")
+
+    @field_validator("prompt_format")
+    @classmethod
+    def _templates(cls, value: Any) -> Any:
+        return cls._check_templates(value)
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+Many = list[str]
+
+
+class RunConfig(Spec):
+    """Everything that ``vlm-harness run`` can be told, as options or as ``--config run.yaml``."""
+
+    model: Many = Field(
+        [], description="name from models/, checkpoint folder, or backend:checkpoint"
+    )
+    tasks: Many = Field([], description="tasks, groups or globs")
+    protocol: Many = Field([], description="default: similarity, or generate, as the model can")
+    command: Many = Field([], description="names of commands, or all; default: the first")
+    decoding: Many = Field(["greedy"], description="NAME[:k=v,...]")
+    order: Literal["fixed", "both", "cyclic", "random"] | None = Field(
+        None, description="default: the task's"
+    )
+    images: Literal["normal", "none", "swapped"] = "normal"
+    labels: Literal["corrected", "original"] = "corrected"
+    limit: int | None = Field(None, ge=1)
+    samples: Many = []
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    device: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    seed: int = 0
+    data_dir: str | None = None
+    include_path: Many = []
+    output_dir: str = "results"
+    run_id: str | None = None
+    fresh: bool = False
+    model_args: dict[str, Any] = {}
+    max_errors: str = Field("10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%")
+    trust_remote_code: bool = False
+
+    @field_validator("model", "tasks", "protocol", "command", "decoding", "samples", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+
+S = TypeVar("S", bound=Spec)
+KINDS: dict[str, type[Spec]] = {
+    "task": TaskSpec,
+    "model": ModelSpec,
+    "prompt": PromptSpec,
+    "commands": CommandsSpec,
+    "overlay": OverlaySpec,
+    "run": RunConfig,
+}
+
+
+def parse(cls: type[S], file: yamlfile.YamlFile) -> S:
+    """Check a file against a schema.
+
+    Raises:
+        InputError: every violation, each with file, line, field, what was seen and what is allowed.
+    """
+    try:
+        spec = cls.model_validate(file.data)
+    except ValidationError as error:
+        messages = list(dict.fromkeys(_message(cls, file, detail) for detail in error.errors()))
+        raise InputError("\n".join(messages)) from None
+    if isinstance(spec, NamedSpec):
+        object.__setattr__(spec, "_file", file)
+    return spec
+
+
+def _message(cls: type[Spec], file: yamlfile.YamlFile, detail: ErrorDetails) -> str:
+    # A union adds the branch it tried to the location; only keys and indexes exist in the file.
+    location = tuple(part for part in detail["loc"] if _stands(file.data, detail["loc"], part))
+    field = ".".join(str(part) for part in location)
+    where = file.where(location)
+    text = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(cls, location[:-1])
+        near = suggest(str(location[-1]), known)
+        text = f"unknown key {location[-1]!r}{near}\n  allowed here: {listing(known)}"
+        return f"{where}: {text}"
+    if detail["type"] == "missing":
+        return f"{where}: {'.'.join(map(str, detail['loc']))}: this key is required"
+    value = detail.get("input")
+    seen = f" (found {value!r})" if isinstance(value, Scalar) and "found" not in text else ""
+    return f"{where}: {field}: {text}{seen}" if field else f"{where}: {text}"
+
+
+def _stands(data: Any, location: tuple[Any, ...], part: Any) -> bool:
+    for step in location:
+        known = (
+            step in data
+            if isinstance(data, dict)
+            else (isinstance(data, list) and isinstance(step, int) and step < len(data))
+        )
+        if known:
+            data = data[step]
+        if step is part:
+            return known
+    return False
+
+
+def _keys_at(cls: Any, location: tuple[Any, ...]) -> list[str]:
+    """The keys that a schema allows at a place, for suggestions."""
+    for step in location:
+        cls = next((c for c in _models(cls) if step in c.model_fields), None)
+        if cls is None:
+            return []
+        cls = cls.model_fields[step].annotation
+    return sorted({name for model in _models(cls) for name in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    origin = get_origin(annotation)
+    if origin is None or origin is Literal:
+        return []
+    return [model for arg in get_args(annotation) for model in _models(arg)]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, BaseModel):
+        return []  # it has checked itself
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return []

@@ -1,0 +1,97 @@
+"""Means with intervals: a bootstrap over groups, since samples of a pair are not independent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Units:
+    """A metric before it is summed: ``value = sum(numerators) / sum(denominators)``.
+
+    One entry a cluster; clusters are what the bootstrap draws. For a mean over samples, the
+    numerator of a cluster is the number of its right samples and the denominator their number.
+    """
+
+    numerators: Floats
+    denominators: Floats
+    n: int
+    """Number of samples, pairs or sets that the value is over."""
+
+    @classmethod
+    def of(
+        cls,
+        values: Sequence[float],
+        clusters: Sequence[str],
+        weights: Sequence[float] | None = None,
+        n: int | None = None,
+    ) -> "Units":
+        """Sum values (and weights, 1 each by default) within clusters."""
+        index: dict[str, int] = {}
+        positions = np.array([index.setdefault(key, len(index)) for key in clusters], dtype=int)
+        numerators = np.zeros(len(index))
+        denominators = np.zeros(len(index))
+        np.add.at(numerators, positions, np.asarray(values, dtype=float))
+        np.add.at(denominators, positions, 1.0 if weights is None else np.asarray(weights))
+        return cls(numerators, denominators, len(values) if n is None else n)
+
+    @property
+    def value(self) -> float | None:
+        """The ratio of the sums, or None where it is over nothing."""
+        total = float(self.denominators.sum())
+        return float(self.numerators.sum()) / total if total else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its 95% interval and what a uniform guess would give."""
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    chance: float | None
+
+
+def interval(
+    units: Units, *, seed: int = 0, confidence: float = 0.95, resamples: int = 2000
+) -> tuple[float | None, float | None]:
+    """Percentile bootstrap over clusters (``scipy.stats.bootstrap``).
+
+    Undefined (None) for fewer than two clusters. Where all clusters agree the interval is a point:
+    the bootstrap cannot see what did not happen.
+    """
+    if len(units.numerators) < 2 or units.value is None:
+        return None, None
+    if np.ptp(units.numerators) == 0 and np.ptp(units.denominators) == 0:
+        return units.value, units.value
+    from scipy.stats import bootstrap
+
+    def ratio(numerators: Floats, denominators: Floats, axis: int = -1) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result: Floats = numerators.sum(axis=axis) / denominators.sum(axis=axis)
+        return result
+
+    result = bootstrap(
+        (units.numerators, units.denominators),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        # Index matrices of 100,000 clusters x 2,000 resamples would take gigabytes at once.
+        batch=max(1, min(resamples, 4_000_000 // len(units.numerators))),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
+
+
+def estimate(units: Units, chance: float | None, *, seed: int = 0) -> Estimate:
+    low, high = interval(units, seed=seed)
+    return Estimate(units.value, low, high, units.n, chance)

@@ -1,0 +1,269 @@
+"""From a task's YAML and its data to samples."""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_harness import datasets
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.images import file_ref
+from vlm_harness.paths import inside
+from vlm_harness.registry import Registry
+from vlm_harness.specs import AnyOf, OverlaySpec, TaskSpec
+from vlm_harness.templates import TemplateError, render_tree
+from vlm_harness.types import ImageRef, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task with its samples."""
+
+    spec: TaskSpec
+    samples: Sequence[Sample]
+    n_available: int
+    """Samples before ``--limit`` and ``--samples``."""
+    data_sha256: Mapping[str, str]
+    data_revision: str | None = None
+    overlay: OverlaySpec | None = None
+
+    def partners(self) -> dict[str, Sample]:
+        """For each sample id of a whole pair, the other sample of the pair."""
+        pairs: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            if sample.pair is not None:
+                pairs.setdefault(sample.pair, []).append(sample)
+        return {
+            one.id: other
+            for members in pairs.values()
+            if len(members) == 2
+            for one, other in (members, members[::-1])
+        }
+
+
+def load_task(
+    spec: TaskSpec,
+    registry: Registry,
+    data_dir: Path,
+    *,
+    labels: str = "corrected",
+    limit: int | None = None,
+    samples: Sequence[str] = (),
+) -> Task:
+    """Read the data and make samples.
+
+    Raises:
+        InputError: data that are not there, rows that do not fit the task, two samples of one id,
+            a group that is too large, an overlay that does not fit, an unknown sample id.
+    """
+    table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
+    made = [
+        sample
+        for index, row in enumerate(table.rows)
+        if (sample := _sample(spec, row, index, data_dir)) is not None
+    ]
+    if not made:
+        raise InputError(f"task {spec.task}: the data hold no sample", where=spec.at("dataset"))
+    _check_ids(spec, made)
+    overlay = registry.overlay(spec.overlay, spec.at("overlay")) if spec.overlay else None
+    if overlay is not None and labels == "corrected":
+        made = apply_overlay(overlay, made)
+    _check_groups(spec, made, labels)
+    chosen = _limit(_pick(spec, made, samples), limit)
+    return Task(spec, chosen, len(made), table.sha256, table.revision, overlay)
+
+
+def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
+    """Correct labels. Corrections of samples that the task does not have are passed over.
+
+    Raises:
+        InputError: the label is not the one that the correction was published for, as when the
+            data were corrected already.
+    """
+    corrections = {str(c.id): (i, c) for i, c in enumerate(overlay.corrections)}
+    corrected = []
+    for sample in samples:
+        index, correction = corrections.get(sample.id, (0, None))
+        if correction is None or correction.answer not in sample.options:
+            corrected.append(sample)
+            continue
+        if sample.options[sample.target] != correction.was:
+            raise InputError(
+                f"sample {sample.id} has the label {sample.options[sample.target]!r}, and the "
+                f"correction is of {correction.was!r}",
+                where=overlay.at("corrections", index),
+                hint="Your copy of the data may have been corrected already; --labels original "
+                "takes labels as they stand in the data.",
+            )
+        corrected.append(
+            dataclasses.replace(sample, target=sample.options.index(correction.answer))
+        )
+    return corrected
+
+
+def _sample(spec: TaskSpec, row: datasets.Row, index: int, root: Path) -> Sample | None:
+    step: tuple[str | int, ...] = ()
+    context: dict[str, Any] = {**row, "row": row}
+    try:
+        for name, source in spec.fields.items():
+            step = ("fields", name)
+            context[name] = render_tree(source, context)
+        step = ("where",)
+        if spec.where is not None and not _truth(render_tree(spec.where, context)):
+            return None
+        values: dict[str, Any] = {}
+        for name in ("id", "options", "target", "captions", "pair", "set", "category"):
+            step = ("sample", name)
+            values[name] = render_tree(getattr(spec.sample, name), context)
+        step = ("sample", "images")
+        images = _images(spec.sample.images, context, root)
+        step = ("sample", "options")
+        options = _texts(values["options"], "options")
+        step = ("sample", "captions")
+        captions = None if values["captions"] is None else _texts(values["captions"], "captions")
+        if captions is not None and len(captions) != len(options):
+            raise ValueError(f"{len(captions)} captions for {len(options)} options")
+        step = ("sample", "target")
+        target = _target(values["target"], options)
+        return Sample(
+            id=str(values["id"]),
+            images=images,
+            options=options,
+            target=target,
+            target_original=target,
+            captions=captions,
+            pair=_key(values["pair"]),
+            set=_key(values["set"]),
+            category=_key(values["category"]),
+            fields=context,
+        )
+    except (TemplateError, ValueError, InputError) as error:
+        message = error.message if isinstance(error, InputError) else str(error)
+        hint = error.hint if isinstance(error, InputError) else None
+        raise InputError(
+            f"{'.'.join(map(str, step))}, row {index}: {message}", where=spec.at(*step), hint=hint
+        ) from None
+
+
+def _truth(value: Any) -> bool:
+    # A where: of text around an expression gives 'True' or 'False' as text.
+    return value not in ("False", "false", "") if isinstance(value, str) else bool(value)
+
+
+def _images(source: Any, context: Mapping[str, Any], root: Path) -> tuple[ImageRef, ...]:
+    if isinstance(source, str):
+        rendered = render_tree(source, context)
+        source = rendered if isinstance(rendered, list) else [rendered]
+        return tuple(_image(item, root) for item in source)
+    refs = []
+    for item in source:
+        if isinstance(item, AnyOf):
+            candidates = [_image(render_tree(path, context), root) for path in item.any_of]
+            refs.append(next((ref for ref in candidates if ref.exists()), candidates[0]))
+        else:
+            refs.append(_image(render_tree(item, context), root))
+    return tuple(refs)
+
+
+def _image(value: Any, root: Path) -> ImageRef:
+    if isinstance(value, ImageRef):
+        return value
+    if isinstance(value, str):
+        inside(root, value)
+        return file_ref(root, value)
+    raise ValueError(f"an image is a path or an image column, not {type(value).__name__}")
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{name} must be a list with at least one item, found {value!r}")
+    texts = tuple(str(item) for item in value)
+    if name == "options" and len(set(texts)) < len(texts):
+        raise ValueError(f"two options are the same: {list(texts)}")
+    return texts
+
+
+def _target(value: Any, options: Sequence[str]) -> int:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"the target must be the index of an option, found {value!r}")
+    if not 0 <= value < len(options):
+        raise ValueError(
+            f"the target {value} lies outside the {len(options)} options {list(options)}; "
+            f"allowed: 0 to {len(options) - 1}"
+        )
+    return value
+
+
+def _key(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"sample.id: {len(twice)} ids belong to more than one sample: {listing(twice, 5)}",
+            where=spec.at("sample", "id"),
+            hint="Make the id of every sample unique, for instance with the row's own number.",
+        )
+
+
+def _check_groups(spec: TaskSpec, samples: Sequence[Sample], labels: str) -> None:
+    for kind in ("pair", "set"):
+        rule = getattr(spec.grouping, kind)
+        members: dict[str, list[Sample]] = {}
+        for sample in samples:
+            key = getattr(sample, kind)
+            if key is not None:
+                members.setdefault(key, []).append(sample)
+        for key, group in members.items():
+            if len(group) > rule.size:
+                raise InputError(
+                    f"the {kind} {key!r} has {len(group)} samples, more than {rule.size}: "
+                    f"{listing((s.id for s in group), 6)}",
+                    where=spec.at("sample", kind),
+                    hint=f"Change sample.{kind}, or grouping.{kind}.size.",
+                )
+            whole = len(group) == rule.size
+            if rule.distinct_targets and whole and len({s.target for s in group}) < rule.size:
+                raise InputError(
+                    f"the {kind} {key!r} has the same right option for more than one of its "
+                    f"samples ({listing(s.id for s in group)}) under the {labels} labels",
+                    where=spec.at("grouping", kind, "distinct_targets"),
+                    hint="A wrong label correction does this; check the data and the overlay.",
+                )
+
+
+def _pick(spec: TaskSpec, samples: list[Sample], ids: Sequence[str]) -> list[Sample]:
+    if not ids:
+        return samples
+    known = {sample.id: sample for sample in samples}
+    for name in ids:
+        if name not in known:
+            raise InputError(
+                f"task {spec.task} has no sample {name!r}{suggest(name, known)}",
+                where="--samples",
+                hint=f"It has {len(known)} samples, such as {listing(itertools.islice(known, 5))}.",
+            )
+    return [known[name] for name in dict.fromkeys(ids)]
+
+
+def _limit(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """The first whole groups that hold at most ``limit`` samples, and at least one group."""
+    if limit is None:
+        return samples
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group, []).append(sample)
+    chosen: set[str] = set()
+    total = 0
+    for key, members in groups.items():
+        if chosen and total + len(members) > limit:
+            break
+        chosen.add(key)
+        total += len(members)
+    return [sample for sample in samples if sample.group in chosen]

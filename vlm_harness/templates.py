@@ -1,0 +1,215 @@
+"""Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
+
+An unknown name is an error. No template can reach attributes that begin with an underscore, call
+into Python beyond plain values, or build a huge value.
+
+Filters beside Jinja's own:
+
+| filter | gives |
+|---|---|
+| `basename`, `stem` | the last part of a path, without its ending |
+| `remove_prefix(p)`, `remove_suffix(s)` | the text without it, where it stands |
+| `regex_group(pattern, group=1)` | what the group matched; an error where nothing does |
+| `regex_replace(pattern, new)` | the text with every match replaced |
+| `regex_findall(pattern)` | the list of matches |
+| `caption_with(word-list...)` | see `caption_with` |
+| `index_of(list)` | the position of the value in the list; an error where it is missing |
+| `without_letter` | the option without its leading `(a) `, `A. ` |
+| `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
+| `from_json` | a value from JSON text |
+| `ceil_div(n)` | the whole number of times n goes in, rounded up: row 1, 2 -> 1; 3, 4 -> 2 |
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+from jinja2 import nodes
+
+from vlm_harness.errors import InputError, suggest
+from vlm_harness.extract import strip_label
+
+_MAX_TEXT = 1_000_000
+
+
+class TemplateError(Exception):
+    """A template that cannot be parsed or rendered; the caller adds file and line."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        # 'a' * 10**9 would take the machine's memory before anything could stop it.
+        if operator == "**" and (abs(left) > 1000 or abs(right) > 100):
+            raise jinja2.sandbox.SecurityError("power too large")
+        for value, times in ((left, right), (right, left)):
+            if isinstance(value, str | list | tuple) and len(value) * abs(times) > _MAX_TEXT:
+                raise jinja2.sandbox.SecurityError("repetition too long")
+        return super().call_binop(context, operator, left, right)
+
+
+@cache
+def environment() -> jinja2.Environment:
+    env = _Sandbox(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.clear()
+    env.globals["range"] = jinja2.sandbox.safe_range
+    env.filters.update(FILTERS)
+    return env
+
+
+class Template:
+    """A compiled template. One ``{{ expression }}`` alone keeps the type of its value."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        try:
+            tree = environment().parse(source)
+            self._expression = None
+            inner = _lone_expression(source, tree)
+            if inner is not None:
+                self._expression = environment().compile_expression(inner, undefined_to_none=False)
+            else:
+                self._template = environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"bad Jinja: {error.message}", error.lineno or 1) from None
+
+    def __call__(self, context: Mapping[str, Any]) -> Any:
+        """Render.
+
+        Raises:
+            TemplateError: an unknown name, a failing filter, an operation the sandbox refuses.
+        """
+        try:
+            if self._expression is None:
+                return self._template.render(context)
+            value = self._expression(context)
+            if isinstance(value, jinja2.Undefined):
+                str(value)  # raises with Jinja's own explanation
+            return value
+        except jinja2.UndefinedError as error:
+            raise TemplateError(_explain(error, context)) from None
+        except (jinja2.TemplateError, jinja2.sandbox.SecurityError) as error:
+            raise TemplateError(str(error)) from None
+        except InputError as error:
+            raise TemplateError(error.message) from None
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+
+@cache
+def compile_template(source: str) -> Template:
+    return Template(source)
+
+
+def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
+    """Render every string inside lists and mappings; other values stay as they are."""
+    if isinstance(value, str):
+        return compile_template(value)(context)
+    if isinstance(value, list | tuple):
+        return [render_tree(item, context) for item in value]
+    if isinstance(value, dict):
+        return {key: render_tree(item, context) for key, item in value.items()}
+    return value
+
+
+def names_used(source: str) -> set[str]:
+    """Names that the template takes from its context."""
+    from jinja2.meta import find_undeclared_variables
+
+    return find_undeclared_variables(environment().parse(source))
+
+
+def _lone_expression(source: str, tree: nodes.Template) -> str | None:
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return None
+    if len(tree.body[0].nodes) != 1 or isinstance(tree.body[0].nodes[0], nodes.TemplateData):
+        return None
+    match = re.fullmatch(r"\{\{[-+]?(.*?)[-+]?\}\}", source, re.DOTALL)
+    return match.group(1) if match else None
+
+
+def _explain(error: jinja2.UndefinedError, context: Mapping[str, Any]) -> str:
+    message = error.message or str(error)
+    match = re.match(r"'(\w+)' is undefined", message)
+    if not match:
+        return message
+    known = [name for name in context if isinstance(name, str)]
+    near = suggest(match.group(1), known)
+    return f"{message}{near or '; there are: ' + ', '.join(known)}"
+
+
+def _basename(path: str) -> str:
+    return posixpath.basename(str(path))
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(_basename(path))[0]
+
+
+def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
+    match = re.search(pattern, str(text))
+    if match is None:
+        raise InputError(f"regex_group: {pattern!r} matches nothing in {str(text)!r}")
+    return str(match.group(group))
+
+
+def _caption_with(word: str, captions: Sequence[str]) -> str:
+    """The one caption that holds the word as a word (`on` does not stand in `front`).
+
+    Where several do, the one that holds it and none of whose other words decides is not guessed:
+    it is an error.
+    """
+    found = [
+        c for c in captions if re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", str(c), re.I)
+    ]
+    if len(found) != 1:
+        raise InputError(
+            f"caption_with: {len(found)} of the captions hold {word!r}: {list(captions)}"
+        )
+    return str(found[0])
+
+
+def _index_of(value: Any, items: Sequence[Any]) -> int:
+    if value not in items:
+        raise InputError(f"index_of: {value!r} is not among {list(items)}")
+    return list(items).index(value)
+
+
+def _letter_index(text: str) -> int:
+    match = re.fullmatch(r"\s*\(?([A-Za-z])\)?[.:]?\s*", str(text))
+    if match is None:
+        raise InputError(f"letter_index: {text!r} is not one letter such as (a), B or c.")
+    return ord(match.group(1).lower()) - ord("a")
+
+
+FILTERS: dict[str, Any] = {
+    "basename": _basename,
+    "stem": _stem,
+    "remove_prefix": lambda text, prefix: str(text).removeprefix(prefix),
+    "remove_suffix": lambda text, suffix: str(text).removesuffix(suffix),
+    "regex_group": _regex_group,
+    "regex_replace": lambda text, pattern, new: re.sub(pattern, new, str(text)),
+    "regex_findall": lambda text, pattern: re.findall(pattern, str(text)),
+    "caption_with": _caption_with,
+    "index_of": _index_of,
+    "without_letter": strip_label,
+    "letter_index": _letter_index,
+    "from_json": json.loads,
+    "ceil_div": lambda value, n: -(-int(value) // int(n)),
+}
