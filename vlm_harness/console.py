@@ -32,15 +32,19 @@ SHORT = {
 
 def print_results(results: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """One row a result, one column a metric: value in percent, interval, chance."""
-    console = console or Console()
+    # A file or a pipe has no width of its own; a table cut to 80 columns could not be read there.
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
     names = list(dict.fromkeys(name for row in results for name in row["metrics"]))
+    if not any(row["n_incomplete"] for row in results):
+        # Over whole groups the official formula is the plain one: no need to show it twice.
+        names = [name for name in names if "official" not in name]
     many = {
-        field: len({row[field] for row in results}) > 1
+        field: len({row[field] for row in results} - {"none"}) > 1
         for field in ("command", "order", "decoding", "image_mode")
     }
     table = Table(header_style="bold", caption=_caption(results), caption_justify="left")
     for heading in ("model", "task", "protocol"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", min_width=8)
     for field, varies in many.items():
         if varies:
             table.add_column(field.replace("_", " "))
@@ -68,17 +72,15 @@ def _metric(name: str, metric: Mapping[str, Any] | None) -> str:
         return "-"
     if "cosine" in name:
         return f"{value:.3f}"
-    text = f"{100 * value:.1f}"
-    if low is not None:
-        text += f" [dim]{100 * low:.0f}-{100 * high:.0f}[/]"
+    below = [] if low is None else [f"{100 * low:.0f}-{100 * high:.0f}"]
     if metric["chance"] is not None:
-        text += f" [dim]({100 * metric['chance']:.0f})[/]"
-    return text
+        below.append(f"({100 * metric['chance']:.3g})")
+    return f"{100 * value:.1f}\n[dim]{' '.join(below)}[/]"
 
 
 def _caption(results: Sequence[Mapping[str, Any]]) -> str:
     labels = ", ".join(sorted({row["labels"] for row in results}))
-    return f"percent, 95% interval over groups, (chance); labels: {labels}"
+    return f"percent; below: 95% interval over groups, (chance); labels: {labels}"
 
 
 def _notes(row: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,9 @@ from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.registry import Registry
 from vlm_harness.specs import ModelSpec
 
+OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
+"""Fields of a model file that ``--model-args`` may replace; the rest are the backend's arguments."""
+
 
 def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
     """A model by name from models/, as a checkpoint folder, or as ``backend:checkpoint``.

@@ -105,7 +105,7 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
 
 def _sample(spec: TaskSpec, row: datasets.Row, index: int, root: Path) -> Sample | None:
     step: tuple[str | int, ...] = ()
-    context: dict[str, Any] = {**row, "row": row}
+    context: dict[str, Any] = {**row, "row": row, "row_index": index}
     try:
         for name, source in spec.fields.items():
             step = ("fields", name)

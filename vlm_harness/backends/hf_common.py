@@ -41,9 +41,8 @@ def check(spec: ModelSpec) -> None:
 
 def check_hub(model: str, repo: str, revision: str | None, filename: str) -> None:
     """Raise an InputError where a hub file is neither in the cache nor reachable."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import (
-        EntryNotFoundError,
         GatedRepoError,
         HFValidationError,
         RepositoryNotFoundError,
@@ -53,22 +52,18 @@ def check_hub(model: str, repo: str, revision: str | None, filename: str) -> Non
     try:
         if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
             return
-        hf_hub_download(repo, filename, revision=revision, etag_timeout=5)
+        # One short question; a download would be tried again for half a minute without network.
+        HfApi().model_info(repo, revision=revision, timeout=10)
     except GatedRepoError:
         raise InputError(
             f"model {model}: the checkpoint {repo!r} asks for its licence to be accepted",
             hint=f"Accept it on the page of {repo} on the Hugging Face hub, then `hf auth login`.",
         ) from None
-    except (
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        EntryNotFoundError,
-        HFValidationError,
-    ) as e:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise InputError(
             f"model {model}: the hub has no checkpoint {repo!r}"
             + (f" at revision {revision}" if revision else ""),
-            hint=str(e).strip().splitlines()[0],
+            hint=str(error).strip().splitlines()[0],
         ) from None
     # What a hub that cannot be reached raises depends on the HTTP library underneath.
     except Exception as error:
@@ -79,8 +74,9 @@ def check_hub(model: str, repo: str, revision: str | None, filename: str) -> Non
                 f"On a machine with network: `hf download {repo}"
                 + (f" --revision {revision}" if revision else "")
                 + f" --local-dir {repo.split('/')[-1]}`,\n"
-                "copy that folder here, and pass it: --model FOLDER (or set HF_HOME to a cache "
-                "that holds it)."
+                f"copy that folder here, and pass it: --model {model} --model-args "
+                "checkpoint=FOLDER\n(or set HF_HOME to a cache that holds it). "
+                "`vlm-harness list models` shows smaller models."
             ),
         ) from None
 

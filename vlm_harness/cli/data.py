@@ -105,8 +105,11 @@ def prepare(
             click.echo(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
         else:
             click.echo(f"{spec.task}: downloading {source.hub} to {root / source.folder}")
-            for path in download(source, root):
-                click.echo(f"  {path}")
+            try:
+                for path in download(source, root):
+                    click.echo(f"  {path}")
+            except InputError as error:
+                click.echo(f"{spec.task}: {error}\n", err=True)
             if not _here(spec, root):
                 missing.append(spec.task)
     if missing and not dry_run:

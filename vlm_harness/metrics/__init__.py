@@ -4,6 +4,7 @@ A metric is a function ``(records, rules) -> Units``. Pairs and sets are scored 
 incomplete group is counted elsewhere (``n_incomplete``) and is in no group metric.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,13 +75,7 @@ def chance(name: str, records: Sequence[Record], rules: GroupRules) -> float | N
     for kind, size in (("pair", rules.pair.size), ("set", rules.set.size)):
         if name.endswith(f"{kind}_accuracy"):
             whole, _ = groups(records, kind, size)
-            if not whole:
-                return None
-            total = 0.0
-            for group in whole:
-                guess = 1.0
-                for record in group:
-                    guess /= record.n_options
-                total += guess
-            return total / len(whole)
+            guesses = [math.prod(1 / record.n_options for record in group) for group in whole]
+            total = len(records) / size if "official" in name else len(whole)
+            return sum(guesses) / total if total else None
     return None

@@ -13,10 +13,12 @@ from vlm_harness.stats import Units
 
 
 def official_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Right pairs over n/2, as What'sUp's own code divides."""
     return _over_samples(records, "pair", rules.pair.size)
 
 
 def official_set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
+    """Right sets over n/4, as What'sUp's own code divides."""
     return _over_samples(records, "set", rules.set.size)
 
 

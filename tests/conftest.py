@@ -1,0 +1,81 @@
+"""Fixtures that tests share: a tiny benchmark on disk, and where real data lie."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TASK = """\
+task: sides
+version: 1
+description: Two-way toy pairs.
+groups: [toys]
+dataset: {reader: jsonl, path: sides/rows.jsonl}
+sample:
+  id: "{{ name }}"
+  images: ["sides/{{ name }}.png"]
+  options: [left, right]
+  captions: ["a {{ thing }} on the left", "a {{ thing }} on the right"]
+  target: "{{ ['left', 'right'].index(side) }}"
+  pair: "{{ thing }}"
+  category: "{{ kind }}"
+prompt:
+  question: "Is the {{ thing }} on the {{ options[0] }} or the {{ options[1] }}?"
+  commands: {default: "Answer {{ options[0] }} or {{ options[1] }}.", short: "Give a short answer."}
+protocols:
+  similarity: {}
+  generate: {extract: keyword, max_new_tokens: 8}
+  choice: {}
+  likelihood: {}
+metrics: [individual_accuracy, pair_accuracy, mean_pair_cosine]
+primary_metric: pair_accuracy
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see neither the user's data nor their specs, and never the network."""
+    for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def write_sides(root: Path, pairs: int = 6) -> Path:
+    """Images with a square on the left or right, one row each, below ``root/sides``."""
+    folder = root / "sides"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(pairs):
+        for side in ("left", "right"):
+            name = f"thing{number}-{side}"
+            image = Image.new("RGB", (48, 32), (30 + 20 * number, 90, 160))
+            image.paste((250, 240, 20 * number), (4 if side == "left" else 32, 10, 16, 22))
+            image.save(folder / f"{name}.png")
+            rows.append(
+                {"name": name, "thing": f"thing{number}", "side": side, "kind": f"k{number % 2}"}
+            )
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Path]:
+    """A folder with ``specs/sides.yaml`` and ``data/``: 6 pairs, 12 samples."""
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "sides.yaml").write_text(TASK)
+    write_sides(tmp_path / "data")
+    yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Real photographs and recorded answers, which are not part of the project."""
+    folder = Path(os.environ.get("VLM_HARNESS_REALDATA", ROOT.parent / "shared" / "realdata"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set VLM_HARNESS_REALDATA")
+    return folder.resolve()

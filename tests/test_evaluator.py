@@ -1,0 +1,338 @@
+"""The evaluator with a fake backend: what is written, resumed, counted and refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlm_harness.backends.fake import FakeBackend
+from vlm_harness.errors import InputError, SampleError, TooManyErrors
+from vlm_harness.evaluator import Run, evaluate
+from vlm_harness.rescore import rescore
+from vlm_harness.types import OptionScore, Request, Response
+
+REQUIRED = {
+    "schema", "task", "task_version", "model", "sample_id", "pair", "set", "category", "images",
+    "image_mode", "protocol", "prompt", "options", "order", "command", "decoding", "response",
+    "prediction", "target", "correct", "status", "error",
+}  # fmt: skip
+
+
+def oracle(request: Request) -> Any:
+    assert request.sample is not None
+    target = request.sample.target
+    if request.kind == "generate":
+        return f"It is {request.sample.options[target]}."
+    return [float(index == target) for index in range(len(request.candidates))]
+
+
+def go(bench: Path, handler: Callable[[Request], Any] = oracle, **options: Any) -> Run:
+    backend = handler if isinstance(handler, FakeBackend) else FakeBackend(handler, "toy")
+    settings = {
+        "data_dir": str(bench / "data"),
+        "include_path": [str(bench / "specs")],
+        "output_dir": str(bench / "results"),
+        **options,
+    }
+    return evaluate([backend], ["sides"], **settings)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for path in sorted((run.path / "samples").glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
+    return run.results[row]["metrics"][metric]["value"]
+
+
+def test_run_folder(bench: Path) -> None:
+    run = go(bench, protocol=["generate"])
+    assert run.path.name.startswith("toy__sides__")
+    assert (run.path / "samples" / "toy__sides__generate.jsonl").is_file()
+    written = lines(run)
+    assert len(written) == 12
+    assert REQUIRED <= set(written[0])
+    first = next(line for line in written if line["sample_id"] == "thing0-left")
+    assert first["prompt"] == "Is the thing0 on the left or the right? Answer left or right."
+    assert first["images"][0]["path"] == "sides/thing0-left.png"
+    assert (first["prediction"], first["target"], first["correct"]) == (0, 0, True)
+    assert first["response"] == {"text": "It is left."}
+    results = json.loads((run.path / "results.json").read_text())["results"]
+    assert results == run.results
+    (row,) = results
+    assert row["metrics"]["pair_accuracy"] == {
+        "value": 1.0, "ci_low": 1.0, "ci_high": 1.0, "n": 6, "chance": 0.25,
+    }  # fmt: skip
+    assert row["complete"]
+    assert (row["n_samples"], row["n_groups"], row["n_incomplete"]) == (12, 6, 0)
+    assert set(row["categories"]) == {"k0", "k1"}
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["identity"]["tasks"]["sides"]["data"]["sides/rows.jsonl"]
+    assert manifest["finished"]
+
+
+def test_every_protocol_in_one_grid(bench: Path) -> None:
+    run = go(bench, protocol=["similarity", "generate", "choice", "likelihood"], command=["all"])
+    assert [(row["protocol"], row["command"]) for row in run.results] == [
+        ("similarity", "none"),
+        ("generate", "default"),
+        ("generate", "short"),
+        ("choice", "letter"),
+        ("likelihood", "default"),
+        ("likelihood", "short"),
+    ]
+    assert all(row["complete"] for row in run.results)
+    assert all(row["metrics"]["individual_accuracy"]["value"] == 1 for row in run.results)
+    assert "mean_pair_cosine" in run.results[0]["metrics"]
+    assert "mean_pair_cosine" not in run.results[1]["metrics"]
+
+
+@pytest.mark.parametrize("order", ["both", "cyclic", "random"])
+def test_orders(bench: Path, order: str) -> None:
+    """The prediction is canonical whatever was shown first."""
+    run = go(bench, protocol=["choice"], order=order)
+    written = lines(run)
+    assert len(written) == (12 if order == "random" else 24)
+    assert all(line["prediction"] == line["target"] for line in written)
+    swapped = [line for line in written if line["order"] == [1, 0]]
+    assert swapped
+    assert all("A. right\nB. left" in line["prompt"] for line in swapped)
+    assert all(line["candidates"] == ["B", "A"] for line in swapped)
+    by_pair: dict[str, set[str]] = {}
+    for line in written:
+        by_pair.setdefault(line["pair"], set()).add(str(line["order"]))
+    if order == "random":
+        assert all(len(seen) == 1 for seen in by_pair.values())
+
+
+def test_a_constant_model_scores_zero(bench: Path) -> None:
+    run = go(bench, lambda request: [0.5, 0.5], protocol=["similarity"])
+    assert value(run) == 0
+    assert run.results[0]["n_tied"] == 12
+    assert all(line["prediction"] is None and line["status"] == "ok" for line in lines(run))
+
+
+def test_unparsed_counts_as_wrong_and_is_not_guessed(bench: Path) -> None:
+    run = go(bench, lambda request: "I cannot tell.", protocol=["generate"])
+    assert value(run) == 0
+    assert run.results[0]["n_unparsed"] == 12
+    assert run.results[0]["complete"]
+
+
+def test_absent_answers_are_not_wrong(bench: Path) -> None:
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        return None if request.sample.id in ("thing0-left", "thing1-left", "thing1-right") else oracle(request)
+
+    run = go(bench, handler, protocol=["generate"])
+    (row,) = run.results
+    assert (row["n_samples"], value(run)) == (9, 1.0)
+    # thing0 has lost one of two, thing1 both: neither can be scored, both are counted.
+    assert (row["n_groups"], row["n_incomplete"]) == (6, 2)
+    assert not row["complete"]
+
+
+def test_one_failing_sample_costs_itself_alone(bench: Path) -> None:
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        if request.sample.id == "thing2-left":
+            raise SampleError("cannot be read")
+        if request.sample.id == "thing3-left":
+            raise RuntimeError("shape mismatch")  # as a model's library would
+        return oracle(request)
+
+    run = go(bench, handler, protocol=["choice"], max_errors="3")
+    (row,) = run.results
+    assert (row["n_errors"], row["n_samples"], value(run)) == (2, 12, 10 / 12)
+    assert not row["complete"]
+    errors = {line["sample_id"]: line["error"] for line in lines(run) if line["status"] == "error"}
+    assert errors == {
+        "thing2-left": "cannot be read",
+        "thing3-left": "RuntimeError: shape mismatch",
+    }
+    assert "shape mismatch" in (run.path / "errors.log").read_text()
+    # The same command asks the failed ones again, and only them.
+    backend = FakeBackend(oracle, "toy")
+    again = go(bench, backend, protocol=["choice"], max_errors="3")
+    assert sum(map(len, backend.calls)) == 2
+    assert again.results[0]["complete"]
+    assert len(lines(again)) == 12
+
+
+def test_too_many_errors_stop_the_run_and_keep_what_is_done(bench: Path) -> None:
+    asked: list[str] = []
+
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        asked.append(request.sample.id)
+        if len(asked) > 4:
+            raise SampleError("broken")
+        return oracle(request)
+
+    with pytest.raises(TooManyErrors, match="broken") as info:
+        go(bench, handler, protocol=["choice"], max_errors="2", batch_size=1)
+    assert info.value.exit_code == 3
+    assert len(asked) == 7
+    (folder,) = (bench / "results").iterdir()
+    rows = json.loads((folder / "results.json").read_text())["results"]
+    assert rows[0]["n_samples"] == 7
+
+
+def test_every_sample_failed(bench: Path) -> None:
+    def handler(request: Request) -> Any:
+        raise SampleError("broken")
+
+    with pytest.raises(TooManyErrors, match="every sample failed"):
+        go(bench, handler, protocol=["choice"], max_errors="100%")
+
+
+def test_nan_is_an_error(bench: Path) -> None:
+    nan = float("nan")
+    with pytest.raises(TooManyErrors, match="not finite"):
+        go(bench, lambda request: [nan, 0.1], protocol=["similarity"], max_errors="100%")
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    class Small(FakeBackend):
+        sizes: list[int] = []
+
+        def respond(self, requests: Any, pictures: Any) -> Any:
+            self.sizes.append(len(requests))
+            if len(requests) > 3:
+                raise OutOfMemoryError("CUDA out of memory")
+            return super().respond(requests, pictures)
+
+    backend = Small(oracle, "toy")
+    run = go(bench, backend, protocol=["choice"], batch_size=12)
+    assert backend.sizes == [12, 6, 3, 3, 3, 3]
+    assert value(run) == 1
+
+
+def test_interrupt_keeps_what_is_done_and_the_same_command_goes_on(bench: Path) -> None:
+    asked: list[str] = []
+
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        asked.append(request.sample.id)
+        return oracle(request)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(bench, handler, protocol=["choice"], batch_size=1)
+    backend = FakeBackend(oracle, "toy")
+    run = go(bench, backend, protocol=["choice"])
+    assert sum(map(len, backend.calls)) == 7
+    assert run.results[0]["complete"]
+    done = FakeBackend(oracle, "toy")
+    finished = go(bench, done, protocol=["choice"])
+    assert done.calls == []
+    assert finished.n_new == 0
+    assert finished.results == run.results
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cut=st.integers(0, 4000), batch_size=st.sampled_from([1, 3, 8]))
+def test_resuming_from_a_log_torn_anywhere(bench: Path, cut: int, batch_size: int) -> None:
+    """Whatever byte the log ends at, the run goes on to the same lines and results."""
+    run_id = f"torn-{cut}-{batch_size}"
+    whole = go(bench, protocol=["choice"], order="both", run_id="whole")
+    first = go(bench, protocol=["choice"], order="both", run_id=run_id)
+    (path,) = (first.path / "samples").glob("*.jsonl")
+    data = path.read_bytes()
+    path.write_bytes(data[: cut % (len(data) + 1)])
+    again = go(bench, protocol=["choice"], order="both", run_id=run_id, batch_size=batch_size)
+    assert again.results == whole.results
+    key = lambda line: (line["sample_id"], line["order"])  # noqa: E731
+    assert sorted(lines(again), key=key) == sorted(lines(whole), key=key)
+
+
+def test_batch_size_does_not_change_the_run(bench: Path) -> None:
+    runs = [go(bench, protocol=["choice", "generate"], batch_size=n) for n in (1, 3, 8)]
+    assert len({run.path for run in runs}) == 1  # one run id: the later ones had nothing to do
+    assert [run.n_new for run in runs] == [24, 0, 0]
+
+
+def test_a_changed_task_is_another_run(bench: Path) -> None:
+    first = go(bench, protocol=["choice"])
+    spec = bench / "specs" / "sides.yaml"
+    spec.write_text(spec.read_text().replace("on the left", "at the left"))
+    assert go(bench, protocol=["choice"]).path != first.path
+    rows = bench / "data" / "sides" / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"k1"', '"k2"'))
+    assert go(bench, protocol=["choice"]).path != first.path
+
+
+def test_a_run_id_of_another_run_is_refused(bench: Path) -> None:
+    go(bench, protocol=["choice"], run_id="mine")
+    with pytest.raises(InputError, match="holds another run: cells, seed differ"):
+        go(bench, protocol=["likelihood"], seed=3, run_id="mine")
+    run = go(bench, protocol=["likelihood"], seed=3, run_id="mine", fresh=True)
+    assert {line["protocol"] for line in lines(run)} == {"likelihood"}
+
+
+def test_limit_takes_whole_pairs(bench: Path) -> None:
+    run = go(bench, protocol=["choice"], limit=5)
+    assert len(lines(run)) == 4
+    assert not run.results[0]["complete"]
+    assert run.results[0]["n_incomplete"] == 0
+    assert len(lines(go(bench, protocol=["choice"], limit=1))) == 2
+
+
+def test_samples_by_id(bench: Path) -> None:
+    run = go(bench, protocol=["choice"], samples=["thing4-right"])
+    assert [line["sample_id"] for line in lines(run)] == ["thing4-right"]
+    assert not run.results[0]["complete"]
+    with pytest.raises(InputError, match="did you mean 'thing4-right'"):
+        go(bench, samples=["thing4-rigth"])
+
+
+def test_swapped_images_exchange_those_of_a_pair(bench: Path) -> None:
+    def sees(request: Request) -> str:
+        return "left" if "left" in request.images[0].path else "right"
+
+    assert value(go(bench, sees, protocol=["generate"])) == 1
+    swapped = go(bench, sees, protocol=["generate"], images="swapped")
+    assert value(swapped) == 0
+    assert {line["image_mode"] for line in lines(swapped)} == {"swapped"}
+
+
+def test_no_images(bench: Path) -> None:
+    seen: list[int] = []
+
+    def handler(request: Request) -> str:
+        seen.append(len(request.images))
+        return "left"
+
+    run = go(bench, handler, protocol=["generate"], images="none")
+    assert set(seen) == {0}
+    assert (value(run), value(run, "pair_accuracy")) == (0.5, 0)
+
+
+@pytest.mark.parametrize("protocol", ["similarity", "generate", "choice", "likelihood"])
+def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol: str) -> None:
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        number = sum(map(ord, request.sample.id)) % 7
+        if request.kind == "generate":
+            return ["left", "right", "no idea"][number % 3]
+        scores = (OptionScore(number / 7, -number, 2), OptionScore(0.4, -1.0, 2))
+        return Response(scores=scores, pair_cosine=0.9)
+
+    run = go(bench, handler, protocol=[protocol], order="both")
+    path, rows = rescore(run.path)
+    assert rows == run.results
+    assert json.loads(path.read_text())["results"] == run.results

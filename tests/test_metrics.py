@@ -1,0 +1,188 @@
+"""Metrics against tables of cases worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlm_harness import metrics
+from vlm_harness.metrics import METRICS, Record
+from vlm_harness.protocols import highest
+from vlm_harness.specs import GroupRule, GroupRules
+from vlm_harness.stats import Units, estimate, interval
+from vlm_harness.types import OptionScore
+
+RULES = GroupRules()
+
+
+def records(text: str, **common: object) -> list[Record]:
+    """``a1+ a2- b1+``: pair a has a right and a wrong sample, pair b one right one alone.
+
+    Capital letters are sets: ``Aa1+`` is of set A and pair Aa.
+    """
+    made = []
+    for word in text.split():
+        name, mark = word[:-1], word[-1]
+        key = name.rstrip("0123456789")
+        made.append(
+            Record(
+                sample_id=name,
+                order=(0, 1),
+                n_options=4 if key[0].isupper() else 2,
+                correct=mark == "+",
+                pair=key,
+                set=key[0] if key[0].isupper() else None,
+                **common,  # type: ignore[arg-type]
+            )
+        )
+    return made
+
+
+FOUR = "Aa1+ Aa2+ Ab1+ Ab2+"
+CASES = [
+    # metric, samples, value, n
+    ("individual_accuracy", "a1+ a2- b1+ b2+", 3 / 4, 4),
+    ("individual_accuracy", "a1-", 0.0, 1),
+    ("pair_accuracy", "a1+ a2- b1+ b2+", 1 / 2, 2),
+    ("pair_accuracy", "a1- a2- b1- b2-", 0.0, 2),
+    ("pair_accuracy", "a1+ a2+ b1+ b2+ c1+ c2-", 2 / 3, 3),
+    ("pair_accuracy", "a1+ a2+ b1+", 1.0, 1),  # b is incomplete: in no pair metric
+    ("pair_accuracy", "a1+ b1+", None, 0),
+    ("set_accuracy", FOUR, 1.0, 1),
+    ("set_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 1 / 2, 2),
+    ("set_accuracy", FOUR + " Ba1+ Ba2+ Bb1+", 1.0, 1),
+    ("pair_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 3 / 4, 4),
+    # What'sUp's formula: right pairs over n/2, right sets over n/4
+    ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 3 / 4, 8),
+    ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 / 3, 6),
+    ("whatsup_official_set_accuracy", FOUR + " Ba1+ Bb1+", 1 / 1.5, 6),
+    ("whatsup_official_set_accuracy", "Aa1+ Aa2+ Ab1+ Ab2-", 0.0, 4),
+]
+
+
+@pytest.mark.parametrize(("name", "samples", "value", "n"), CASES)
+def test_metric(name: str, samples: str, value: float | None, n: int) -> None:
+    units = METRICS.get(name)(records(samples), RULES)
+    assert units.n == n
+    assert units.value == pytest.approx(value) if value is not None else units.value is None
+
+
+def test_mean_pair_cosine_counts_a_pair_once() -> None:
+    made = [*records("a1+ a2+", pair_cosine=0.9), *records("b1+ b2+", pair_cosine=0.7)]
+    made += records("c1+", pair_cosine=0.1)  # incomplete
+    units = METRICS.get("mean_pair_cosine")(made, RULES)
+    assert (units.value, units.n) == (pytest.approx(0.8), 2)
+
+
+def test_groups_of_three() -> None:
+    rules = GroupRules(pair=GroupRule(size=3))
+    made = records("a1+ a2+ a3+ b1+ b2+ b3- c1+ c2+")
+    units = METRICS.get("pair_accuracy")(made, rules)
+    assert (units.value, units.n) == (0.5, 2)
+
+
+def test_orders_are_scored_apart() -> None:
+    """A pair asked in two orders is two pairs, each of one order."""
+    first = Record("1", (0, 1), 2, True, pair="p")
+    swapped = Record("1", (1, 0), 2, False, pair="p")
+    other = [Record("2", order, 2, True, pair="p") for order in ((0, 1), (1, 0))]
+    units = METRICS.get("pair_accuracy")([first, swapped, *other], RULES)
+    assert (units.value, units.n) == (0.5, 2)
+    assert len(units.numerators) == 1  # but one cluster: the same photographs
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "value"),
+    [
+        ("individual_accuracy", "a1+ a2-", 0.5),
+        ("pair_accuracy", "a1+ a2-", 0.25),
+        ("individual_accuracy", FOUR, 0.25),
+        ("pair_accuracy", FOUR, 1 / 16),
+        ("set_accuracy", FOUR, 1 / 256),
+        ("pair_accuracy", "a1+", None),
+        ("mean_pair_cosine", "a1+ a2+", None),
+        ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 * (1 / 16) / 3),
+    ],
+)
+def test_chance(name: str, samples: str, value: float | None) -> None:
+    assert metrics.chance(name, records(samples), RULES) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "prediction", "tied", "status"),
+    [
+        ([0.1, 0.2], 1, False, "ok"),
+        ([0.2, 0.1, 0.0], 0, False, "ok"),
+        ([-3.0, -1.0, -2.0], 1, False, "ok"),
+        ([0.5, 0.5], None, True, "ok"),
+        ([0.5, 0.1, 0.5], None, True, "ok"),
+        ([0.5, 0.5, 0.6], 2, False, "ok"),  # a tie below the top decides nothing
+        ([0.1, math.nan], None, False, "error"),
+        ([-math.inf, 0.0], None, False, "error"),
+        ([], None, False, "error"),
+    ],
+)
+def test_highest(
+    scores: list[float], prediction: int | None, tied: bool, status: str
+) -> None:
+    outcome = highest([OptionScore(score) for score in scores])
+    assert (outcome.prediction, outcome.tied, outcome.status) == (prediction, tied, status)
+
+
+def test_interval_of_independent_samples_is_that_of_the_binomial() -> None:
+    """600 of 1,000: the normal approximation gives 0.6 +- 1.96 * 0.01549."""
+    units = Units.of([1.0] * 600 + [0.0] * 400, [str(i) for i in range(1000)])
+    low, high = interval(units)
+    assert low == pytest.approx(0.6 - 1.96 * 0.01549, abs=0.004)
+    assert high == pytest.approx(0.6 + 1.96 * 0.01549, abs=0.004)
+
+
+def test_interval_is_wider_for_samples_that_stand_or_fall_together() -> None:
+    values = [1.0] * 100 + [0.0] * 100
+    apart = interval(Units.of(values, [str(i) for i in range(200)]))
+    together = interval(Units.of(values, [str(i // 4) for i in range(200)]))
+    width = [high - low for low, high in (apart, together)]  # type: ignore[operator]
+    assert width[1] == pytest.approx(2 * width[0], rel=0.15)  # sqrt(4) times as wide
+
+
+def test_interval_is_reproducible_and_follows_the_seed() -> None:
+    rng = np.random.default_rng(0)
+    units = Units.of(rng.random(50), [str(i) for i in range(50)])
+    assert interval(units, seed=1) == interval(units, seed=1)
+    assert interval(units, seed=1) != interval(units, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [("a1+", (None, None)), ("", (None, None)), ("a1+ b1+", (1.0, 1.0))]
+)
+def test_interval_where_there_is_none(
+    samples: str, expected: tuple[float | None, float | None]
+) -> None:
+    units = METRICS.get("individual_accuracy")(records(samples), RULES)
+    assert interval(units) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40))
+def test_properties(samples: list[tuple[int, bool]]) -> None:
+    """Pairs cannot beat individuals on whole pairs, and an interval holds its value."""
+    counts: dict[int, int] = {}
+    made = []
+    for key, correct in samples:
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] <= 2:
+            made.append(Record(f"{key}-{counts[key]}", (0, 1), 2, correct, pair=str(key)))
+    whole, broken = metrics.groups(made, "pair", 2)
+    assert sum(map(len, whole)) + sum(map(len, broken)) == len(made)
+    pairs = METRICS.get("pair_accuracy")(made, RULES)
+    singles = METRICS.get("individual_accuracy")([r for g in whole for r in g], RULES)
+    if pairs.value is not None:
+        assert singles.value is not None
+        assert pairs.value <= singles.value
+    result = estimate(METRICS.get("individual_accuracy")(made, RULES), 0.5)
+    if result.ci_low is not None:
+        assert result.value is not None
+        assert result.ci_high is not None
+        assert result.ci_low <= result.value <= result.ci_high
