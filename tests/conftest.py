@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,12 +63,12 @@ def write_sides(root: Path, pairs: int = 6) -> Path:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Path]:
+def bench(tmp_path: Path) -> Path:
     """A folder with ``specs/sides.yaml`` and ``data/``: 6 pairs, 12 samples."""
     (tmp_path / "specs").mkdir()
     (tmp_path / "specs" / "sides.yaml").write_text(TASK)
     write_sides(tmp_path / "data")
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -198,6 +198,26 @@ def word_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**tokens, **kwargs})
 
 
+def _sentencepiece() -> bytes:
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text.lower() for text in CORPUS),
+        model_writer=model,
+        vocab_size=120,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
 def _wrap(tokenizer: Tokenizer, extra: Sequence[str], **kwargs: Any) -> Any:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
     fast.add_special_tokens(
@@ -272,9 +292,12 @@ def decoder(vocab: int, **kwargs: Any) -> dict[str, Any]:
 # --- dual encoders --------------------------------------------------------------------------------
 
 
-def _text(vocab: int, **kwargs: Any) -> dict[str, Any]:
+def _text(tokenizer: Any, **kwargs: Any) -> dict[str, Any]:
     return {
-        "vocab_size": vocab,
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
         "hidden_size": WIDTH,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -290,12 +313,7 @@ def tiny_clip(path: Path) -> Path:
         lower=True, bos="<|startoftext|>", eos="<|endoftext|>", pad="<|endoftext|>", length=40
     )
     config = CLIPConfig(
-        text_config=_text(
-            len(tokenizer),
-            max_position_embeddings=40,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        ),
+        text_config=_text(tokenizer, max_position_embeddings=40),
         vision_config=clip_vision(),
         projection_dim=16,
     )
@@ -304,13 +322,20 @@ def tiny_clip(path: Path) -> Path:
 
 
 def tiny_siglip(path: Path) -> Path:
-    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
-
-    tokenizer = word_tokenizer(
-        lower=True, bos=None, eos="</s>", pad="</s>", length=64, model_input_names=["input_ids"]
+    """SigLIP 1: sentencepiece, lower case without punctuation, no mask over the padding."""
+    from transformers import (
+        SiglipConfig,
+        SiglipImageProcessor,
+        SiglipModel,
+        SiglipProcessor,
+        SiglipTokenizer,
     )
+
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "spiece.model").write_bytes(_sentencepiece())
+    tokenizer = SiglipTokenizer(str(path / "spiece.model"), model_input_names=["input_ids"])
     config = SiglipConfig(
-        text_config=_text(len(tokenizer), max_position_embeddings=64),
+        text_config=_text(tokenizer, max_position_embeddings=64),
         vision_config=clip_vision(),
     )
     images = SiglipImageProcessor(size={"height": 28, "width": 28})
@@ -321,9 +346,11 @@ def tiny_siglip2_fixed(path: Path) -> Path:
     """As google/siglip2-base-patch16-224: model_type siglip, with a tokenizer that keeps case."""
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
-    tokenizer = word_tokenizer(lower=False, bos=None, eos="<eos>", pad="<pad>", length=64)
+    tokenizer = word_tokenizer(
+        lower=False, bos=None, eos="<eos>", pad="<pad>", length=64, model_input_names=["input_ids"]
+    )
     config = SiglipConfig(
-        text_config=_text(len(tokenizer), max_position_embeddings=64),
+        text_config=_text(tokenizer, max_position_embeddings=64),
         vision_config=clip_vision(),
     )
     images = SiglipImageProcessor(size={"height": 28, "width": 28})
@@ -337,15 +364,24 @@ def tiny_siglip2(path: Path) -> Path:
         Siglip2ImageProcessor,
         Siglip2Model,
         Siglip2Processor,
+        Siglip2Tokenizer,
     )
 
-    tokenizer = word_tokenizer(
-        lower=True, bos=None, eos="<eos>", pad="<pad>", length=64, padding_side="left"
+    bpe = json.loads(gemma_tokenizer(add_bos=False).backend_tokenizer.to_str())["model"]
+    tokenizer = Siglip2Tokenizer(
+        vocab=bpe["vocab"],
+        merges=[tuple(merge) for merge in bpe["merges"]],
+        padding_side="right",
+        model_input_names=["input_ids"],
+        model_max_length=64,
+    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
     )
     vision = clip_vision(num_patches=16)
     del vision["image_size"]
     config = Siglip2Config(
-        text_config=_text(len(tokenizer), max_position_embeddings=64), vision_config=vision
+        text_config=_text(tokenizer, max_position_embeddings=64), vision_config=vision
     )
     images = Siglip2ImageProcessor(patch_size=PATCH, max_num_patches=16)
     return _save(Siglip2Model(config), Siglip2Processor(images, tokenizer), path)
@@ -358,14 +394,14 @@ def tiny_align(path: Path) -> Path:
         lower=True, bos="[CLS]", eos="[SEP]", pad="[PAD]", unk="[UNK]", length=512
     )
     config = AlignConfig(
-        text_config=_text(len(tokenizer), pad_token_id=tokenizer.pad_token_id),
+        text_config=_text(tokenizer),
         vision_config={
             "image_size": 32,
             "width_coefficient": 0.25,
             "depth_coefficient": 0.25,
             "depth_divisor": 4,
-            "in_channels": [8, 8],
-            "out_channels": [8, 8],
+            "in_channels": [32, 16],
+            "out_channels": [16, 128],
             "kernel_sizes": [3, 3],
             "depthwise_padding": [],
             "strides": [1, 2],
@@ -388,14 +424,7 @@ def tiny_altclip(path: Path) -> Path:
 
     tokenizer = word_tokenizer(lower=False, bos="<s>", eos="</s>", pad="<pad>", length=77)
     config = AltCLIPConfig(
-        text_config=_text(
-            len(tokenizer),
-            max_position_embeddings=80,
-            project_dim=WIDTH,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        ),
+        text_config=_text(tokenizer, max_position_embeddings=80, project_dim=WIDTH),
         vision_config=clip_vision(),
         projection_dim=16,
     )
@@ -645,10 +674,7 @@ def tiny_instructblip(path: Path, **generation: Any) -> Path:
     config = InstructBlipConfig(
         vision_config=clip_vision(),
         qformer_config=_text(
-            len(qformer_tokenizer),
-            encoder_hidden_size=WIDTH,
-            cross_attention_frequency=1,
-            pad_token_id=qformer_tokenizer.pad_token_id,
+            qformer_tokenizer, encoder_hidden_size=WIDTH, cross_attention_frequency=1
         ),
         text_config={"model_type": "llama", **decoder(len(processor.tokenizer))},
         num_query_tokens=4,
@@ -743,6 +769,40 @@ def tiny_smolvlm(path: Path, **generation: Any) -> Path:
     )
     settings = {"eos_token_id": tokenizer.eos_token_id, **generation}
     return _save(SmolVLMForConditionalGeneration(config), processor, path, settings)
+
+
+def tiny_idefics3(path: Path, **generation: Any) -> Path:
+    """Idefics3: SmolVLM's elder, whose processor needs no further package."""
+    from transformers import (
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+    )
+
+    rows = [f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)]
+    tokenizer = byte_tokenizer(
+        ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *rows],
+        bos_token="<|im_start|>",
+        eos_token="<end_of_utterance>",
+        pad_token="<|im_end|>",
+    )
+    pad = tokenizer.pad_token_id
+    config = Idefics3Config(
+        vision_config=clip_vision(),
+        text_config={"model_type": "llama", **decoder(len(tokenizer), pad_token_id=pad)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=1,
+        pad_token_id=pad,
+    )
+    processor = Idefics3Processor(
+        Idefics3ImageProcessor(size={"longest_edge": 56}, max_image_size={"longest_edge": 28}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=SMOLVLM_TEMPLATE,
+    )
+    settings = {"eos_token_id": tokenizer.eos_token_id, **generation}
+    return _save(Idefics3ForConditionalGeneration(config), processor, path, settings)
 
 
 def tiny_paligemma(path: Path, **generation: Any) -> Path:
@@ -857,6 +917,7 @@ VLM_FAMILIES: dict[str, Callable[..., Path]] = {
     "instructblip": tiny_instructblip,
     "qwen2_vl": tiny_qwen2_vl,
     "qwen2_5_vl": tiny_qwen2_5_vl,
+    "idefics3": tiny_idefics3,
     "smolvlm": tiny_smolvlm,
     "paligemma": tiny_paligemma,
     "gemma3": tiny_gemma3,

@@ -59,7 +59,7 @@ def test_run_folder(bench: Path) -> None:
     assert (run.path / "samples" / "toy__sides__generate.jsonl").is_file()
     written = lines(run)
     assert len(written) == 12
-    assert REQUIRED <= set(written[0])
+    assert set(written[0]) >= REQUIRED
     first = next(line for line in written if line["sample_id"] == "thing0-left")
     assert first["prompt"] == "Is the thing0 on the left or the right? Answer left or right."
     assert first["images"][0]["path"] == "sides/thing0-left.png"
@@ -130,7 +130,11 @@ def test_unparsed_counts_as_wrong_and_is_not_guessed(bench: Path) -> None:
 def test_absent_answers_are_not_wrong(bench: Path) -> None:
     def handler(request: Request) -> Any:
         assert request.sample is not None
-        return None if request.sample.id in ("thing0-left", "thing1-left", "thing1-right") else oracle(request)
+        return (
+            None
+            if request.sample.id in ("thing0-left", "thing1-left", "thing1-right")
+            else oracle(request)
+        )
 
     run = go(bench, handler, protocol=["generate"])
     (row,) = run.results
@@ -205,7 +209,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
         pass
 
     class Small(FakeBackend):
-        sizes: list[int] = []
+        sizes: list[int]
 
         def respond(self, requests: Any, pictures: Any) -> Any:
             self.sizes.append(len(requests))
@@ -214,6 +218,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
             return super().respond(requests, pictures)
 
     backend = Small(oracle, "toy")
+    backend.sizes = []
     run = go(bench, backend, protocol=["choice"], batch_size=12)
     assert backend.sizes == [12, 6, 3, 3, 3, 3]
     assert value(run) == 1

@@ -124,9 +124,7 @@ def test_chance(name: str, samples: str, value: float | None) -> None:
         ([], None, False, "error"),
     ],
 )
-def test_highest(
-    scores: list[float], prediction: int | None, tied: bool, status: str
-) -> None:
+def test_highest(scores: list[float], prediction: int | None, tied: bool, status: str) -> None:
     outcome = highest([OptionScore(score) for score in scores])
     assert (outcome.prediction, outcome.tied, outcome.status) == (prediction, tied, status)
 

@@ -11,6 +11,7 @@ import string
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 
@@ -36,8 +37,8 @@ class Extractor(Protocol):
 K = TypeVar("K", bound=Hashable)
 
 _NOTHING = Extraction(None, "nothing")
-_LABEL = re.compile(r"\s*(?:\([A-Za-z]\)|[A-Za-z][.)])\s+(?=\S)")
-_SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|end_of_\w{1,20})>")
+_LABEL = re.compile(r"\A\s*(?:\([A-Za-z]\)|[A-Za-z][.)])\s+(?=\S)")
+_SPECIAL = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|end_of_\w{1,20})>")
 # An underscore inside a word stays, or `x_left` would become two words.
 _MARKDOWN = re.compile(r"[*`]+|(?<![^\W_])_+|_+(?![^\W_])")
 _HARD_WRAP = re.compile(r"(?<=[a-z,])\n(?=[a-z])")
@@ -50,22 +51,24 @@ _MARKER = r"""(?P<marker>(?i:
     | \bassistant: | <answer> | </think> | \\boxed\{
 )\s*)"""
 
-_CONTROL = r"""(?P<refusal>(?i:
+_REFUSAL = r"""(?P<refusal>(?i:
     \b(?:can(?:not|'t|[ ]not)[ ](?:be[ ])?|(?:un|not[ ])able[ ]to[ ]
         |(?:not[ ]|im)possible[ ]to[ ]|(?:hard|difficult)[ ]to[ ])
-        (?:\w{1,20}ly[ ])?(?:be[ ]sure|(?:see|view|access)[ ](?:the|this|any|your)[ ](?:image|pic|photo)
+        (?:\w{1,20}ly[ ])?(?:be[ ]sure|(?:see|view)[ ](?:the|this|any|your)[ ](?:image|pic|photo)
         |(?:determin|tell|say|know|answer|assist|help|identif|verif|confirm|comply|provid|judge)\w*)
     | \b(?:unclear|unsure|uncertain|not[ ](?:clear|sure|certain))\b
     | \b(?:don't|do[ ]not)[ ]know\b | \bno[ ]idea\b | \bas[ ]an?[ ](?:ai|language[ ]model)\b
     | \b(?:not[ ]|n't[ ]\w{1,12}[ ])enough[ ](?:information|context|detail)
     | \bsorry\W{1,3}(?:but[ ])?i(?:[ ]ca|'m[ ](?:not|un)|[ ]am[ ](?:not|un))
-    | \b(?:none|neither|both|all|either)[ ](?:of[ ])?(?:(?:the|these|those)[ ])?
-        (?:(?:given|provided|listed|two)[ ])?
-        (?:(?:caption|option|answer|choice|statement)s?|above|them|these)\b
+    | \b(?:none|neither|both|all|either)[ ](?:of[ ](?:the[ ]above|them|these|those)
+        |(?:of[ ])?(?:(?:the|these|those)[ ])?(?:(?:given|provided|listed|two)[ ])?
+        (?:caption|option|answer|choice|statement)s?)\b
     | \b(?:none|neither|both)[ ](?:is|are|seems?)\b
     | \A\W*(?:both|neither|none|unknown|n/a)\W*\Z
-))
-| (?P<neither>(?i:\bneither\b))
+))"""
+
+# "and" ends a negation only before a new verb, since "not left and right" denies both.
+_CONTROL = r"""(?P<neither>(?i:\bneither\b))
 | (?P<negation>(?i:
     \bnot\b(?![ ]only\b) | \bno\b(?![ ](?:doubt|question)\b) | n't\b | \b(?:is|does|ca)nt\b
     | \b(?:cannot|never|nor|none|without|hardly|unlikely|incorrect|wrong|whether|if|except)\b
@@ -76,6 +79,9 @@ _CONTROL = r"""(?P<refusal>(?i:
 | (?P<comma>,)
 | (?P<stop>(?i:[;–—]|[ ]-[ ]|\b(?:but|however|although|though|while|whereas|because)\b
     |\band[ ](?:is|it|sits|stands|lies)\b))"""
+
+# "no" as a word of its own; before a noun ("no dog") it names no option.
+_NO = r"no(?=[ ]?(?:[^\w\s'-]|\n|\Z))"
 
 _DENIED = re.compile(
     r"""['")\]]{0,2}(?:[ ](?:option|answer|choice|side))?
@@ -89,7 +95,7 @@ _DENIED = re.compile(
 
 def strip_label(option: str) -> str:
     """The option without a leading "(a) ", "a) " or "A. "."""
-    return _LABEL.sub("", option, count=1) if _LABEL.match(option) else option
+    return _LABEL.sub("", option)
 
 
 def _squeeze(text: str) -> str:
@@ -97,7 +103,7 @@ def _squeeze(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    text = _SPECIAL_TOKEN.sub(" ", text).translate(_PLAIN)
+    text = _SPECIAL.sub(" ", text).translate(_PLAIN)
     lines = (" ".join(line.split()) for line in _MARKDOWN.sub(" ", text).splitlines())
     return _HARD_WRAP.sub(" ", "\n".join(filter(None, lines)).strip(" \n\"'"))
 
@@ -110,23 +116,23 @@ def _read(
 ) -> Extraction:
     """Decide which option a cleaned text affirms.
 
-    ``answer`` is the pattern of a mention, ``key`` says what a mention names, and ``positions``
-    which options that is. ``answer`` comes before refusals and negations in the scan, so that
-    options such as "not visible" or "unknown" can be chosen.
+    ``answer`` is the pattern of a mention, ``key`` says what a mention names, ``positions`` which
+    options that is. Mentions come before refusals and negations in the scan, so that options such
+    as "not visible" or "unknown" can be chosen.
     """
     affirmed: dict[K, str] = {}
     asked: dict[K, str] = {}
     final: dict[K, str] = {}
-    denied: set[K] = set()
-    clause: dict[K, str] = {}
     sentence: dict[K, str] = {}
+    clause: dict[K, str] = {}
+    denied: set[K] = set()
     scope: str | None = None
     explicit = refused = False
-    verbose = re.compile(f"{_MARKER}|{answer}|{_CONTROL}", re.VERBOSE)
-    for token in verbose.finditer(text + "\n"):
+    scanner = re.compile(f"{_MARKER}|{answer}|{_REFUSAL}|{_CONTROL}", re.VERBOSE)
+    for token in scanner.finditer(text + "\n"):
         kind = token.lastgroup
         if kind == "marker":
-            if scope is None:
+            if not scope:  # "I doubt that it is so" apart, a denied "the answer is" marks nothing
                 affirmed |= sentence | clause
                 sentence, clause, explicit = {}, {}, True
         elif kind == "refusal":
@@ -134,44 +140,46 @@ def _read(
         elif kind in ("neither", "negation"):
             scope = kind
         elif kind in ("comma", "stop"):
-            # "neither left, right, nor front": only "nor" lets a comma end the negation.
+            # In "neither left, right, nor front" the commas do not end what "neither" denies.
             if kind == "stop" or scope == "negation":
                 scope = None
-            sentence, clause = sentence | clause if clause else sentence, {}
-        elif kind in ("end", "label"):
+            sentence.update(clause)
+            clause.clear()
+        elif kind in ("label", "end"):
             if kind == "label" and scope:  # "not A. Left" goes on
                 continue
-            sentence |= clause
+            sentence.update(clause)
+            clause.clear()
             if token.group() == "?":
                 asked |= sentence
             else:
                 affirmed |= sentence
                 final = sentence if explicit and sentence else final
-            sentence, clause, scope, explicit = {}, {}, None, False
+            sentence, scope, explicit = {}, None, False
+        elif _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
+            denied |= {key(token), *clause}
+            clause.clear()
+        elif scope:
+            denied.add(key(token))
         else:
-            named = key(token)
-            if _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
-                denied |= {named, *clause}
-                clause = {}
-            elif scope:
-                denied.add(named)
-            else:
-                clause[named] = token.group()
+            clause[key(token)] = token.group()
 
     if len(final) == 1:
         affirmed, asked = final, {}
     elif refused:
         return Extraction(None, "refusal")
-    if len(affirmed | asked) > 1:
-        return Extraction(None, "ambiguous", " / ".join((affirmed | asked).values()))
-    if not affirmed:
-        turned_down = not asked and positions and denied >= set(positions)
-        return Extraction(None, "refusal") if turned_down else _NOTHING
-    [(named, match)] = affirmed.items()
-    return _found(positions.get(named, ()), match)
+    named = affirmed | asked
+    if len(named) > 1:
+        return Extraction(None, "ambiguous", " / ".join(named.values()))
+    if not named and positions and denied >= positions.keys():
+        return Extraction(None, "refusal")
+    for name, match in affirmed.items():
+        return _decide(positions.get(name, ()), match)
+    return _NOTHING
 
 
-def _found(indexes: Sequence[int], match: str) -> Extraction:
+def _decide(indexes: Sequence[int], match: str) -> Extraction:
+    """Found, unless the options hold what was named twice or not at all."""
     if len(indexes) == 1:
         return Extraction(indexes[0], "found", match)
     return Extraction(None, "ambiguous", match) if indexes else _NOTHING
@@ -189,22 +197,239 @@ def keyword(
     The longer option wins where two overlap. Hyphens and apostrophes belong to words ("on" is not
     in "hands-on", nor "can" in "can't"), except in "left-hand", "left-side" and the genitive.
     """
+    fold = str.casefold if ignore_case else str
+    also = synonyms or {}
+    spelling: dict[str, str] = {}
     owners: dict[str, list[int]] = {}
     for index, option in enumerate(options):
         bare = strip_label(option)
-        for phrase in (bare, *(synonyms or {}).get(bare, ()), *(synonyms or {}).get(option, ())):
-            phrase = _squeeze(phrase)
-            held = owners.setdefault(phrase.casefold() if ignore_case else phrase, [])
-            if phrase and index not in held:
+        for phrase in map(_squeeze, (bare, *also.get(bare, ()), *also.get(option, ()))):
+            spelling.setdefault(fold(phrase), phrase)
+            held = owners.setdefault(fold(phrase), [])
+            if index not in held:
                 held.append(index)
-    phrases = sorted(filter(None, owners), key=lambda phrase: (-len(phrase), phrase))
-    if not phrases:
+    owners.pop("", None)
+    if not owners:
         return _NOTHING
-    # A group each: the text of a match may differ from its phrase in more than ASCII case.
-    choices = "|".join(
-        f"(?P<o{n}>{r'\s'.join(map(re.escape, phrase.split()))})"
-        if False
-        else f"(?P<o{n}>{_words(phrase)})"
-        for n, phrase in enumerate(phrases)
+    folded = sorted(owners, key=lambda phrase: (-len(phrase), phrase))
+    # A group each, since ignoring case matches more than folding it does ("İ" and "i").
+    answer = "|".join(
+        f"(?P<o{n}>{_word(spelling[phrase], ignore_case)})" for n, phrase in enumerate(folded)
     )
-    return _NOTHING
+
+    def key(token: re.Match[str]) -> tuple[int, ...]:
+        return tuple(owners[folded[int((token.lastgroup or "")[1:])]])
+
+    return _read(_clean(text), answer, key, {tuple(held): held for held in owners.values()})
+
+
+def _word(phrase: str, ignore_case: bool) -> str:
+    words = _NO if phrase.casefold() == "no" else r"\s".join(map(re.escape, phrase.split()))
+    within = r"\w|'(?!s\b)\w|-(?!(?:hand|side)\b)\w|[.,]\d"
+    flag = "i" if ignore_case else ""
+    return rf"(?<!\w)(?<!\w['-])(?<!\d[.,])(?{flag}:{words})(?!{within})"
+
+
+_BOLD_LETTER = re.compile(r"(\*{1,2}|__|`)([A-Za-z])[.):]?\1")
+_CUES = "|".join(
+    rf"(?<=\b{word}{link})"
+    for word in ("answer", "choice", "option", "letter")
+    for link in ("[ ]", ":", ":[ ]", r":\n", "[ ]is[ ]", "[ ]is:[ ]")
+)
+
+
+def letter(text: str, options: Sequence[str]) -> Extraction:
+    """The one option that the text affirms by its letter, in the order shown.
+
+    A capital counts where it stands alone; "A" and "I" only before punctuation or a verb; small
+    letters only in brackets, in quotes, as a label or after "answer" or "option". An option's text
+    that contradicts the letter makes the answer ambiguous.
+    """
+    text = _clean(_BOLD_LETTER.sub(r"(\2)", text))
+    upper = string.ascii_uppercase[: len(options)]
+    lone = text.strip(string.punctuation + string.whitespace).upper()
+    if len(lone) == 1 and lone in upper:
+        return Extraction(upper.index(lone), "found", text)
+    if not upper:
+        return _NOTHING
+    either = f"[{upper}{upper.lower()}]"
+    start, end = r"(?<![\w'.-])", r"(?![\w'-]|\.\w)"
+    # Before these a letter is no article or pronoun.
+    follow = r"(?=[^\w\s'-]|[ ][-–—=][ ]|\s?\Z|\n|[ ](?:is|and|or|because|since|as|but)\b)"
+    answer = rf"""(?P<letter>
+        (?<!\w)[(\[{{]{either}[)\]}}] | (?<!\w)["']{either}[.)]?["'] | (?<![\w'(.-]){either}\)
+        | (?m:^){either}[.:](?!\w) | \A(?![Ii]){either},
+        | {start}(?![AI])[{upper}]{end} | {start}A{end}{follow}
+        | (?={either}{end})(?i:{_CUES})(?:(?![AaIi]){either} | {either}{follow})
+    )"""
+
+    def key(token: re.Match[str]) -> str:
+        return next(filter(str.isalpha, token.group())).upper()
+
+    found = _read(text, answer, key, {name: [index] for index, name in enumerate(upper)})
+    if found.index is not None and keyword(text, options).index not in (None, found.index):
+        return Extraction(None, "ambiguous", found.match)
+    return found
+
+
+_YES, _NEVER = ("yes", "yeah", "yep", "yup", "true"), ("nope", "nah", "false")
+_LEAD = re.compile(
+    rf"""\A\W*(?:(?P<yes>{"|".join(_YES)})|(?P<no>no|{"|".join(_NEVER)}))\b
+    (?![ ]?(?:or|and|/|-)[ ]?(?:yes|no|true|false)\b)
+    (?!(?<=no)[ ](?:idea|doubt|question|problem)\b)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_REFUSES = re.compile(_REFUSAL, re.VERBOSE)
+
+
+def yes_no(text: str, options: Sequence[str]) -> Extraction:
+    """Yes or no (true or false): the leading word, else the one that the text affirms.
+
+    Raises:
+        ValueError: the options do not hold one of each.
+    """
+    words = [strip_label(option).strip(" .").casefold() for option in options]
+    yes = [index for index, word in enumerate(words) if word in _YES]
+    no = [index for index, word in enumerate(words) if word in ("no", *_NEVER)]
+    if not (len(yes) == len(no) == 1):
+        raise ValueError(f"yes_no needs one option like yes and one like no: {list(options)}")
+    text = _clean(text)
+    lead = _LEAD.match(text)
+    if lead and not _REFUSES.search(re.split(r"[.!?\n]", text, maxsplit=1)[0]):
+        return _decide(yes if lead["yes"] else no, lead.group().strip())
+    answer = rf"\b(?i:(?P<yes>{'|'.join(_YES)})|(?P<no>{_NO}|{'|'.join(_NEVER)}))\b"
+    return _read(text, answer, lambda token: str(token.lastgroup), {"yes": yes, "no": no})
+
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: Decimal(value) for value, word in enumerate(_SMALL.split())}
+for _ten, _word_of_ten in enumerate(_TENS.split(), start=2):
+    _units = list(_WORDS.items())[1:10]
+    _WORDS[_word_of_ten] = Decimal(10 * _ten)
+    _WORDS |= {f"{_word_of_ten} {word}": 10 * _ten + value for word, value in _units}
+_DIGITS = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?(?<!\.)\.\d+"
+_SPELLED = "|".join(sorted((word.replace(" ", "[ -]") for word in _WORDS), reverse=True))
+# "the one on the left" is a pronoun, "more than 3" is not 3, and "2 hundred" is not 2.
+_NUMBER = rf"""(?P<number>
+    (?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?i:(?<!than[ ])(?<!at[ ]least[ ])(?<!at[ ]most[ ]))
+    (?:{_DIGITS}
+        | (?i:(?<!the[ ])(?<!this[ ])(?<!that[ ])(?<!which[ ])(?<!each[ ])(?<!no[ ])(?:{_SPELLED})))
+    (?!\w|[.,]\d|-[^\W\d]|[ -](?i:hundred|thousand|million|billion|dozen|and[ ]a[ ]half|point)\b)
+)"""
+
+
+def _value(written: str) -> Decimal:
+    word = written.casefold().replace("-", " ")
+    return _WORDS[word] if word in _WORDS else Decimal(written.replace(",", ""))
+
+
+def number(text: str, options: Sequence[str]) -> Extraction:
+    """The one number that the text affirms, in digits or as an English word up to ninety-nine.
+
+    Raises:
+        ValueError: an option is no number.
+    """
+    positions: dict[Decimal, list[int]] = {}
+    for index, option in enumerate(options):
+        bare = strip_label(option).strip()
+        if not re.fullmatch(_NUMBER, bare, re.VERBOSE):
+            raise ValueError(f"number needs options that are numbers, not {option!r}")
+        positions.setdefault(_value(bare), []).append(index)
+    return _read(_clean(text), _NUMBER, lambda token: _value(token.group()), positions)
+
+
+def regex(
+    text: str,
+    options: Sequence[str],
+    *,
+    pattern: str,
+    group: int | str = 1,
+    ignore_case: bool = True,
+    which: Literal["only", "first", "last"] = "only",
+) -> Extraction:
+    """The option, or the letter of one, that a group of a pattern matched.
+
+    Matches that name no option are passed over. Group 1 is the whole match where there is none.
+
+    Raises:
+        ValueError: the pattern, the group or ``which`` is invalid.
+    """
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+    except re.error as error:
+        raise ValueError(f"invalid pattern {pattern!r}: {error}") from error
+    if group == 1 and not compiled.groups:
+        group = 0
+    if group not in compiled.groupindex and group not in range(compiled.groups + 1):
+        raise ValueError(f"the pattern {pattern!r} has no group {group!r}")
+    if which not in ("only", "first", "last"):
+        raise ValueError(f"which must be only, first or last, not {which!r}")
+
+    fold = str.casefold if ignore_case else str
+    names: dict[str, set[int]] = {}
+    for index, option in enumerate(options):
+        for name in (option, strip_label(option)):
+            names.setdefault(fold(_squeeze(name)), set()).add(index)
+    for index, name in enumerate(string.ascii_uppercase[: len(options)]):
+        names.setdefault(fold(name), {index})
+
+    matches = compiled.finditer(_SPECIAL.sub(" ", text))
+    values = (fold(_squeeze(match[group] or "")) for match in matches)
+    found = [value for value in values if value in names]
+    if which != "only":
+        found = found[:1] if which == "first" else found[-1:]
+    return _decide(sorted({index for value in found for index in names[value]}), " / ".join(found))
+
+
+def contains(
+    text: str,
+    options: Sequence[str],
+    *,
+    exclude: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Extraction:
+    """The one option that is a substring of the text: lenient, to reproduce published figures.
+
+    As What'sUp is scored elsewhere: no word bounds, no negation. ``exclude`` voids an option where
+    one of its strings stands in the text, as in ``{"on": ["front"]}``.
+    """
+    folded = _squeeze(text).casefold()
+
+    def counts(option: str) -> bool:
+        bare = strip_label(option)
+        voided = (*exclude.get(bare, ()), *exclude.get(option, ()))
+        name = _squeeze(bare).casefold()
+        return bool(name) and name in folded and not any(v.casefold() in folded for v in voided)
+
+    found = [index for index, option in enumerate(options) if counts(option)]
+    return _decide(found, " / ".join(options[index] for index in found))
+
+
+EXTRACTORS: dict[str, Extractor] = {
+    "keyword": keyword,
+    "letter": letter,
+    "yes_no": yes_no,
+    "number": number,
+    "regex": regex,
+    "contains": contains,
+}
+
+
+def extract(
+    chain: Sequence[tuple[str, Mapping[str, Any]]], text: str, options: Sequence[str]
+) -> tuple[str, Extraction]:
+    """Try extractors in turn, going on only where one found nothing; say which one decided.
+
+    Raises:
+        ValueError: the chain is empty, or an extractor cannot work with the options.
+    """
+    if not chain:
+        raise ValueError("no extractor given")
+    for name, arguments in chain:
+        extraction = EXTRACTORS[name](text, options, **arguments)
+        if extraction.reason != "nothing":
+            break
+    return name, extraction

@@ -14,7 +14,7 @@ from vlm_harness.registry import Registry
 from vlm_harness.specs import ModelSpec
 
 OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
-"""Fields of a model file that ``--model-args`` may replace; the rest are the backend's arguments."""
+"""Fields of a model file that ``--model-args`` may replace; the rest are backend arguments."""
 
 
 def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -72,9 +72,13 @@ def check_args(spec: ModelSpec) -> None:
 
 
 def _from_folder(folder: Path) -> ModelSpec:
-    spec = {"model": _label(folder.resolve().name), "checkpoint": str(folder.resolve())}
+
+    def spec(backend: str) -> ModelSpec:
+        path = folder.resolve()
+        return ModelSpec(model=_label(path.name), backend=backend, checkpoint=str(path))
+
     if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
-        return ModelSpec(backend="open_clip", **spec)
+        return spec("open_clip")
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise InputError(
@@ -87,10 +91,10 @@ def _from_folder(folder: Path) -> ModelSpec:
         raise InputError(f"not valid JSON: {error}", where=config_path) from None
     kind = config.get("model_type")
     if kind in DUAL_ENCODERS:
-        return ModelSpec(backend="hf_dual_encoder", **spec)
+        return spec("hf_dual_encoder")
     architectures = config.get("architectures") or []
     if "vision_config" in config or any("ConditionalGeneration" in name for name in architectures):
-        return ModelSpec(backend="hf_vlm", **spec)
+        return spec("hf_vlm")
     raise InputError(
         f"cannot tell how to run a model of type {kind!r} ({listing(architectures) or 'unnamed'})",
         where=config_path,

@@ -138,7 +138,7 @@ class Registry:
 
 def kind_of(file: YamlFile) -> str:
     """task, model, prompt, overlay or command, by the key that names the spec."""
-    # In this order: a task has a `prompt:` section and may name an `overlay:`; a prompt has commands.
+    # In this order: a task has a `prompt:` section and may name an `overlay:`.
     found = next((kind for kind in KINDS if kind in file.data), None)
     if found is None and isinstance(file.data.get("commands"), dict):
         return "command"

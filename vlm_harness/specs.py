@@ -4,11 +4,12 @@ Strict: an unknown key is an error that names its file and line and suggests the
 classes give the JSON Schema for editors (``vlm-harness schema task``).
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vlm_harness import templates, yamlfile
 from vlm_harness.errors import InputError, listing, suggest
@@ -16,14 +17,6 @@ from vlm_harness.errors import InputError, listing, suggest
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=120)]
 Scalar = str | int | float | bool
-
-
-def _template(source: str) -> str:
-    try:
-        templates.compile_template(source)
-    except templates.TemplateError as error:
-        raise ValueError(f"{error} (line {error.line} of the value)") from None
-    return source
 
 
 JinjaText = Annotated[str, Field(description="a Jinja template")]
@@ -36,8 +29,14 @@ class Spec(BaseModel):
 
     @classmethod
     def _check_templates(cls, value: Any) -> Any:
-        for text in _strings(value):
-            _template(text)
+        for at, text in _texts(value):
+            try:
+                templates.compile_template(text)
+            except templates.TemplateError as error:
+                # Which of the field's texts it is, and which line of that, for the message.
+                raise PydanticCustomError(
+                    "template", "{message}", {"message": str(error), "at": at, "line": error.line}
+                ) from None
         return value
 
 
@@ -386,48 +385,98 @@ def parse(cls: type[S], file: yamlfile.YamlFile) -> S:
     try:
         spec = cls.model_validate(file.data)
     except ValidationError as error:
-        messages = list(dict.fromkeys(_message(cls, file, detail) for detail in error.errors()))
-        raise InputError("\n".join(messages)) from None
+        raise InputError("\n".join(_messages(cls, file, error.errors()))) from None
+    except RecursionError:
+        raise InputError("nested too deeply", where=file.path) from None
     if isinstance(spec, NamedSpec):
         object.__setattr__(spec, "_file", file)
     return spec
 
 
-def _message(cls: type[Spec], file: yamlfile.YamlFile, detail: ErrorDetails) -> str:
-    # A union adds the branch it tried to the location; only keys and indexes exist in the file.
-    location = tuple(part for part in detail["loc"] if _stands(file.data, detail["loc"], part))
-    field = ".".join(str(part) for part in location)
-    where = file.where(location)
+_WANTED = {
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+}
+
+
+def _messages(
+    cls: type[Spec], file: yamlfile.YamlFile, details: Sequence[ErrorDetails]
+) -> list[str]:
+    """One message a place, in the order of the file."""
+    places: dict[yamlfile.Location, list[ErrorDetails]] = {}
+    for detail in details:
+        places.setdefault(_location(file.data, detail), []).append(detail)
+    messages = []
+    for place, found in places.items():
+        deeper = any(other[: len(place)] == place and other != place for other in places)
+        wrong = [detail for detail in found if detail["type"] in _WANTED]
+        others = [detail for detail in found if detail["type"] not in _WANTED]
+        # Where a value may be of several types, each that it is not of is an error of its own;
+        # that of the type it is of is told, and where it is of none, all are told as one.
+        if wrong and not others and not deeper:
+            wanted = " or ".join(dict.fromkeys(_WANTED[detail["type"]] for detail in wrong))
+            text = f"must be {wanted}{_seen(wrong[0]['input'])}"
+            messages.append(_at(file, place, text))
+        messages.extend(_message(cls, file, place, detail) for detail in others)
+    return list(dict.fromkeys(messages))
+
+
+def _message(
+    cls: type[Spec], file: yamlfile.YamlFile, place: yamlfile.Location, detail: ErrorDetails
+) -> str:
     text = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = _keys_at(cls, location[:-1])
-        near = suggest(str(location[-1]), known)
-        text = f"unknown key {location[-1]!r}{near}\n  allowed here: {listing(known)}"
-        return f"{where}: {text}"
-    if detail["type"] == "missing":
-        return f"{where}: {'.'.join(map(str, detail['loc']))}: this key is required"
-    value = detail.get("input")
-    seen = f" (found {value!r})" if isinstance(value, Scalar) and "found" not in text else ""
-    return f"{where}: {field}: {text}{seen}" if field else f"{where}: {text}"
-
-
-def _stands(data: Any, location: tuple[Any, ...], part: Any) -> bool:
-    for step in location:
-        known = (
-            step in data
-            if isinstance(data, dict)
-            else (isinstance(data, list) and isinstance(step, int) and step < len(data))
+        known = _keys_at(cls, place[:-1])
+        near = suggest(str(place[-1]), known)
+        return (
+            f"{file.where(place)}: unknown key {'.'.join(map(str, place))!r}{near}\n"
+            f"  allowed here: {listing(known)}"
         )
-        if known:
+    if detail["type"] == "missing":
+        return _at(file, (*place, detail["loc"][-1]), "this key is required")
+    if detail["type"] == "template":
+        return _at(file, place, text, detail["ctx"]["line"])
+    return _at(file, place, text if "found" in text else f"{text}{_seen(detail.get('input'))}")
+
+
+def _at(file: yamlfile.YamlFile, place: yamlfile.Location, text: str, line: int = 1) -> str:
+    where = file.where(place, line)
+    return f"{where}: {'.'.join(map(str, place))}: {text}" if place else f"{where}: {text}"
+
+
+def _seen(value: Any) -> str:
+    if value is None:
+        return " (found nothing: the value is empty)"
+    if isinstance(value, Scalar):
+        return f" (found {value if isinstance(value, bool) else repr(value)!s:.80})"
+    kinds = {dict: "a mapping", list: "a list"}
+    return f" (found {kinds[type(value)]})" if type(value) in kinds else ""
+
+
+def _location(data: Any, detail: ErrorDetails) -> yamlfile.Location:
+    """Where in the file an error is: a union adds the branch that it tried, which is no place."""
+    found: list[str | int] = []
+    for step in (*detail["loc"], *detail.get("ctx", {}).get("at", ())):
+        if isinstance(data, dict) and step in data:
             data = data[step]
-        if step is part:
-            return known
-    return False
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        else:
+            continue
+        found.append(step)
+    return tuple(found)
 
 
 def _keys_at(cls: Any, location: tuple[Any, ...]) -> list[str]:
     """The keys that a schema allows at a place, for suggestions."""
     for step in location:
+        if isinstance(step, int):
+            continue  # an item of a list: what it may be stands in the list's own annotation
         cls = next((c for c in _models(cls) if step in c.model_fields), None)
         if cls is None:
             return []
@@ -444,13 +493,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for arg in get_args(annotation) for model in _models(arg)]
 
 
-def _strings(value: Any) -> list[str]:
+def _texts(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every text in a value, and where in it."""
     if isinstance(value, str):
-        return [value]
-    if isinstance(value, BaseModel):
-        return []  # it has checked itself
-    if isinstance(value, dict):
-        return [text for item in value.values() for text in _strings(item)]
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    return []
+        yield at, value
+    elif isinstance(value, AnyOf):
+        yield from _texts(value.any_of, (*at, "any_of"))
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(item, (*at, key))

@@ -1,9 +1,9 @@
 """Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
 
 An unknown name is an error. No template can reach attributes that begin with an underscore, call
-into Python beyond plain values, or build a huge value.
+into Python beyond plain values, or build a huge value (it may still take long: loops can be nested).
 
-Filters beside Jinja's own:
+Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
 
 | filter | gives |
 |---|---|
@@ -23,18 +23,26 @@ Filters beside Jinja's own:
 import json
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from functools import cache
 from typing import Any
 
 import jinja2
+import jinja2.filters
 import jinja2.sandbox
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.extract import strip_label
 
-_MAX_TEXT = 1_000_000
+_MAX_SIZE = 1_000_000
+"""Of a text or list that an operation makes, of a number that says how large one shall be."""
+_MAX_RANGE = 10_000
+# `random` would make a run that cannot be repeated; the others take a size and have no use here.
+_LEFT_OUT = (
+    "random", "center", "indent", "wordwrap", "batch", "slice", "urlize", "xmlattr", "pprint",
+)  # fmt: skip
 
 
 class TemplateError(Exception):
@@ -46,16 +54,99 @@ class TemplateError(Exception):
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
+    """Refuses what would take the machine's memory before anything could stop it."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        # 'a' * 10**9 would take the machine's memory before anything could stop it.
-        if operator == "**" and (abs(left) > 1000 or abs(right) > 100):
+        if operator == "**" and _too_large(left, 1000) | _too_large(right, 100):
             raise jinja2.sandbox.SecurityError("power too large")
-        for value, times in ((left, right), (right, left)):
-            if isinstance(value, str | list | tuple) and len(value) * abs(times) > _MAX_TEXT:
-                raise jinja2.sandbox.SecurityError("repetition too long")
+        if operator == "*":
+            for value, times in ((left, right), (right, left)):
+                if isinstance(value, str | list | tuple) and isinstance(times, int):
+                    _allow(len(value) * times, "repetition")
+                _refuse(_too_large(value, 10**100), "number")
+        if operator == "%" and isinstance(left, str):
+            _check_percent(left, right)
         return super().call_binop(context, operator, left, right)
+
+    # The names are Jinja's own: a template's keyword arguments must not meet them.
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by the sandbox
+        _check_method(method, args, kwargs)
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+def _allow(size: int, what: str) -> None:
+    if size > _MAX_SIZE:
+        raise jinja2.sandbox.SecurityError(f"{what} too long: more than {_MAX_SIZE}")
+
+
+def _refuse(condition: bool, what: str) -> None:
+    if condition:
+        raise jinja2.sandbox.SecurityError(f"{what} too large")
+
+
+def _too_large(value: Any, limit: int) -> bool:
+    return isinstance(value, int | float) and abs(value) > limit
+
+
+def _check_percent(text: str, values: Any) -> None:
+    _refuse(re.search(r"%[^a-zA-Z%]*\d{6}", text) is not None, "width")
+    if "*" in text:  # the width is one of the values
+        for value in values if isinstance(values, tuple) else (values,):
+            _refuse(_too_large(value, _MAX_SIZE), "width")
+
+
+def _check_method(method: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+    if not isinstance(owner, str | bytes | int):
+        return
+    values = [*args, *kwargs.values()]
+    for value in values:
+        _refuse(_too_large(value, _MAX_SIZE), "number")
+    if isinstance(owner, str) and name in ("format", "format_map"):
+        _refuse(re.search(r":[^{}]*\d{6}", owner) is not None, "width")
+    if isinstance(owner, str) and name == "replace" and len(values) > 1:
+        _check_replace(owner, values[1])
+    if isinstance(owner, str) and name == "join" and values:
+        _check_join(owner, values[0])
+    if isinstance(owner, str) and name == "expandtabs" and values:
+        _allow(len(owner) * int(values[0]), "text")
+
+
+def _check_replace(text: Any, new: Any) -> None:
+    _allow((len(str(text)) + 1) * max(1, len(str(new))), "replacement")
+
+
+def _check_join(separator: Any, items: Any) -> None:
+    if isinstance(items, str | list | tuple):
+        total = sum(len(item) if isinstance(item, str) else 1 for item in items)
+        _allow(total + len(str(separator)) * len(items), "text")
+
+
+def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
+    _check_replace(text, new)
+    return str(text).replace(str(old), str(new), -1 if count is None else count)
+
+
+@jinja2.pass_eval_context
+def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
+    items = list(value)
+    _check_join(d, items)
+    return jinja2.filters.do_join(context, items, d, attribute)
+
+
+def _format(text: Any, *values: Any) -> str:
+    _check_percent(str(text), values)
+    return str(text) % values
+
+
+def _range(*bounds: int) -> range:
+    found = range(*bounds)
+    if len(found) > _MAX_RANGE:
+        raise jinja2.sandbox.SecurityError(f"range too long: more than {_MAX_RANGE}")
+    return found
 
 
 @cache
@@ -68,8 +159,10 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.globals.clear()
-    env.globals["range"] = jinja2.sandbox.safe_range
+    env.globals["range"] = _range
     env.filters.update(FILTERS)
+    for name in _LEFT_OUT:
+        del env.filters[name]
     return env
 
 
@@ -88,6 +181,8 @@ class Template:
                 self._template = environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"bad Jinja: {error.message}", error.lineno or 1) from None
+        except (RecursionError, MemoryError):
+            raise TemplateError("bad Jinja: nested too deeply") from None
 
     def __call__(self, context: Mapping[str, Any]) -> Any:
         """Render.
@@ -97,19 +192,46 @@ class Template:
         """
         try:
             if self._expression is None:
-                return self._template.render(context)
-            value = self._expression(context)
-            if isinstance(value, jinja2.Undefined):
-                str(value)  # raises with Jinja's own explanation
-            return value
+                return self._render(context)
+            return _plain(self._expression(context))
         except jinja2.UndefinedError as error:
             raise TemplateError(_explain(error, context)) from None
-        except (jinja2.TemplateError, jinja2.sandbox.SecurityError) as error:
+        except (jinja2.TemplateError, SecurityError) as error:
             raise TemplateError(str(error)) from None
         except InputError as error:
             raise TemplateError(error.message) from None
-        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (
+            ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
+            re.error,
+        ) as error:  # fmt: skip
             raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+    def _render(self, context: Mapping[str, Any]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(context):
+            size += len(piece)
+            _allow(size, "text")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML could have held it, so that nothing half-done leaves a template."""
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises with Jinja's own explanation where the name is unknown
+        raise TemplateError("the expression has no value: an `if` without `else`, or a missing item")
+    if isinstance(value, str):
+        return str(value)  # some of Jinja's filters give a Markup
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, list | range | Iterator | KeysView | ValuesView | ItemsView):
+        return [_plain(item) for item in value]
+    if callable(value):
+        raise TemplateError("the expression gives a method instead of a value: call it with ()")
+    return value
 
 
 @cache
@@ -211,5 +333,8 @@ FILTERS: dict[str, Any] = {
     "without_letter": strip_label,
     "letter_index": _letter_index,
     "from_json": json.loads,
+    "replace": _replace,
+    "join": _join,
+    "format": _format,
     "ceil_div": lambda value, n: -(-int(value) // int(n)),
 }

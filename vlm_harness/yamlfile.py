@@ -1,7 +1,8 @@
 """YAML with its line numbers kept, so that an error can name the line that caused it.
 
-Booleans follow YAML 1.2 (``true``/``false`` only): under YAML 1.1 the option ``on`` of What'sUp
-and the answers ``yes`` and ``no`` would be read as booleans.
+Plain words and numbers follow YAML 1.2: under YAML 1.1 the option ``on`` of What'sUp and the answers
+``yes`` and ``no`` would be booleans, the time ``10:30`` the number 630, ``010`` the number 8, a date
+no text, and ``1e-5`` no number.
 """
 
 import re
@@ -21,13 +22,25 @@ class _Loader(_Base):  # type: ignore[misc]  # which base it is depends on libya
     pass
 
 
+_TAG = "tag:yaml.org,2002:"
+_OWN = ("bool", "int", "float", "timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in _OWN]
     for first, resolvers in _Base.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+for _name, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+_MAX_PLACES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,13 +50,17 @@ class YamlFile:
     path: Path
     data: dict[str, Any]
     lines: dict[Location, tuple[Path, int]] = field(default_factory=dict, repr=False)
+    texts: dict[Location, int] = field(default_factory=dict, repr=False)
+    """For a text: the line that its first line stands on, which is not that of its key."""
 
-    def where(self, location: Location = ()) -> str:
-        """``file:line`` of the nearest enclosing place that is known."""
+    def where(self, location: Location = (), line: int = 1) -> str:
+        """``file:line`` of the nearest enclosing place that is known, or of a line of its text."""
         for end in range(len(location), -1, -1):
             if location[:end] in self.lines:
-                path, line = self.lines[location[:end]]
-                return f"{path}:{line}"
+                path, number = self.lines[location[:end]]
+                if line > 1 and end == len(location):
+                    number = self.texts.get(location, number) + line - 1
+                return f"{path}:{number}"
         return str(self.path)
 
 
@@ -61,12 +78,13 @@ def load(path: Path) -> YamlFile:
 def loads(text: str, path: Path) -> YamlFile:
     """Read a mapping from text; ``path`` only names it in messages."""
     lines: dict[Location, tuple[Path, int]] = {}
+    texts: dict[Location, int] = {}
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             raise InputError("the file is empty", where=path)
-        _index(node, (), path, lines)
+        _index(node, (), path, lines, texts, ())
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -75,13 +93,26 @@ def loads(text: str, path: Path) -> YamlFile:
         raise InputError(
             f"not valid YAML: {error.problem or error}", where=where, hint=hint
         ) from None
+    except RecursionError:
+        raise InputError("not valid YAML: nested too deeply", where=path) from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"not valid YAML: {error}", where=path) from None
     finally:
         loader.dispose()
     if not isinstance(data, dict):
         raise InputError(f"expected a mapping, found {type(data).__name__}", where=f"{path}:1")
-    return YamlFile(path, data, lines)
+    return YamlFile(path, data, lines, texts)
+
+
+def scalar(text: str) -> Any:
+    """One value as a file would have it: ``2``, ``0.5``, ``true``, else the text itself."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    finally:
+        loader.dispose()
 
 
 def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
@@ -103,7 +134,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
     if not base_path.is_file():
         raise InputError(f"include: there is no file {base_path}", where=where)
     base = _load(base_path, (*chain, path.resolve()))
-    return YamlFile(path, _merge(base.data, file.data), {**base.lines, **file.lines})
+    return YamlFile(path, _merge(base.data, file.data), {**base.lines, **file.lines}, {**base.texts, **file.texts})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -117,10 +148,22 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _index(
-    node: yaml.Node, location: Location, path: Path, lines: dict[Location, tuple[Path, int]]
+    node: yaml.Node,
+    location: Location,
+    path: Path,
+    lines: dict[Location, tuple[Path, int]],
+    texts: dict[Location, int],
+    above: tuple[yaml.Node, ...],
 ) -> None:
-    lines.setdefault(location, (path, node.start_mark.line + 1))
-    if isinstance(node, yaml.MappingNode):
+    here = node.start_mark.line + 1
+    lines.setdefault(location, (path, here))
+    if len(lines) > _MAX_PLACES:  # aliases of aliases can make a small file endless
+        raise InputError(f"the file holds more than {_MAX_PLACES} values", where=path)
+    if any(node is parent for parent in above):
+        raise InputError("an alias (*name) stands inside of what it names", where=f"{path}:{here}")
+    if isinstance(node, yaml.ScalarNode):
+        texts[location] = here + (node.style in ("|", ">"))
+    elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -131,10 +174,10 @@ def _index(
                 )
             seen.add(key.value)
             lines[(*location, key.value)] = (path, key.start_mark.line + 1)
-            _index(value, (*location, key.value), path, lines)
+            _index(value, (*location, key.value), path, lines, texts, (*above, node))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _index(value, (*location, index), path, lines)
+            _index(value, (*location, index), path, lines, texts, (*above, node))
 
 
 def _brace_hint(text: str, line: int) -> str | None:

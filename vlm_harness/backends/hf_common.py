@@ -9,6 +9,7 @@ from vlm_harness.backends import LoadOptions
 from vlm_harness.backends.args import TransformersArgs
 from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
+from vlm_harness.types import Model
 
 if TYPE_CHECKING:
     import torch
@@ -180,10 +181,8 @@ def _quantization(args: TransformersArgs, spec: ModelSpec) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Any:
+def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model:
     """A ``Model`` from a loaded transformers model."""
-    from vlm_harness.types import Model
-
     return Model(
         name=spec.model,
         backend=backend,

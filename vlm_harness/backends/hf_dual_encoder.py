@@ -10,6 +10,7 @@ Traps that the families set, and that are avoided here:
 * ``get_image_features`` gives a tensor in older releases and an output object in newer ones.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class HfDualEncoder(DualEncoder):
         self.args = HfDualEncoderArgs.model_validate(spec.args)
         with loading(spec):
             self.processor = AutoProcessor.from_pretrained(
-                spec.checkpoint,
+                os.path.expanduser(spec.checkpoint),
                 revision=spec.revision,
                 trust_remote_code=options.trust_remote_code,
             )

@@ -11,6 +11,7 @@ penalties that a checkpoint's ``generation_config.json`` would put into greedy d
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ class PromptFormatter:
         }
         with loading(spec):
             self.processor = AutoProcessor.from_pretrained(
-                self.args.processor or spec.checkpoint,
+                os.path.expanduser(self.args.processor or spec.checkpoint),
                 revision=None if self.args.processor else spec.revision,
                 trust_remote_code=options.trust_remote_code,
                 **pixels,

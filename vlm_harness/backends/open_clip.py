@@ -1,7 +1,9 @@
 """Dual encoders of open_clip: ``architecture:tag``, a hub repository, a folder, a file of weights.
 
-Trap: OpenAI's weights were trained with QuickGELU. open_clip only warns when the architecture says
-otherwise, and the scores are then wrong by a little; the activation is taken from the tag here.
+Traps avoided here: OpenAI's weights were trained with QuickGELU, and open_clip only warns when the
+architecture says otherwise; SigLIP's images are squashed and normalised in their own way, which
+open_clip forgets when the weights come from a file; a folder without weights gives a random model.
+The activation and the preprocessing are taken from the tag, and weights are required.
 """
 
 import warnings
@@ -33,7 +35,7 @@ class OpenClip(DualEncoder):
         self.spec = spec
         args = OpenClipArgs.model_validate(spec.args)
         name, tag = _parse(spec.checkpoint)
-        weights = args.weights or tag
+        weights = str(Path(args.weights).expanduser()) if args.weights else tag
         self.device = pick_device(options)
         dtype = pick_dtype(args.dtype, options, self.device)
         self.dtype = torch.float32 if dtype == "auto" else dtype
@@ -41,12 +43,13 @@ class OpenClip(DualEncoder):
         quick_gelu = config.get("quick_gelu", False) if args.quick_gelu is None else args.quick_gelu
         with loading(spec), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            self.model, _, self.preprocess = open_clip.create_model_and_transforms(
+            self.model, self.preprocess = open_clip.create_model_from_pretrained(
                 name,
                 pretrained=weights,
                 device=self.device,
                 force_quick_gelu=quick_gelu,
                 cache_dir=args.cache_dir,
+                **_preprocessing(name, tag),
             )
             self.tokenizer = open_clip.get_tokenizer(name, cache_dir=args.cache_dir)
         self.model.eval()
@@ -130,6 +133,23 @@ def _parse(checkpoint: str) -> tuple[str, str | None]:
         return f"local-dir:{Path(checkpoint).expanduser()}", None
     name, _, tag = checkpoint.partition(":")
     return name, tag or None
+
+
+def _preprocessing(name: str, tag: str | None) -> dict[str, Any]:
+    """How images are made ready: as the tag says, or, without one, as all tags of the name agree.
+
+    A folder or hub repository says so itself.
+    """
+    import open_clip
+
+    tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(name)
+    known = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    found: dict[str, Any] = {}
+    for key in ("mean", "std", "interpolation", "resize_mode"):
+        values = [config.get(key) for config in known]
+        if values and all(value == values[0] for value in values):
+            found[f"image_{key}"] = values[0]
+    return found
 
 
 def _unit(features: torch.Tensor) -> Embeddings:

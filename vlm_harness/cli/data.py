@@ -41,7 +41,7 @@ def list_data(
     """Which tasks have their data on this machine."""
     found = registry(include_path)
     root = data_directory(data_dir)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in _select(found, tasks):
         spec = found.task(name)
         rows.append({"task": name, "here": _here(spec, root), "path": spec.dataset.path})
@@ -154,7 +154,10 @@ def _check(found: Registry, spec: TaskSpec, root: Path) -> dict[str, Any]:
             load(ref)
         except SampleError as error:
             problems.append(str(error))
-    known = {**recorded_checksums(root), **(spec.dataset.source.sha256 if spec.dataset.source else {})}
+    known = {
+        **recorded_checksums(root),
+        **(spec.dataset.source.sha256 if spec.dataset.source else {}),
+    }
     for path in (*task.data_sha256, *refs):
         if path in known and checksum(inside(root, path)) != known[path]:
             problems.append(f"{path} is not the file that was recorded: its checksum differs")

@@ -63,12 +63,13 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
     from vlm_harness.plugins import Plugins
     from vlm_harness.protocols import PROTOCOLS
 
-    plugins: Plugins[Any] = {
+    found: dict[str, Plugins[Any]] = {
         "metrics": METRICS,
         "protocols": PROTOCOLS,
         "readers": READERS,
         "decodings": DECODINGS,
-    }[kind]
+    }
+    plugins = found[kind]
     return [
         {"name": name, "description": _first_line(plugins.get(name))} for name in plugins.names()
     ]
@@ -88,7 +89,10 @@ def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
     rows = []
     for name in found.names(singular):
         data = found.file(singular, name).data
-        row = {"name": name, "description": str(data.get("description", "")).strip()}
+        row: dict[str, Any] = {
+            "name": name,
+            "description": str(data.get("description", "")).strip(),
+        }
         if kind == "tasks":
             row["groups"] = list(data.get("groups") or [])
         if kind == "models":

@@ -12,7 +12,7 @@ from vlm_harness.cli.common import echo_json, json_option
 @click.option("--labels", type=click.Choice(["corrected", "original"]), help="[the run's own]")
 @json_option
 def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
-    """Extract, score and summarise again, from the log of RUN alone: no model, no data, no torch."""
+    """Extract, score and summarise again, from the log of RUN alone: no model, no data."""
     from vlm_harness.console import print_results
     from vlm_harness.rescore import rescore
 

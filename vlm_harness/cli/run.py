@@ -17,7 +17,9 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 
 
 @click.command()
-@click.option("--model", "-m", multiple=True, help="Name, checkpoint folder, or backend:checkpoint.")
+@click.option(
+    "--model", "-m", multiple=True, help="Name, checkpoint folder, or backend:checkpoint."
+)
 @click.option("--tasks", "-t", multiple=True, help="Tasks, groups or globs.")
 @click.option("--protocol", multiple=True, help="similarity, generate, choice, likelihood.")
 @click.option("--command", multiple=True, metavar="NAME|all", help="Commands of the task.")

@@ -11,7 +11,7 @@ from vlm_harness.specs import DatasetSpec
 
 
 def read_hub(dataset: DatasetSpec, root: Path) -> Table:
-    """``dataset.name`` from the hub (or its cache), or ``dataset.path`` as ``save_to_disk`` left it."""
+    """``dataset.name`` from the hub or its cache, else ``dataset.path`` as left by save_to_disk."""
     import datasets
 
     if dataset.path is not None:

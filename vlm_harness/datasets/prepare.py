@@ -41,7 +41,11 @@ def download(source: SourceSpec, root: Path) -> list[str]:
     folder = inside(root, source.folder)
     try:
         snapshot_download(
-            source.hub, repo_type="dataset", revision=source.revision, local_dir=folder, etag_timeout=5
+            source.hub,
+            repo_type="dataset",
+            revision=source.revision,
+            local_dir=folder,
+            etag_timeout=5,
         )
     # What a hub that cannot be reached raises depends on the HTTP library underneath.
     except Exception as error:

@@ -1,0 +1,94 @@
+"""What the documents show must work as they show it."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from helpers_models import tiny_clip, tiny_llava
+
+from vlm_harness.evaluator import evaluate
+
+
+@pytest.fixture(scope="module")
+def easy_vqa() -> Path:
+    """The data folder of the PyPI package easy-vqa."""
+    spec = importlib.util.find_spec("easy_vqa")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package easy-vqa is not installed")
+    return Path(spec.origin).parent / "data"
+
+
+def test_contributing_shows_the_example_as_it_is() -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert shown[0] == (ROOT / "examples" / "easy_vqa.yaml").read_text()
+
+
+@pytest.mark.parametrize("protocol", ["generate", "choice", "likelihood"])
+def test_a_benchmark_by_yaml_alone(easy_vqa: Path, tmp_path: Path, protocol: str) -> None:
+    folder = tmp_path / "tiny-llava"
+    tiny_llava(folder)
+    run = evaluate(
+        [str(folder)],
+        ["easy_vqa"],
+        protocol=[protocol],
+        include_path=[str(ROOT / "examples")],
+        data_dir=str(easy_vqa),
+        output_dir=str(tmp_path / "results"),
+        limit=30,
+    )
+    (row,) = run.results
+    assert (row["n_samples"], row["n_errors"]) == (30, 0)
+    assert set(row["categories"]) == {"yes/no", "colour", "shape"}
+
+
+def test_the_whole_benchmark_loads_and_can_be_answered(easy_vqa: Path, tmp_path: Path) -> None:
+    run = evaluate(
+        ["fake:oracle"],
+        ["easy_vqa"],
+        include_path=[str(ROOT / "examples")],
+        data_dir=str(easy_vqa),
+        output_dir=str(tmp_path),
+    )
+    (row,) = run.results
+    assert row["complete"]
+    assert row["n_samples"] == 9673
+    assert row["metrics"]["individual_accuracy"]["value"] == 1.0
+
+
+def test_the_metric_of_contributing_is_code_that_works() -> None:
+    from test_metrics import RULES, records
+
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def " in c)
+    scope: dict[str, object] = {}
+    head = "from collections.abc import Sequence\nfrom vlm_harness.metrics import Record, groups\n"
+    head += "from vlm_harness.specs import GroupRules\nfrom vlm_harness.stats import Units\n"
+    exec(head + code, scope)
+    units = scope["any_of_pair_accuracy"](records("a1+ a2- b1- b2- c1+"), RULES)  # type: ignore[operator]
+    assert (units.value, units.n) == (0.5, 2)
+
+
+def test_the_model_of_contributing_is_valid(tmp_path: Path) -> None:
+    from vlm_harness.registry import Registry
+
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (shown,) = (s for s in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "model:" in s)
+    (tmp_path / "my.yaml").write_text(shown)
+    assert Registry([tmp_path]).model("my-llava").answer_prefix == " "
+
+
+def test_a_dual_encoder_on_captions(bench: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny-clip"
+    tiny_clip(folder)
+    run = evaluate(
+        [str(folder)],
+        ["sides"],
+        include_path=[str(bench / "specs")],
+        data_dir=str(bench / "data"),
+        output_dir=str(tmp_path / "results"),
+    )
+    (row,) = run.results
+    assert row["protocol"] == "similarity"
+    assert -1 <= row["metrics"]["mean_pair_cosine"]["value"] <= 1
