@@ -84,6 +84,9 @@ KEYWORD = [
     ("It is neither left, right, nor on, but under it.", FOUR, 3),
     ("neither left nor right", LR, "refusal"),
     ("left and right are wrong", LR, "refusal"),
+    ("Neither left nor right; a left shoe is shown.", LR, "refusal"),
+    ("To see whether it is left or right, look at the plate: it is left.", LR, 0),
+    ("I must check whether it is left.", LR, "nothing"),
     ("It could be left or right.", LR, "ambiguous"),
     ("not only left but also right", LR, "ambiguous"),
     ("Is it left or right? left", LR, "ambiguous"),
@@ -217,6 +220,9 @@ NUMBER = [
     ("I count 3, then 4. Answer: 4", N, 1),
     ("The one on the left shows 3", ["1", "3"], 1),
     ("3", ["(a) 3", "(b) 4"], 0),
+    ("The three circles overlap.", N, 0),
+    ("the one below", ["1", "2"], "nothing"),
+    ("sıx", ["6"], "nothing"),
     ("13", N, "nothing"),
     ("the 3rd", N, "nothing"),
     ("3x4", N, "nothing"),
@@ -256,7 +262,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("name", "text", "options", "expected"), TABLE)
 def test_hand_decided(name: str, text: str, options: list[str], expected: int | str) -> None:
-    found = EXTRACTORS[name](text, options)
+    found = EXTRACTORS.get(name)(text, options)
     if isinstance(expected, str):
         assert (found.index, found.reason) == (None, expected)
     else:
@@ -274,7 +280,7 @@ def test_keyword_arguments() -> None:
 
 def test_contains_excludes() -> None:
     options = ["on", "front"]
-    contains = EXTRACTORS["contains"]
+    contains = EXTRACTORS.get("contains")
     assert contains("Front", options).reason == "ambiguous"
     assert contains("Front", options, exclude={"on": ["front"]}).index == 1
     assert contains("On", options, exclude={"on": ["front"]}).index == 0
@@ -295,7 +301,7 @@ REGEX = [
 
 @pytest.mark.parametrize(("text", "options", "arguments", "expected"), REGEX)
 def test_regex(text: str, options: list[str], arguments: dict[str, str], expected: object) -> None:
-    found = EXTRACTORS["regex"](text, options, **arguments)
+    found = EXTRACTORS.get("regex")(text, options, **arguments)
     assert (found.reason if found.index is None else found.index) == expected
 
 
@@ -309,11 +315,9 @@ def test_regex(text: str, options: list[str], arguments: dict[str, str], expecte
         ("regex", LR, {"pattern": "a", "which": "best"}, "which must be"),
     ],
 )
-def test_wrong_use(
-    name: str, options: list[str], arguments: dict[str, str], message: str
-) -> None:
+def test_wrong_use(name: str, options: list[str], arguments: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EXTRACTORS[name]("text", options, **arguments)
+        EXTRACTORS.get(name)("text", options, **arguments)
 
 
 def test_chain() -> None:
@@ -365,7 +369,7 @@ def test_an_option_inside_a_word_never_counts(
 @given(st.text("cdfgmnpuvwxyz .,:;!?()'\"\n*_-", max_size=80))
 def test_a_text_that_names_no_option_has_no_answer(text: str) -> None:
     for name, options in [("keyword", LR), ("letter", OPEN), ("number", N), ("yes_no", TF)]:
-        assert EXTRACTORS[name](text, options).index is None
+        assert EXTRACTORS.get(name)(text, options).index is None
 
 
 @given(ANSWERS, st.permutations(range(len(DIRECTIONS))))
@@ -379,22 +383,22 @@ def test_permuting_the_options_permutes_the_index(text: str, order: list[int]) -
 @given(st.text() | ANSWERS, st.lists(st.text(), max_size=4))
 def test_arbitrary_text_never_raises(text: str, options: list[str]) -> None:
     for name in ("keyword", "letter", "contains"):
-        found = EXTRACTORS[name](text, options)
+        found = EXTRACTORS.get(name)(text, options)
         assert (found.index is None) == (found.reason != "found")
     for name, given_options in (("number", N), ("yes_no", YN)):
-        EXTRACTORS[name](text, given_options)
-    EXTRACTORS["regex"](text, options, pattern=r"\w+")
+        EXTRACTORS.get(name)(text, given_options)
+    EXTRACTORS.get("regex")(text, options, pattern=r"\w+")
 
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", " ", "_", "(", "1", "1,", "not ", "left ", "(a) ", "left is a ", ".\n", "can't ", "I am "],
+    ["a", " ", "_", "(", "1", "1,", "not ", "left ", "(a) ", "left is a ", ".\n", "can't "],
 )  # fmt: skip
 def test_time_is_linear(unit: str) -> None:
     text = (unit * 100_000)[:100_000] + "x"
     for name, options in [("keyword", LR), ("letter", OPEN), ("number", N), ("yes_no", YN)]:
         start = time.perf_counter()
-        EXTRACTORS[name](text, options)
+        EXTRACTORS.get(name)(text, options)
         assert time.perf_counter() - start < 5  # a quadratic scan takes minutes
 
 
@@ -409,7 +413,7 @@ def _real(*parts: str) -> Path:
 @pytest.mark.realdata
 def test_pope_answers_of_llava() -> None:
     lines = _real("pope", "recorded", "llava-v1.5-13b.jsonl").read_text().splitlines()
-    found = [EXTRACTORS["yes_no"](json.loads(line)["text"], YN).index for line in lines]
+    found = [EXTRACTORS.get("yes_no")(json.loads(line)["text"], YN).index for line in lines]
     assert len(found) == 8910
     assert sum(index is not None for index in found) >= 0.999 * len(found)
 
@@ -417,21 +421,39 @@ def test_pope_answers_of_llava() -> None:
 @pytest.mark.realdata
 def test_sugarcrepe_refusals_of_gpt4v_are_no_answers() -> None:
     """The recorded choice is empty where GPT-4V declined; "(1)" often stands in the text still."""
-    use = {"pattern": r"\A(?:Output )?\(([12])\)\.?(?:\s|\Z)"}
-    answered = agreed = declined = 0
+    answered = parsed = declined = 0
     for path in sorted(_real("sugarcrepe", "recorded", "gpt4v", "positive-first").glob("*.json")):
         for item in json.loads(path.read_text()).values():
             if not isinstance(item, dict):  # swap_obj.json also holds its accuracy
                 continue
             text = item["answer"]["free_form_answer"]
             choice = item["answer"]["multiple_choice_answer"]
-            index = EXTRACTORS["regex"](text, ["1", "2"], **use).index
+            index = keyword(text, ["(1)", "(2)"]).index
             if choice:
                 answered += 1
-                agreed += index == (choice == item["negative_caption"])
-            elif text.strip() not in ("1", "2"):  # one bare "1" was recorded as no choice
+                parsed += index is not None
+                assert index in (None, int(choice == item["negative_caption"])), text
+            else:
                 declined += 1
                 assert index is None, text
-                assert EXTRACTORS["number"](text, ["1", "2"]).index is None, text
-    assert (answered, declined) == (7346, 165)
-    assert agreed >= 0.99 * answered
+                if text.strip() != "1":  # the one bare "1" was recorded as no choice
+                    assert EXTRACTORS.get("number")(text, ["1", "2"]).index is None, text
+    assert (answered, declined) == (7346, 166)
+    assert parsed >= 0.999 * answered
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "options", "published"),
+    [("A_baseline", FOUR, 60.303), ("B_baseline", DIRECTIONS, 73.0887)],
+)
+def test_whatsup_scores_of_llava(name: str, options: list[str], published: float) -> None:
+    lines = _real("whatsup", "recorded_llava15", f"{name}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for extractor, use in (("keyword", {}), ("contains", {"exclude": {"on": ["front"]}})):
+        found = [EXTRACTORS.get(extractor)(row["generation"], options, **use).index for row in rows]
+        right = [
+            index == options.index(row["gold"].lower())
+            for index, row in zip(found, rows, strict=True)
+        ]
+        assert 100 * sum(right) / len(right) == pytest.approx(published, abs=1e-4)

@@ -92,12 +92,12 @@ def run(
     """Execute a plan: what an earlier try finished is kept, the rest is done."""
     with RunFolder(planned, argv) as folder:
         state = _State(planned, folder, progress)
-        progress.start(folder.path, state.total, len(state.done))
+        progress.start(folder.path, state.total, state.n_done)
         folder.write_manifest({})
         infos: dict[str, Model] = {}
         try:
             for model in planned.models:
-                todo = state.todo(model.model)
+                todo = state.todo.pop(model.model, [])
                 if not todo:
                     continue
                 backend = (loaded or {}).get(model.model)
@@ -118,45 +118,38 @@ def run(
 
 @dataclass
 class _State:
-    """What is done and what is not, and the results so far."""
+    """What is done, what is left, and the results so far."""
 
     planned: Plan
     folder: RunFolder
     progress: Progress
-    done: set[Key] = field(init=False)
+    todo: dict[str, list[Item]] = field(default_factory=dict)
+    """What is left for each model, what can be shared lying together."""
+    total: int = 0
     n_new: int = 0
     n_errors: int = 0
     first_error: str | None = None
 
     def __post_init__(self) -> None:
         kept = self.folder.keep_finished([cell.variant for cell in self.planned.cells])
-        self.done = set(kept)
         self._rows: dict[Variant, dict[str, Any]] = {}
         self._lines: dict[Variant, dict[Key, Line]] = {}
         self._left: dict[Variant, int] = {}
-        self.total = 0
         for cell in self.planned.cells:
             lines = self._lines[cell.variant] = {}
-            left = 0
+            left = []
             for item in cell.items():
                 self.total += 1
                 if item.key in kept:
                     lines[item.key] = _for_metrics(kept[item.key])
                 else:
-                    left += 1
-            self._left[cell.variant] = left
+                    left.append(item)
+            self._left[cell.variant] = len(left)
+            self.todo.setdefault(cell.variant.model, []).extend(left)
+        self.n_done = sum(map(len, self._lines.values()))
+        for items in self.todo.values():
+            items.sort(key=_execution_order)
         self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
-
-    def todo(self, model: str) -> list[Item]:
-        """What is left for a model, in an order in which what can be shared lies together."""
-        items = [
-            item
-            for cell in self.planned.cells
-            if cell.variant.model == model
-            for item in cell.items()
-            if item.key not in self.done
-        ]
-        return sorted(items, key=_execution_order)
 
     def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
         """Score and log one response."""
@@ -182,7 +175,7 @@ class _State:
             )
 
     def check_not_all_failed(self) -> None:
-        if self.n_new and self.n_errors == self.n_new:
+        if self.n_errors and self.n_errors == self.n_done + self.n_new:
             raise TooManyErrors(
                 f"every sample failed\nThe first: {self.first_error}\n"
                 f"The log is in {self.folder.path}"
@@ -277,9 +270,12 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _outcome(item: Item, response: Response) -> Outcome:
     if response.error is not None:
         return Outcome("error", detail=response.error)
-    return item.cell.protocol.outcome(
-        response, item.sample.options, item.prompt.order, item.cell.use
-    )
+    try:
+        return item.cell.protocol.outcome(
+            response, item.sample.options, item.prompt.order, item.cell.use
+        )
+    except ValueError as error:  # an extractor that cannot work with these options
+        return Outcome("error", detail=str(error))
 
 
 def _execution_order(item: Item) -> Key:

@@ -14,6 +14,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
+from vlm_harness.plugins import Plugins
+
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
@@ -71,9 +73,10 @@ _REFUSAL = r"""(?P<refusal>(?i:
 _CONTROL = r"""(?P<neither>(?i:\bneither\b))
 | (?P<negation>(?i:
     \bnot\b(?![ ]only\b) | \bno\b(?![ ](?:doubt|question)\b) | n't\b | \b(?:is|does|ca)nt\b
-    | \b(?:cannot|never|nor|none|without|hardly|unlikely|incorrect|wrong|whether|if|except)\b
+    | \b(?:cannot|never|nor|none|without|hardly|unlikely|incorrect|wrong|except)\b
     | \b(?:rather|other)[ ]than\b | \binstead[ ]of\b
 ))
+| (?P<doubt>(?i:\b(?:whether|if)\b))
 | (?P<label>(?<=\W[A-Za-z])\.(?=[ ]))
 | (?P<end>[!?\n]|\.(?!\w))
 | (?P<comma>,)
@@ -132,16 +135,16 @@ def _read(
     for token in scanner.finditer(text + "\n"):
         kind = token.lastgroup
         if kind == "marker":
-            if not scope:  # "I doubt that it is so" apart, a denied "the answer is" marks nothing
+            if not scope:  # "I don't think the answer is left" marks nothing
                 affirmed |= sentence | clause
                 sentence, clause, explicit = {}, {}, True
         elif kind == "refusal":
             refused, scope = True, "negation"
-        elif kind in ("neither", "negation"):
+        elif kind in ("neither", "negation", "doubt"):
             scope = kind
         elif kind in ("comma", "stop"):
-            # In "neither left, right, nor front" the commas do not end what "neither" denies.
-            if kind == "stop" or scope == "negation":
+            # The commas of "neither left, right, nor front" do not end what "neither" denies.
+            if kind == "stop" or scope != "neither":
                 scope = None
             sentence.update(clause)
             clause.clear()
@@ -159,6 +162,8 @@ def _read(
         elif _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
             denied |= {key(token), *clause}
             clause.clear()
+        elif scope == "doubt":
+            continue
         elif scope:
             denied.add(key(token))
         else:
@@ -166,13 +171,11 @@ def _read(
 
     if len(final) == 1:
         affirmed, asked = final, {}
-    elif refused:
+    elif refused or (positions and denied >= positions.keys()):
         return Extraction(None, "refusal")
     named = affirmed | asked
     if len(named) > 1:
         return Extraction(None, "ambiguous", " / ".join(named.values()))
-    if not named and positions and denied >= positions.keys():
-        return Extraction(None, "refusal")
     for name, match in affirmed.items():
         return _decide(positions.get(name, ()), match)
     return _NOTHING
@@ -307,17 +310,17 @@ _SMALL = (
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORDS = {word: Decimal(value) for value, word in enumerate(_SMALL.split())}
-for _ten, _word_of_ten in enumerate(_TENS.split(), start=2):
-    _units = list(_WORDS.items())[1:10]
-    _WORDS[_word_of_ten] = Decimal(10 * _ten)
-    _WORDS |= {f"{_word_of_ten} {word}": 10 * _ten + value for word, value in _units}
+for _count, _ten in enumerate(_TENS.split(), start=2):
+    _WORDS |= {f"{_ten} {word}": 10 * _count + _WORDS[word] for word in _SMALL.split()[1:10]}
+    _WORDS[_ten] = Decimal(10 * _count)
 _DIGITS = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?(?<!\.)\.\d+"
 _SPELLED = "|".join(sorted((word.replace(" ", "[ -]") for word in _WORDS), reverse=True))
 # "the one on the left" is a pronoun, "more than 3" is not 3, and "2 hundred" is not 2.
 _NUMBER = rf"""(?P<number>
     (?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?i:(?<!than[ ])(?<!at[ ]least[ ])(?<!at[ ]most[ ]))
     (?:{_DIGITS}
-        | (?i:(?<!the[ ])(?<!this[ ])(?<!that[ ])(?<!which[ ])(?<!each[ ])(?<!no[ ])(?:{_SPELLED})))
+        | (?ai:(?!one\b)|(?<!the[ ])(?<!this[ ])(?<!that[ ])(?<!which[ ])(?<!each[ ])(?<!no[ ]))
+            (?ai:{_SPELLED}))
     (?!\w|[.,]\d|-[^\W\d]|[ -](?i:hundred|thousand|million|billion|dozen|and[ ]a[ ]half|point)\b)
 )"""
 
@@ -408,14 +411,14 @@ def contains(
     return _decide(found, " / ".join(options[index] for index in found))
 
 
-EXTRACTORS: dict[str, Extractor] = {
-    "keyword": keyword,
-    "letter": letter,
-    "yes_no": yes_no,
-    "number": number,
-    "regex": regex,
-    "contains": contains,
-}
+EXTRACTORS: Plugins[Extractor] = Plugins(
+    "extractor",
+    "vlm_harness.extractors",
+    {
+        name: f"vlm_harness.extract:{name}"
+        for name in ("keyword", "letter", "yes_no", "number", "regex", "contains")
+    },
+)
 
 
 def extract(
@@ -429,7 +432,7 @@ def extract(
     if not chain:
         raise ValueError("no extractor given")
     for name, arguments in chain:
-        extraction = EXTRACTORS[name](text, options, **arguments)
+        extraction = EXTRACTORS.get(name)(text, options, **arguments)
         if extraction.reason != "nothing":
             break
     return name, extraction

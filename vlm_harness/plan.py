@@ -219,7 +219,8 @@ def _cells(
 ) -> Iterator[Cell]:
     protocol = PROTOCOLS.get(name)
     use = getattr(task.spec.protocols, name)
-    check_extractors(task.spec, name, use)
+    option_lists = dict.fromkeys(sample.options for sample in task.samples)
+    check_extractors(task.spec, name, use, list(option_lists)[:1000])
     if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
         raise InputError(
             f"model {model.model} cannot be asked without an image under {name!r}",
@@ -254,17 +255,23 @@ def _cells(
             yield Cell(variant, model, task, protocol, use, asks, order, config.images, config.seed)
 
 
-def check_extractors(task: TaskSpec, protocol: str, use: ProtocolUse) -> None:
-    """Raise an InputError where a protocol names an extractor that there is not."""
+def check_extractors(
+    task: TaskSpec,
+    protocol: str,
+    use: ProtocolUse,
+    option_lists: Sequence[Sequence[str]] = (),
+) -> None:
+    """Raise an InputError for an unknown extractor, or one that cannot work with the options."""
     if not isinstance(use, GenerateUse):
         return
-    for name, _ in use.extractors():
-        if name not in EXTRACTORS:
-            raise InputError(
-                f"unknown extractor {name!r}{suggest(name, EXTRACTORS)}",
-                where=task.at("protocols", protocol, "extract"),
-                hint=f"There are: {listing(EXTRACTORS)}",
-            )
+    where = task.at("protocols", protocol, "extract")
+    for name, arguments in use.extractors():
+        extractor = EXTRACTORS.get(name, where)
+        try:
+            for options in option_lists:
+                extractor("", options, **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"extractor {name}: {error}", where=where) from None
 
 
 def _check_unique(models: Sequence[ModelSpec]) -> None:

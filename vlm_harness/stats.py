@@ -58,7 +58,7 @@ class Estimate:
 
 
 def interval(
-    units: Units, *, seed: int = 0, confidence: float = 0.95, resamples: int = 2000
+    units: Units, *, seed: int = 0, confidence: float = 0.95, resamples: int = 1000
 ) -> tuple[float | None, float | None]:
     """Percentile bootstrap over clusters (``scipy.stats.bootstrap``).
 

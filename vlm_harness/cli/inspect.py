@@ -53,12 +53,9 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
             }
             for name in BACKENDS.names()
         ]
-    if kind == "extractors":
-        from vlm_harness.extract import EXTRACTORS
-
-        return [{"name": name, "description": _first_line(EXTRACTORS[name])} for name in EXTRACTORS]
     from vlm_harness.datasets import READERS
     from vlm_harness.decoding import DECODINGS
+    from vlm_harness.extract import EXTRACTORS
     from vlm_harness.metrics import METRICS
     from vlm_harness.plugins import Plugins
     from vlm_harness.protocols import PROTOCOLS
@@ -66,6 +63,7 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
     found: dict[str, Plugins[Any]] = {
         "metrics": METRICS,
         "protocols": PROTOCOLS,
+        "extractors": EXTRACTORS,
         "readers": READERS,
         "decodings": DECODINGS,
     }
