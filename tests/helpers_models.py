@@ -1,8 +1,8 @@
-"""Tiny random checkpoints with real tokenizers and processors, made offline with ``save_pretrained``.
+"""Tiny random checkpoints with real tokenizers and processors, made offline by ``save_pretrained``.
 
-They are what their families are in all but size: the tokenizer adds (or does not add) BOS, the chat
-template is written as the released one is, and the processor expands image tokens. Weights are drawn
-large, so that other pixels or other words give clearly other scores.
+They are what their families are in all but size: the tokenizer adds BOS or does not, the chat
+template is written as the released one is, and the processor expands image tokens. Weights are
+drawn large, so that other pixels or other words give clearly other scores.
 """
 
 import io
@@ -30,6 +30,8 @@ CORPUS = [
 ] * 4
 PATCH = 14
 WIDTH = 32
+TIED = 0.1
+"""Where embeddings are the output layer too: drawn larger, they would repeat the last token."""
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -89,7 +91,9 @@ def varied_images() -> dict[str, bytes]:
 # --- tokenizers -----------------------------------------------------------------------------------
 
 
-def _bpe(corpus: Sequence[str], special: Sequence[str], alphabet: Sequence[str], **model: Any) -> Any:
+def _bpe(
+    corpus: Sequence[str], special: Sequence[str], alphabet: Sequence[str], **model: Any
+) -> Any:
     tokenizer = Tokenizer(models.BPE(**model))
     return tokenizer, BpeTrainer(
         vocab_size=len(special) + len(alphabet) + 200,
@@ -108,7 +112,7 @@ def _prepend(tokenizer: Tokenizer, bos: str) -> None:
 
 
 def llama_tokenizer(extra: Sequence[str] = (), pad: str | None = None, **kwargs: Any) -> Any:
-    """As Llama's and Mistral's: sentencepiece-like BPE with byte fallback; BOS before every text."""
+    """As Llama's and Mistral's: BPE with byte fallback, spaces as ▁; BOS before every text."""
     special = ["<unk>", "<s>", "</s>", *[f"<0x{i:02X}>" for i in range(256)]]
     tokenizer, trainer = _bpe(CORPUS, special, [], unk_token="<unk>", byte_fallback=True)
     tokenizer.normalizer = normalizers.Sequence(
@@ -127,7 +131,13 @@ def llama_tokenizer(extra: Sequence[str] = (), pad: str | None = None, **kwargs:
     tokenizer.train_from_iterator(CORPUS, trainer)
     _prepend(tokenizer, "<s>")
     return _wrap(
-        tokenizer, extra, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token=pad, **kwargs
+        tokenizer,
+        extra,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token=pad,
+        **kwargs,
     )
 
 
@@ -221,7 +231,11 @@ def _sentencepiece() -> bytes:
 def _wrap(tokenizer: Tokenizer, extra: Sequence[str], **kwargs: Any) -> Any:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
     fast.add_special_tokens(
-        {"additional_special_tokens": [AddedToken(t, special=True, normalized=False) for t in extra]}
+        {
+            "additional_special_tokens": [
+                AddedToken(t, special=True, normalized=False) for t in extra
+            ]
+        }
     )
     return fast
 
@@ -229,7 +243,9 @@ def _wrap(tokenizer: Tokenizer, extra: Sequence[str], **kwargs: Any) -> Any:
 # --- weights --------------------------------------------------------------------------------------
 
 
-def randomise(model: torch.nn.Module, seed: int = 0, gain: float = 1.5) -> None:
+def randomise(
+    model: torch.nn.Module, seed: int = 0, gain: float = 1.5, embedding: float = 1.0
+) -> None:
     """Draw all matrices anew, with ``gain / sqrt(fan in)``: flat outputs would prove nothing."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -239,12 +255,19 @@ def randomise(model: torch.nn.Module, seed: int = 0, gain: float = 1.5) -> None:
                     weight.normal_(0.0, 0.1, generator=random)
                 continue
             fan_in = math.prod(weight.shape[1:])
-            std = 1.0 if "embed" in name and "patch" not in name else gain / math.sqrt(fan_in)
+            table = "embed" in name and "patch" not in name
+            std = embedding if table else gain / math.sqrt(fan_in)
             weight.normal_(0.0, std, generator=random)
 
 
-def _save(model: Any, processor: Any, path: Path, generation: dict[str, Any] | None = None) -> Path:
-    randomise(model)
+def _save(
+    model: Any,
+    processor: Any,
+    path: Path,
+    generation: dict[str, Any] | None = None,
+    embedding: float = 1.0,
+) -> Path:
+    randomise(model, embedding=embedding)
     model.save_pretrained(path)
     processor.save_pretrained(path)
     if generation is not None:
@@ -684,6 +707,52 @@ def tiny_instructblip(path: Path, **generation: Any) -> Path:
     return _save(InstructBlipForConditionalGeneration(config), processor, path, settings)
 
 
+def tiny_blip2(path: Path, **generation: Any) -> Path:
+    """BLIP-2 with OPT: one token is BOS and EOS, positions are learned; no chat template."""
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+    )
+
+    tokenizer = byte_tokenizer(bos_token="<|im_end|>", padding_side="left")
+    _prepend(tokenizer.backend_tokenizer, "<|im_end|>")
+    processor = Blip2Processor(
+        BlipImageProcessor(size={"height": 28, "width": 28}), tokenizer, num_query_tokens=4
+    )
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = Blip2Config(
+        vision_config=clip_vision(),
+        qformer_config={
+            "hidden_size": WIDTH,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "encoder_hidden_size": WIDTH,
+            "cross_attention_frequency": 1,
+        },
+        text_config={
+            "model_type": "opt",
+            "vocab_size": len(processor.tokenizer),
+            "hidden_size": WIDTH,
+            "word_embed_proj_dim": WIDTH,
+            "ffn_dim": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 256,
+            "bos_token_id": eos,
+            "eos_token_id": eos,
+            "pad_token_id": pad,
+        },
+        num_query_tokens=4,
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    settings = {"bos_token_id": eos, "eos_token_id": eos, "pad_token_id": pad, **generation}
+    model = Blip2ForConditionalGeneration(config)
+    return _save(model, processor, path, settings, embedding=TIED)
+
+
 def _qwen(path: Path, generation: dict[str, Any], version: str) -> Path:
     import transformers
 
@@ -828,7 +897,8 @@ def tiny_paligemma(path: Path, **generation: Any) -> Path:
         hidden_size=WIDTH,
     )
     settings = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, **generation}
-    return _save(PaliGemmaForConditionalGeneration(config), processor, path, settings)
+    model = PaliGemmaForConditionalGeneration(config)
+    return _save(model, processor, path, settings, embedding=TIED)
 
 
 def tiny_gemma3(path: Path, **generation: Any) -> Path:
@@ -871,7 +941,8 @@ def tiny_gemma3(path: Path, **generation: Any) -> Path:
         image_seq_length=4,
     )
     settings = {"eos_token_id": [1, ids("<end_of_turn>")], "pad_token_id": 0, **generation}
-    return _save(Gemma3ForConditionalGeneration(config), processor, path, settings)
+    model = Gemma3ForConditionalGeneration(config)
+    return _save(model, processor, path, settings, embedding=TIED)
 
 
 def tiny_internvl(path: Path, **generation: Any) -> Path:
@@ -915,6 +986,7 @@ VLM_FAMILIES: dict[str, Callable[..., Path]] = {
     "llava_next": tiny_llava_next,
     "llava_onevision": tiny_llava_onevision,
     "instructblip": tiny_instructblip,
+    "blip2": tiny_blip2,
     "qwen2_vl": tiny_qwen2_vl,
     "qwen2_5_vl": tiny_qwen2_5_vl,
     "idefics3": tiny_idefics3,

@@ -199,16 +199,12 @@ def test_captions_longer_than_the_text_encoder_are_cut(
     family: str, checkpoints: dict[str, Path]
 ) -> None:
     long = ("the cat left of the dog, " * 60, "a cat")
-    found = scores(
-        load(family, checkpoints[family]).respond(requests(captions=long), Pictures())
-    )
+    found = scores(load(family, checkpoints[family]).respond(requests(captions=long), Pictures()))
     assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_batch_size_changes_nothing(
-    size: int, family: str, checkpoints: dict[str, Path]
-) -> None:
+def test_batch_size_changes_nothing(size: int, family: str, checkpoints: dict[str, Path]) -> None:
     path = checkpoints[family]
     todo = [
         Request("similarity", request.images, candidates=candidates, partner=request.partner)
@@ -404,9 +400,7 @@ def test_preprocessing_is_the_tags_own_where_weights_come_from_a_file(
     assert (model.model.visual.preprocess_cfg["resize_mode"] == "squash") == (mean == 0.5)
 
 
-def test_a_folder_without_weights_is_an_error(
-    checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_folder_without_weights_is_an_error(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     shutil.copy(checkpoints["open_clip"] / "open_clip_config.json", tmp_path)
     with pytest.raises(InputError, match="cannot be loaded"):
         load("open_clip", tmp_path)

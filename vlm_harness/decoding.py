@@ -9,6 +9,7 @@ from typing import Any
 
 from vlm_harness.errors import InputError
 from vlm_harness.plugins import Plugins
+from vlm_harness.yamlfile import scalar
 
 Decoding = Callable[..., Mapping[str, Any]]
 
@@ -40,15 +41,10 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 def key_values(text: str, where: str) -> dict[str, Any]:
     """``k=v,k=v`` to a mapping; values are read as YAML scalars."""
-    import yaml
-
     found: dict[str, Any] = {}
     for part in filter(None, (item.strip() for item in text.split(","))):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise InputError(f"expected key=value, found {part!r}", where=where)
-        try:
-            found[key.strip()] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError:
-            found[key.strip()] = value
+        found[key.strip()] = scalar(value) if value.strip() else ""
     return found

@@ -1,7 +1,7 @@
 """From what ``--model`` says to a model spec."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from vlm_harness.backends.hf_common import DUAL_ENCODERS
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.registry import Registry
 from vlm_harness.specs import ModelSpec
+from vlm_harness.templates import TemplateError, compile_template
 
 OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
 """Fields of a model file that ``--model-args`` may replace; the rest are backend arguments."""
@@ -33,6 +34,8 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
     elif checkpoint and name in BACKENDS.names():
         label = Path(checkpoint).stem if name == "replay" else checkpoint
         spec = ModelSpec(model=_label(label), backend=name, checkpoint=checkpoint)
+    elif text.startswith((".", "/", "~")):
+        raise InputError(f"there is no folder {Path(text).expanduser()}", where="--model")
     else:
         known = registry.names("model")
         raise InputError(
@@ -42,9 +45,11 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
             "Or a folder with a checkpoint, or BACKEND:CHECKPOINT with a backend of "
             f"{listing(BACKENDS.names())}.\nLooked in: {registry.searched()}",
         )
+    if spec.path is None:
+        spec._given("--model")
     if overrides:
         spec = _override(spec, overrides)
-    check_args(spec)
+    check_args(spec, overrides or {})
     return spec
 
 
@@ -52,22 +57,27 @@ def family(spec: ModelSpec) -> Family:
     return BACKENDS.get(spec.backend, spec.at("backend"))
 
 
-def check_args(spec: ModelSpec) -> None:
-    """Raise an InputError where the backend does not take these arguments."""
+def check_args(spec: ModelSpec, overrides: Container[str] = ()) -> None:
+    """Raise an InputError where the backend does not take these arguments.
+
+    ``overrides`` are those that were given on the command line, not in the model's file.
+    """
     args = family(spec).args
     try:
         args.model_validate(spec.args)
     except ValidationError as error:
         detail = error.errors()[0]
         key = ".".join(str(part) for part in detail["loc"])
+        given = str(detail["loc"][0]) in overrides
         known = list(args.model_fields)
         unknown = detail["type"] == "extra_forbidden"
         raise InputError(
             f"unknown argument {key!r} of backend {spec.backend}{suggest(key, known)}"
             if unknown
             else f"argument {key!r} of backend {spec.backend}: {detail['msg']}",
-            where=spec.at("args", *detail["loc"]) if spec.path else "--model-args",
-            hint=f"It takes: {listing(known)}.",
+            where="--model-args" if given else spec.at("args", *detail["loc"]),
+            hint=f"It takes: {listing(known)}"
+            + (f"; and of the model: {listing(OVERRIDABLE)}." if given else "."),
         ) from None
 
 
@@ -109,11 +119,13 @@ def _label(text: str) -> str:
 
 
 def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
-    fields = {
-        k: v for k, v in overrides.items() if k in ("prompt_format", "answer_prefix", "revision")
-    }
-    args = {k: v for k, v in overrides.items() if k not in fields}
+    fields = {name: str(value) for name, value in overrides.items() if name in OVERRIDABLE}
+    args = {name: value for name, value in overrides.items() if name not in OVERRIDABLE}
+    if "prompt_format" in fields:
+        try:
+            compile_template(fields["prompt_format"])
+        except TemplateError as error:
+            raise InputError(f"prompt_format: {error}", where="--model-args") from None
     changed = spec.model_copy(update={**fields, "args": {**spec.args, **args}})
-    ModelSpec._check_templates(changed.prompt_format)
-    object.__setattr__(changed, "_file", spec._file)
+    changed._given(spec)
     return changed

@@ -42,7 +42,7 @@ class Registry:
 
     def _add(self, file: YamlFile) -> None:
         kind = kind_of(file)
-        names = list(file.data["commands"]) if kind == "command" else [str(file.data[kind])]
+        names = [*map(str, file.data["commands"])] if kind == "command" else [file.data[kind]]
         for name in names:
             location = ("commands", name) if kind == "command" else (kind,)
             if name in self._files[kind]:
@@ -112,25 +112,26 @@ class Registry:
         """
         chosen: list[str] = []
         known = self.names("task")
+        groups = self.groups  # first of all: they are checked as they are made
         for pattern in patterns:
             if pattern in self._files["task"]:
                 chosen.append(pattern)
-            elif pattern in self.groups:
-                chosen.extend(self.groups[pattern])
+            elif pattern in groups:
+                chosen.extend(groups[pattern])
             elif any(mark in pattern for mark in "*?["):
                 found = fnmatch.filter(known, pattern)
-                for group in fnmatch.filter(self.groups, pattern):
-                    found.extend(self.groups[group])
+                for group in fnmatch.filter(groups, pattern):
+                    found.extend(groups[group])
                 if not found:
                     raise InputError(
                         f"no task or group fits {pattern!r}", hint=f"There are: {listing(known)}"
                     )
                 chosen.extend(found)
             else:
-                everything = [*known, *self.groups]
+                everything = [*known, *groups]
                 raise InputError(
                     f"unknown task {pattern!r}{suggest(pattern, everything)}",
-                    hint=f"Tasks: {listing(known)}\nGroups: {listing(self.groups)}\n"
+                    hint=f"Tasks: {listing(known)}\nGroups: {listing(groups)}\n"
                     f"Looked in: {self.searched()}",
                 )
         return list(dict.fromkeys(chosen))
@@ -166,5 +167,9 @@ def spec_files(root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix in (".yaml", ".yml") and not path.name.startswith(("_", "."))
+        if path.suffix in (".yaml", ".yml")
+        and not path.name.startswith("_")
+        # .git, .ipynb_checkpoints and the like hold copies
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not path.is_dir()
     )

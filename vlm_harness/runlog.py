@@ -27,12 +27,18 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from vlm_harness import __version__
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, listing
 from vlm_harness.plan import Cell, Item, Plan, line_key
 from vlm_harness.types import Model, Outcome, Response, Variant
 
 SCHEMA = 1
 Line = dict[str, Any]
+# What must be there for a log to be read at all.
+MANIFEST = {"identity_sha256": str, "identity": dict, "expected": list, "config": dict}
+LINE = (
+    "model", "task", "protocol", "sample_id", "order", "order_mode", "command", "decoding",
+    "image_mode", "labels", "options", "target", "response", "status",
+)  # fmt: skip
 PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
 
 
@@ -337,6 +343,9 @@ def read_lines(path: Path) -> Iterator[Line]:
                 raise InputError(
                     f"the line is not of log schema {SCHEMA}", where=f"{path}:{number}"
                 )
+            missing = [name for name in LINE if name not in line]
+            if missing:
+                raise InputError(f"the line has no {listing(missing)}", where=f"{path}:{number}")
             yield line
 
 
@@ -354,6 +363,13 @@ def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}", where=path) from None
+    for name, kind in MANIFEST.items():
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
+            raise InputError(
+                f"not the manifest of a run: it has no {name!r}",
+                where=path,
+                hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
+            )
     return manifest
 
 

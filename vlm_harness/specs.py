@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from vlm_harness import templates, yamlfile
@@ -25,7 +33,9 @@ JinjaText = Annotated[str, Field(description="a Jinja template")]
 class Spec(BaseModel):
     """Base of all specs: strict, frozen, and aware of where each value was written."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @classmethod
     def _check_templates(cls, value: Any) -> Any:
@@ -40,14 +50,29 @@ class Spec(BaseModel):
         return value
 
 
+def _misfit(text: str, *at: str) -> PydanticCustomError:
+    """An error of a whole file that is best mended at one place of it."""
+    return PydanticCustomError("misfit", "{message}", {"message": text, "at": at})
+
+
 class NamedSpec(Spec):
     """A spec that the registry finds by name in a file."""
 
     _file: yamlfile.YamlFile | None = None
+    _origin: str = "(given in code)"
 
     def at(self, *location: str | int) -> str:
         """``file:line`` of a value of this spec."""
-        return self._file.where(location) if self._file else "(given in code)"
+        return self._file.where(location) if self._file else self._origin
+
+    def _given(self, by: "yamlfile.YamlFile | NamedSpec | str") -> None:
+        """Remember what the spec came from: a file, an option, or the spec that it changes."""
+        private = self.__pydantic_private__
+        assert private is not None
+        if isinstance(by, NamedSpec):
+            private["_file"], private["_origin"] = by._file, by._origin
+        else:
+            private["_origin" if isinstance(by, str) else "_file"] = by
 
     @property
     def path(self) -> Path | None:
@@ -229,13 +254,14 @@ class TaskSpec(NamedSpec):
     @model_validator(mode="after")
     def _consistent(self) -> "TaskSpec":
         if self.primary_metric not in self.metrics:
-            raise ValueError(
-                f"primary_metric {self.primary_metric!r} is not one of metrics: {self.metrics}"
-            )
+            text = f"{self.primary_metric!r} is not one of metrics: {listing(self.metrics)}"
+            raise _misfit(text, "primary_metric")
         if not self.protocols.declared:
-            raise ValueError("protocols: at least one of similarity, generate, choice, likelihood")
+            text = "at least one is needed: similarity, generate, choice, likelihood"
+            raise _misfit(text, "protocols")
         if self.protocols.similarity is not None and self.sample.captions is None:
-            raise ValueError("protocol similarity needs sample.captions")
+            text = "the protocol similarity scores sample.captions, which are not there"
+            raise _misfit(text, "protocols", "similarity")
         return self
 
 
@@ -321,7 +347,13 @@ class ModelSpec(NamedSpec):
 
 # --- a run ----------------------------------------------------------------------------------------
 
-Many = list[str]
+# As it is written: one name needs no list.
+Many = Annotated[
+    list[str],
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    ),
+]
 
 
 class RunConfig(Spec):
@@ -351,10 +383,15 @@ class RunConfig(Spec):
     run_id: str | None = None
     fresh: bool = False
     model_args: dict[str, Any] = {}
-    max_errors: str = Field("10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%")
+    max_errors: Annotated[str, WithJsonSchema({"type": ["string", "integer"]})] = Field(
+        "10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%"
+    )
     trust_remote_code: bool = False
 
-    @field_validator("model", "tasks", "protocol", "command", "decoding", "samples", mode="before")
+    @field_validator(
+        "model", "tasks", "protocol", "command", "decoding", "samples", "include_path",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -389,7 +426,7 @@ def parse(cls: type[S], file: yamlfile.YamlFile) -> S:
     except RecursionError:
         raise InputError("nested too deeply", where=file.path) from None
     if isinstance(spec, NamedSpec):
-        object.__setattr__(spec, "_file", file)
+        spec._given(file)
     return spec
 
 
@@ -402,6 +439,7 @@ _WANTED = {
     "float_type": "a number",
     "bool_type": "true or false",
 }
+_KEYS = ("extra_forbidden", "missing")  # of which several can be at one place
 
 
 def _messages(
@@ -422,14 +460,18 @@ def _messages(
             wanted = " or ".join(dict.fromkeys(_WANTED[detail["type"]] for detail in wrong))
             text = f"must be {wanted}{_seen(wrong[0]['input'])}"
             messages.append(_at(file, place, text))
-        messages.extend(_message(cls, file, place, detail) for detail in others)
+        elif len(others) > 1 and all(detail["type"] not in _KEYS for detail in others):
+            text = " or ".join(dict.fromkeys(_text(detail) for detail in others))
+            messages.append(_at(file, place, text + _seen(others[0]["input"])))
+        else:
+            messages.extend(_message(cls, file, place, detail) for detail in others)
     return list(dict.fromkeys(messages))
 
 
 def _message(
     cls: type[Spec], file: yamlfile.YamlFile, place: yamlfile.Location, detail: ErrorDetails
 ) -> str:
-    text = detail["msg"].removeprefix("Value error, ")
+    text = _text(detail)
     if detail["type"] == "extra_forbidden":
         known = _keys_at(cls, place[:-1])
         near = suggest(str(place[-1]), known)
@@ -439,9 +481,14 @@ def _message(
         )
     if detail["type"] == "missing":
         return _at(file, (*place, detail["loc"][-1]), "this key is required")
-    if detail["type"] == "template":
-        return _at(file, place, text, detail["ctx"]["line"])
+    if detail["type"] in ("template", "misfit"):
+        return _at(file, place, text, detail["ctx"].get("line", 1))
     return _at(file, place, text if "found" in text else f"{text}{_seen(detail.get('input'))}")
+
+
+def _text(detail: ErrorDetails) -> str:
+    text = detail["msg"].removeprefix("Value error, ")
+    return text.replace("Input should be", "must be").replace("String should", "must")
 
 
 def _at(file: yamlfile.YamlFile, place: yamlfile.Location, text: str, line: int = 1) -> str:
@@ -453,22 +500,20 @@ def _seen(value: Any) -> str:
     if value is None:
         return " (found nothing: the value is empty)"
     if isinstance(value, Scalar):
-        return f" (found {value if isinstance(value, bool) else repr(value)!s:.80})"
-    kinds = {dict: "a mapping", list: "a list"}
-    return f" (found {kinds[type(value)]})" if type(value) in kinds else ""
+        return f" (found {value!r:.80})"
+    if isinstance(value, dict | list):
+        return " (found a mapping)" if isinstance(value, dict) else " (found a list)"
+    return ""
 
 
 def _location(data: Any, detail: ErrorDetails) -> yamlfile.Location:
     """Where in the file an error is: a union adds the branch that it tried, which is no place."""
     found: list[str | int] = []
     for step in (*detail["loc"], *detail.get("ctx", {}).get("at", ())):
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            data = data[step]
-        else:
-            continue
-        found.append(step)
+        items = dict(enumerate(data)) if isinstance(data, list) else data
+        if isinstance(items, dict) and step in items:
+            data = items[step]
+            found.append(step)
     return tuple(found)
 
 
@@ -493,7 +538,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for arg in get_args(annotation) for model in _models(arg)]
 
 
-def _texts(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _texts(
+    value: Any, at: yamlfile.Location = ()
+) -> Iterator[tuple[yamlfile.Location, str]]:
     """Every text in a value, and where in it."""
     if isinstance(value, str):
         yield at, value

@@ -86,9 +86,16 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
     corrected = []
     for sample in samples:
         index, correction = corrections.get(sample.id, (0, None))
-        if correction is None or correction.answer not in sample.options:
+        if correction is None or not {correction.was, correction.answer} & {*sample.options}:
             corrected.append(sample)
             continue
+        if correction.answer not in sample.options:
+            raise InputError(
+                f"the correction of sample {sample.id} is to {correction.answer!r}"
+                f"{suggest(correction.answer, sample.options)}",
+                where=overlay.at("corrections", index),
+                hint=f"The options of the sample are: {', '.join(sample.options)}",
+            )
         if sample.options[sample.target] != correction.was:
             raise InputError(
                 f"sample {sample.id} has the label {sample.options[sample.target]!r}, and the "
@@ -155,7 +162,7 @@ def _truth(value: Any) -> bool:
 def _images(source: Any, context: Mapping[str, Any], root: Path) -> tuple[ImageRef, ...]:
     if isinstance(source, str):
         rendered = render_tree(source, context)
-        source = rendered if isinstance(rendered, list) else [rendered]
+        source = rendered if isinstance(rendered, list | tuple) else [rendered]
         return tuple(_image(item, root) for item in source)
     refs = []
     for item in source:

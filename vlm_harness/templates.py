@@ -1,7 +1,7 @@
 """Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
 
 An unknown name is an error. No template can reach attributes that begin with an underscore, call
-into Python beyond plain values, or build a huge value (it may still take long: loops can be nested).
+into Python beyond plain values, or build a huge value (though nested loops may take long).
 
 Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
 
@@ -60,7 +60,7 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and _too_large(left, 1000) | _too_large(right, 100):
-            raise jinja2.sandbox.SecurityError("power too large")
+            raise SecurityError("power too large")
         if operator == "*":
             for value, times in ((left, right), (right, left)):
                 if isinstance(value, str | list | tuple) and isinstance(times, int):
@@ -79,12 +79,12 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 def _allow(size: int, what: str) -> None:
     if size > _MAX_SIZE:
-        raise jinja2.sandbox.SecurityError(f"{what} too long: more than {_MAX_SIZE}")
+        raise SecurityError(f"{what} too long: more than {_MAX_SIZE}")
 
 
 def _refuse(condition: bool, what: str) -> None:
     if condition:
-        raise jinja2.sandbox.SecurityError(f"{what} too large")
+        raise SecurityError(f"{what} too large")
 
 
 def _too_large(value: Any, limit: int) -> bool:
@@ -134,7 +134,7 @@ def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
 def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
     items = list(value)
     _check_join(d, items)
-    return jinja2.filters.do_join(context, items, d, attribute)
+    return str(jinja2.filters.do_join(context, items, d, attribute))
 
 
 def _format(text: Any, *values: Any) -> str:
@@ -145,7 +145,7 @@ def _format(text: Any, *values: Any) -> str:
 def _range(*bounds: int) -> range:
     found = range(*bounds)
     if len(found) > _MAX_RANGE:
-        raise jinja2.sandbox.SecurityError(f"range too long: more than {_MAX_RANGE}")
+        raise SecurityError(f"range too long: more than {_MAX_RANGE}")
     return found
 
 
@@ -220,7 +220,7 @@ def _plain(value: Any) -> Any:
     """A value as YAML could have held it, so that nothing half-done leaves a template."""
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises with Jinja's own explanation where the name is unknown
-        raise TemplateError("the expression has no value: an `if` without `else`, or a missing item")
+        raise TemplateError("the expression has no value: it has an `if` without `else`")
     if isinstance(value, str):
         return str(value)  # some of Jinja's filters give a Markup
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
 """YAML with its line numbers kept, so that an error can name the line that caused it.
 
-Plain words and numbers follow YAML 1.2: under YAML 1.1 the option ``on`` of What'sUp and the answers
-``yes`` and ``no`` would be booleans, the time ``10:30`` the number 630, ``010`` the number 8, a date
-no text, and ``1e-5`` no number.
+Plain words and numbers follow YAML 1.2: under YAML 1.1 the option ``on`` of What'sUp and the
+answers ``yes`` and ``no`` would be booleans, the time ``10:30`` the number 630, ``010`` the number
+8, and ``1e-5`` no number. Dates stay text.
 """
 
 import re
@@ -88,7 +88,9 @@ def loads(text: str, path: Path) -> YamlFile:
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        # What is missing at the end is missed on the line after the last.
+        last = max(1, len(text.splitlines()))
+        where = f"{path}:{min(mark.line + 1, last)}" if mark else str(path)
         hint = _brace_hint(text, mark.line) if mark else None
         raise InputError(
             f"not valid YAML: {error.problem or error}", where=where, hint=hint
@@ -134,7 +136,12 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
     if not base_path.is_file():
         raise InputError(f"include: there is no file {base_path}", where=where)
     base = _load(base_path, (*chain, path.resolve()))
-    return YamlFile(path, _merge(base.data, file.data), {**base.lines, **file.lines}, {**base.texts, **file.texts})
+    return YamlFile(
+        path,
+        _merge(base.data, file.data),
+        {**base.lines, **file.lines},
+        {**base.texts, **file.texts},
+    )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ tokens, masks and caches are what the family's authors made them. An answer is s
 tokens, one by one, and reading the log-probability of each from the model's logits.
 
 Traps avoided here: a BOS token written by the chat template and added again by the tokenizer;
-batches padded on the right, which shift what a decoder continues; sampling settings and repetition
-penalties that a checkpoint's ``generation_config.json`` would put into greedy decoding.
+batches padded on the right, which shift what a decoder continues, or between image and text, which
+moves the text away from the image; sampling settings and repetition penalties that a checkpoint's
+``generation_config.json`` would put into greedy decoding; answers that hold one of several EOS
+tokens, behind which ``generate`` would stop scoring.
 """
 
+import inspect
 import logging
 import os
 from collections.abc import Sequence
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PUT_IMAGE_TOKENS_THEMSELVES = ("Blip2Processor", "InstructBlipProcessor")
+
 
 class PromptFormatter:
     """The model's own format around the user's turn, and the tokens of an answer after it.
@@ -61,6 +66,11 @@ class PromptFormatter:
                 trust_remote_code=options.trust_remote_code,
                 **pixels,
             )
+        if not hasattr(self.processor, "tokenizer"):
+            raise InputError(
+                f"model {spec.model}: the checkpoint has no processor for images and text, only a "
+                f"{type(self.processor).__name__}",
+            )
         self.tokenizer = self.processor.tokenizer
         if self.tokenizer.pad_token is None:
             # Llama's tokenizers have none; what stands under the mask does not matter.
@@ -80,8 +90,9 @@ class PromptFormatter:
             # Base models (BLIP-2, PaliGemma) are asked as they were trained: by the bare text.
             placeholder = getattr(self.processor, "image_token", None)
             literal = placeholder if isinstance(placeholder, str) else ""
-            needs_literal = type(self.processor).__name__ in ("PaliGemmaProcessor",)
-            return (literal * len(request.images) if needs_literal else "") + request.prompt
+            if type(self.processor).__name__ in PUT_IMAGE_TOKENS_THEMSELVES:
+                literal = ""
+            return literal * len(request.images) + request.prompt
         content = [{"type": "image"} for _ in request.images]
         message = {"role": "user", "content": [*content, {"type": "text", "text": request.prompt}]}
         return str(
@@ -103,13 +114,14 @@ class PromptFormatter:
             "text": list(texts),
             "return_tensors": "pt",
             "padding": len(texts) > 1,
+            "return_attention_mask": True,  # a few checkpoints leave it out by default
             "add_special_tokens": not self._has_bos(texts[0]),
         }
         if any(images):
             arguments["images"] = [list(pictures) for pictures in images]
         self.tokenizer.padding_side = "left"
         try:
-            return self.processor(**arguments)
+            return self._padded_in_front(self.processor(**arguments), texts)
         except (ValueError, TypeError, AttributeError) as error:
             if not any(images):
                 raise InputError(
@@ -117,6 +129,24 @@ class PromptFormatter:
                     where="--images none",
                 ) from error
             raise SampleError(f"the processor refuses the prompt: {error}") from error
+
+    def _padded_in_front(self, inputs: Any, texts: Sequence[str]) -> Any:
+        """Mends the batches of BLIP-2's kin; leaves those of other processors as they are.
+
+        Their processors put image tokens before rows that are padded already, and pad what the
+        Q-Former reads as they pad the prompt: on the left, where its positions are shifted.
+        """
+        order = inputs["attention_mask"].argsort(dim=1, stable=True)
+        for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
+            if name in inputs:
+                inputs[name] = inputs[name].gather(1, order)
+        if "qformer_input_ids" in inputs:
+            again = self.processor.qformer_tokenizer(
+                list(texts), padding=True, padding_side="right", return_tensors="pt"
+            )
+            inputs["qformer_input_ids"] = again["input_ids"]
+            inputs["qformer_attention_mask"] = again["attention_mask"]
+        return inputs
 
     def answer_prefix(self, text: str) -> str:
         """What stands between prompt and answer: the model file's, else told by the prompt's end.
@@ -179,15 +209,23 @@ class HfVlm:
         self.model = load_pretrained(
             AutoModelForImageTextToText, spec, options, self.formatter.args
         )
+        self._bring_up_to_date()
         self.eos_ids, self.pad_id = self._special_ids()
         # Only what must be kept of the checkpoint's own settings: see the module's docstring.
         own = self.model.generation_config
-        self.model.generation_config = GenerationConfig(
+        plain = GenerationConfig(
             bos_token_id=own.bos_token_id,
             eos_token_id=self.eos_ids,
             pad_token_id=self.pad_id,
             decoder_start_token_id=own.decoder_start_token_id,
         )
+        for module in self.model.modules():
+            # BLIP-2's kin generate through their language model, by its own settings.
+            if getattr(module, "generation_config", None) is not None:
+                module.generation_config = plain
+        pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
+        # BLIP-2 and its kin put exactly one image before every prompt.
+        self._one_image = pixels is not None and pixels.default is pixels.empty
 
     def info(self) -> Model:
         return describe(
@@ -203,6 +241,7 @@ class HfVlm:
         ready: list[tuple[int, _Query]] = []
         for index, request in enumerate(requests):
             try:
+                self._check_images(len(request.images))
                 images = [pictures.get(ref).pixels for ref in request.images]
                 ready.append((index, _Query(request, self.formatter.text(request), images)))
             except SampleError as error:
@@ -216,6 +255,14 @@ class HfVlm:
             for (index, _), answer in zip(part, answers, strict=True):
                 responses[index] = answer
         return responses
+
+    def _check_images(self, count: int) -> None:
+        if self._one_image and count == 0:
+            raise InputError(
+                f"model {self.spec.model} cannot be asked without an image", where="--images none"
+            )
+        if self._one_image and count > 1:
+            raise SampleError(f"model {self.spec.model} takes one image, not {count}")
 
     def _generate(self, queries: Sequence["_Query"]) -> list[Response]:
         name, arguments = decoding.parse(queries[0].request.decoding)
@@ -254,6 +301,7 @@ class HfVlm:
             inputs,
             max_new_tokens=force.steps,
             do_sample=False,
+            eos_token_id=None,  # an answer may hold one of them
             logits_processor=LogitsProcessorList([force]),
         )
         scores: dict[_Query, list[OptionScore]] = {}
@@ -287,6 +335,21 @@ class HfVlm:
         if output.shape[1] >= length and torch.equal(output[:, :length], prompt):
             output = output[:, length:]
         return output
+
+    def _bring_up_to_date(self) -> None:
+        """Gives early revisions of BLIP-2's kin what later ones hold: tokens for the image."""
+        processor, config = self.formatter.processor, self.model.config
+        if getattr(processor, "num_query_tokens", 0) is None:
+            processor.num_query_tokens = config.num_query_tokens
+        if getattr(config, "image_token_id", 0) is None:
+            config.image_token_id = self.formatter.tokenizer.convert_tokens_to_ids("<image>")
+            weight = self.model.get_input_embeddings().weight  # [vocabulary, width]
+            missing = config.image_token_id + 1 - len(weight)
+            if missing > 0:
+                # In the input alone, where image features replace it: what the model can say, and
+                # with it every probability, stays as it was trained.
+                wider = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
+                self.model.set_input_embeddings(torch.nn.Embedding.from_pretrained(wider))
 
     def _special_ids(self) -> tuple[list[int], int]:
         """End-of-answer tokens (the first is the one that is scored) and the padding token."""

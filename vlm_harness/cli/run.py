@@ -13,6 +13,11 @@ from vlm_harness.cli.common import echo_json, split
 from vlm_harness.decoding import key_values
 from vlm_harness.errors import InputError
 
+ALLOWED = {
+    "batch_size": "a whole number from 1, or auto",
+    "limit": "a whole number from 1",
+    "max_errors": "a whole number, or a percentage such as 10%",
+}
 LISTS = ("model", "tasks", "protocol", "command", "samples")
 
 
@@ -61,7 +66,8 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
     from vlm_harness.registry import Registry
 
     registry = Registry.standard(settings.include_path)
-    models = [resolve(text, registry, settings.model_args) for text in settings.model]
+    names = dict.fromkeys(settings.model)  # named twice is meant once
+    models = [resolve(name, registry, settings.model_args) for name in names]
     planned = plan(settings, registry, models)
     with ProgressBar(quiet=as_json) as progress:
         finished = execute(planned, progress, sys.argv)
@@ -101,10 +107,9 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
 
 
 def _bad_option(name: str, value: Any, allowed: str) -> InputError:
-    if name == "batch_size":
-        allowed = "a whole number from 1, or auto"
+    allowed = ALLOWED.get(name, allowed.removeprefix("Input should be "))
     return InputError(
-        f"{value!r} is not allowed; {allowed[0].lower() + allowed[1:]}",
+        f"{value!r} is not allowed; allowed: {allowed}",
         where=f"--{name.replace('_', '-')}",
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.datasets import Row, Table
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, listing
 from vlm_harness.images import SUFFIXES, file_ref
 from vlm_harness.paths import inside
 from vlm_harness.specs import DatasetSpec
@@ -29,6 +29,23 @@ def locate(dataset: DatasetSpec, root: Path) -> Path:
         "the data are not there: no " + " and no ".join(str(path) for path in candidates),
         hint=how_to_get(dataset, root),
     )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of one data file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
+
+
+def read_text(path: Path, data: bytes) -> str:
+    """The text of one data file, without the mark that Windows' programs put before it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"not UTF-8: {error.reason}", where=f"{path}:{line}") from None
 
 
 def how_to_get(dataset: DatasetSpec, root: Path) -> str:
@@ -56,10 +73,13 @@ def read_json(dataset: DatasetSpec, root: Path) -> Table:
     of each as the column ``key``.
     """
     path = locate(dataset, root)
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
-        content = json.loads(data)
-    except ValueError as error:
+        content = json.loads(read_text(path, data))
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}"
+        raise InputError(f"not valid JSON: {error.msg}", where=where) from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON: {error}", where=path) from None
     if dataset.key is not None:
         if not isinstance(content, dict) or dataset.key not in content:
@@ -81,9 +101,9 @@ def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
     import jsonlines
 
     path = locate(dataset, root)
-    data = path.read_bytes()
+    data = read_bytes(path)
     try:
-        with jsonlines.Reader(io.StringIO(data.decode("utf-8-sig"))) as reader:
+        with jsonlines.Reader(io.StringIO(read_text(path, data))) as reader:
             rows = [
                 _as_row(row, dataset, path, i) for i, row in enumerate(reader.iter(skip_empty=True))
             ]
@@ -95,22 +115,26 @@ def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
 def read_csv(dataset: DatasetSpec, root: Path) -> Table:
     """A CSV with a header (or ``columns``). Values stay text: '01', 'NA' and 'true' are kept."""
     path = locate(dataset, root)
-    data = path.read_bytes()
-    text = io.StringIO(data.decode("utf-8-sig"), newline="")
+    data = read_bytes(path)
+    text = io.StringIO(read_text(path, data), newline="")
     reader = csv.DictReader(
         text, fieldnames=dataset.columns, delimiter=dataset.delimiter, strict=True
     )
     rows: list[Row] = []
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"two columns are called {listing(twice)}", where=f"{path}:1")
         for row in reader:
             if None in row or None in row.values():
                 raise InputError(
-                    f"the row has not as many values as there are columns ({reader.fieldnames})",
+                    f"the row has not as many values as there are columns ({', '.join(names)})",
                     where=f"{path}:{reader.line_num}",
                 )
             rows.append({(key or "").strip(): value for key, value in row.items()})
     except csv.Error as error:
-        raise InputError(f"not valid CSV: {error}", where=f"{path}:{reader.line_num}") from None
+        raise InputError(f"not valid CSV: {error}", where=f"{path}:{reader.reader.line_num}") from None
     return Table(rows, _sum(path, root, data))
 
 

@@ -51,7 +51,12 @@ def _from_disk(dataset: DatasetSpec, root: Path) -> Any:
             f"the data are not there: no folder {', '.join(paths)} below {root}",
             hint=how_to_get(dataset, root),
         )
-    data = datasets.load_from_disk(str(folder))
+    try:
+        data = datasets.load_from_disk(str(folder))
+    except Exception as error:  # pyarrow's and datasets' own, of many classes
+        raise InputError(
+            f"not a data set as save_to_disk leaves it: {str(error).splitlines()[0]}", where=folder
+        ) from None
     if isinstance(data, datasets.DatasetDict) and dataset.split:
         if dataset.split not in data:
             raise InputError(
