@@ -143,7 +143,9 @@ def resolve(tmp_path: Path, prompt: str, protocols: str, protocol: str) -> Asker
         'prompt: mine\ntemplate: "T {{ question }} {{ command }}"\n'
         "commands: {theirs: From the template.}\n"
     )
-    (tmp_path / "bare.yaml").write_text('prompt: bare\ntemplate: "B {{ question }} {{ command }}"\n')
+    (tmp_path / "bare.yaml").write_text(
+        'prompt: bare\ntemplate: "B {{ question }} {{ command }}"\n'
+    )
     found = Registry([tmp_path, *REGISTRY.roots])
     text = (
         "task: t\nversion: 1\ndataset: {reader: jsonl, path: x}\n"
@@ -197,7 +199,11 @@ def test_a_protocol_can_ask_another_question(tmp_path: Path) -> None:
     ("prompt", "use", "message"),
     [
         ("{template: plian}", "{}", "t.yaml:5: unknown prompt 'plian'; did you mean 'plain'?"),
-        (OWN, "{template: letterd}", "t.yaml:6: unknown prompt 'letterd'; did you mean 'lettered'?"),
+        (
+            OWN,
+            "{template: letterd}",
+            "t.yaml:6: unknown prompt 'letterd'; did you mean 'lettered'?",
+        ),
         ("{commands: [leter]}", "{}", "t.yaml:5: unknown command 'leter'; did you mean 'letter'?"),
         (OWN, "{commands: [shrt]}", "t.yaml:6: unknown command 'shrt'; did you mean 'short'?"),
     ],

@@ -22,9 +22,7 @@ from vlm_harness.specs import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-BUNDLED = [
-    path for folder in ("tasks", "prompts", "models") for path in spec_files(ROOT / folder)
-]
+BUNDLED = [path for folder in ("tasks", "prompts", "models") for path in spec_files(ROOT / folder)]
 
 TASK = """\
 task: t
@@ -70,41 +68,53 @@ def test_the_task_above_is_fine() -> None:
     ("old", "new", "message"),
     [
         ("task: t", "task: t\ntagz: [x]", "x.yaml:2: unknown key 'tagz'; did you mean 'tags'?"),
-        ("  path:", "  paht: x\n  path:", "x.yaml:5: unknown key 'dataset.paht'; did you mean 'path'?"),
         (
-            "  target: 0", "  target: 0\n  catgory: x",
+            "  path:",
+            "  paht: x\n  path:",
+            "x.yaml:5: unknown key 'dataset.paht'; did you mean 'path'?",
+        ),
+        (
+            "  target: 0",
+            "  target: 0\n  catgory: x",
             "x.yaml:11: unknown key 'sample.catgory'; did you mean 'category'?",
         ),
         (
-            '["{{ name }}.png"]', "[x, {any_of: [y], anyof: [z]}]",
+            '["{{ name }}.png"]',
+            "[x, {any_of: [y], anyof: [z]}]",
             "x.yaml:8: unknown key 'sample.images.1.anyof'; did you mean 'any_of'?",
         ),
         (
-            "generate:", "genrate:",
+            "generate:",
+            "genrate:",
             "x.yaml:15: unknown key 'protocols.genrate'; did you mean 'generate'?",
         ),
         (
-            "extract: keyword", "extrct: keyword",
+            "extract: keyword",
+            "extrct: keyword",
             "x.yaml:15: unknown key 'protocols.generate.extrct'; did you mean 'extract'?",
         ),
         (
-            "extract: keyword", "extract: {name: keyword, arg: {}}",
+            "extract: keyword",
+            "extract: {name: keyword, arg: {}}",
             "x.yaml:15: unknown key 'protocols.generate.extract.arg'; did you mean 'args'?",
         ),
         (
-            "{extract: keyword}", "\n    extract:\n      - letter\n      - name: keyword\n        arg: {}",
+            "{extract: keyword}",
+            "\n    extract:\n      - letter\n      - name: keyword\n        arg: {}",
             "x.yaml:19: unknown key 'protocols.generate.extract.1.arg'; did you mean 'args'?",
         ),
         (
-            "  commands:", "  comands:",
+            "  commands:",
+            "  comands:",
             "x.yaml:13: unknown key 'prompt.comands'; did you mean 'commands'?",
         ),
         (
-            "metrics:", "grouping: {pair: {sise: 2}}\nmetrics:",
+            "metrics:",
+            "grouping: {pair: {sise: 2}}\nmetrics:",
             "x.yaml:16: unknown key 'grouping.pair.sise'; did you mean 'size'?",
         ),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_suggests_the_nearest(old: str, new: str, message: str) -> None:
     found = refusal(old, new)
     assert message in found.splitlines()
@@ -146,10 +156,18 @@ def test_a_key_in_an_included_file_names_that_file(tmp_path: Path) -> None:
         ("target: 0", "target: 1.5", "x.yaml:10: sample.target: must be text or a whole number"),
         ("target: 0", "target: true", "x.yaml:10: sample.target: must be text or a whole number"),
         ('["{{ name }}.png"]', "5", "x.yaml:8: sample.images: must be text or a list (found 5)"),
-        ("extract: keyword", "extract: 5", "extract: must be text or a mapping or a list (found 5)"),
+        (
+            "extract: keyword",
+            "extract: 5",
+            "extract: must be text or a mapping or a list (found 5)",
+        ),
         ("extract: keyword", "extract: [5]", "extract.0: must be text or a mapping (found 5)"),
         ("{extract: keyword}", "5", "x.yaml:15: protocols.generate: must be a mapping (found 5)"),
-        ("{one: One word.}", "5", "x.yaml:13: prompt.commands: must be a mapping or a list (found 5)"),
+        (
+            "{one: One word.}",
+            "5",
+            "x.yaml:13: prompt.commands: must be a mapping or a list (found 5)",
+        ),
         ("{one: One word.}", "{one: 5}", "x.yaml:13: prompt.commands.one: must be text (found 5)"),
         ("{one: One word.}", "{on e: x}", "x.yaml:13: prompt.commands.on e: must match"),
         ("metrics:", "order: sideways\nmetrics:", "x.yaml:16: order: must be 'fixed', 'both'"),
@@ -160,18 +178,32 @@ def test_a_key_in_an_included_file_names_that_file(tmp_path: Path) -> None:
         ("metrics:", "fields: {1: x}\nmetrics:", "x.yaml:16: fields.1: must be text (found 1)"),
         ("metrics:", "null: x\nmetrics:", "x.yaml:1: Keys should be strings"),
         (
-            "metrics:", "primary_metric: pair_accuracy\nmetrics:",
+            "metrics:",
+            "primary_metric: pair_accuracy\nmetrics:",
             "x.yaml:16: primary_metric: 'pair_accuracy' is not one of metrics: individual_accuracy",
         ),
         (
-            "generate: {extract: keyword}", "similarity: {}",
+            "generate: {extract: keyword}",
+            "similarity: {}",
             "x.yaml:15: protocols.similarity: the protocol similarity scores sample.captions",
         ),
-        ("protocols:\n  generate: {extract: keyword}", "protocols: {}", "x.yaml:14: protocols: at least"),
-        ("protocols:\n  generate: {extract: keyword}", "protocols: []", "protocols: must be a mapping"),
-        ("protocols:\n  generate: {extract: keyword}", "protocols:", "protocols: must be a mapping"),
+        (
+            "protocols:\n  generate: {extract: keyword}",
+            "protocols: {}",
+            "x.yaml:14: protocols: at least",
+        ),
+        (
+            "protocols:\n  generate: {extract: keyword}",
+            "protocols: []",
+            "protocols: must be a mapping",
+        ),
+        (
+            "protocols:\n  generate: {extract: keyword}",
+            "protocols:",
+            "protocols: must be a mapping",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_values(old: str, new: str, message: str) -> None:
     assert message in refusal(old, new)
 
@@ -197,23 +229,30 @@ def test_fragments(text: str) -> None:
         ('"{{ name }}"', '"{{ name"', "x.yaml:7: sample.id"),
         ('["{{ name }}.png"]', '\n    - a\n    - "{{ name"', "x.yaml:10: sample.images.1"),
         (
-            '["{{ name }}.png"]', '\n    - any_of:\n        - a\n        - "{{ name"',
+            '["{{ name }}.png"]',
+            '\n    - any_of:\n        - a\n        - "{{ name"',
             "x.yaml:11: sample.images.0.any_of.1",
         ),
         ("target: 0", "target: |\n    {{ 1 }}\n    {% if %}", "x.yaml:12: sample.target"),
         ("Which?", '"{{ }}"', "x.yaml:12: prompt.question"),
-        ("{one: One word.}", '\n    one: x\n    two: "{{ x | no }}"', "x.yaml:15: prompt.commands.two"),
         (
-            "metrics:", 'fields:\n  a: "{{ x }}"\n  b: [1, {c: "{{ y"}]\nmetrics:',
+            "{one: One word.}",
+            '\n    one: x\n    two: "{{ x | no }}"',
+            "x.yaml:15: prompt.commands.two",
+        ),
+        (
+            "metrics:",
+            'fields:\n  a: "{{ x }}"\n  b: [1, {c: "{{ y"}]\nmetrics:',
             "x.yaml:18: fields.b.1.c",
         ),
         (
-            "{extract: keyword}", '\n    commands:\n      one: "{% for %}"',
+            "{extract: keyword}",
+            '\n    commands:\n      one: "{% for %}"',
             "x.yaml:17: protocols.generate.commands.one",
         ),
         ("metrics:", 'where: "{{ a"\nmetrics:', "x.yaml:16: where"),
     ],
-)  # fmt: skip
+)
 def test_bad_jinja_names_the_line(old: str, new: str, where: str) -> None:
     assert refusal(old, new).startswith(f"{where}: bad Jinja: ")
 

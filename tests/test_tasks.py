@@ -120,25 +120,45 @@ protocols: {similarity: {}}
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"{{ side }}"', '"{{ sied }}"', "t.yaml:7: sample.target, row 0: 'sied' is undefined; did "),
-        ('"{{ side }}"', "2", "the target 2 lies outside the 2 options ['left', 'right']; allowed: 0"),
+        (
+            '"{{ side }}"',
+            '"{{ sied }}"',
+            "t.yaml:7: sample.target, row 0: 'sied' is undefined; did ",
+        ),
+        (
+            '"{{ side }}"',
+            "2",
+            "the target 2 lies outside the 2 options ['left', 'right']; allowed: 0",
+        ),
         ('"{{ side }}"', '"-1"', "the target must be the index of an option, found '-1'"),
         ('"{{ side }}"', '"{{ true }}"', "the target must be the index of an option, found True"),
         ('"{{ side }}"', '"{{ none }}"', "the target must be the index of an option, found None"),
-        ('"{{ side }}"', f'"{9 ** 60}"', "lies outside the 2 options"),
+        ('"{{ side }}"', f'"{9**60}"', "lies outside the 2 options"),
         ("[left, right]", "left and right", "options must be a list with at least one item"),
         ("[left, right]", '"{{ [] }}"', "options must be a list with at least one item"),
         ("[left, right]", "[left, left]", "two options are the same"),
         ("[left, right]", "[a, b]\n  captions: [x]", "1 captions for 2 options"),
-        ("[left, right]", '[a, b]\n  images: ["{{ side }}"]', "an image is a path or an image column"),
+        (
+            "[left, right]",
+            '[a, b]\n  images: ["{{ side }}"]',
+            "an image is a path or an image column",
+        ),
         ("[left, right]", "[a, b]\n  images: [../x.png]", "leaves the data directory"),
         ("[left, right]", "[a, b]\n  images: [/x.png]", "leaves the data directory"),
         ("[left, right]", "[a, b]\n  images: [{any_of: [x, ../y]}]", "leaves the data directory"),
-        ("protocols", 'fields: {a: 1, b: "{{ 1 / 0 }}"}\nprotocols', "t.yaml:8: fields.b, row 0: Zero"),
-        ("protocols", 'where: "{{ nope }}"\nprotocols', "t.yaml:8: where, row 0: 'nope' is undefined"),
+        (
+            "protocols",
+            'fields: {a: 1, b: "{{ 1 / 0 }}"}\nprotocols',
+            "t.yaml:8: fields.b, row 0: Zero",
+        ),
+        (
+            "protocols",
+            'where: "{{ nope }}"\nprotocols',
+            "t.yaml:8: where, row 0: 'nope' is undefined",
+        ),
         ("protocols", 'where: "{{ false }}"\nprotocols', "the data hold no sample"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_do_not_fit(tmp_path: Path, old: str, new: str, message: str) -> None:
     write_rows(tmp_path)
     assert message in refusal(tmp_path, change((old, new)))
@@ -158,7 +178,11 @@ def test_the_first_path_that_exists(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(png())
     images = '[{any_of: ["My Images/{{ name }}.png", "{{ name }}.png"]}]'
     task = make(tmp_path, change(("[left, right]", f"[a, b]\n  images: {images}")))
-    assert [s.images[0].path for s in task.samples] == ["My Images/a.png", "b.png", "My Images/c.png"]
+    assert [s.images[0].path for s in task.samples] == [
+        "My Images/a.png",
+        "b.png",
+        "My Images/c.png",
+    ]
     assert load(task.samples[0].images[0]).pixels.size == (3, 2)
 
 
@@ -253,7 +277,9 @@ def test_bad_json(tmp_path: Path, content: str, extra: str, message: str) -> Non
 
 
 def test_jsonl(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('\ufeff{"name": "a", "side": 0}\n\n{"name": "b", "side": 1}')
+    (tmp_path / "rows.jsonl").write_text(
+        '\ufeff{"name": "a", "side": 0}\n\n{"name": "b", "side": 1}'
+    )
     assert [s.id for s in make(tmp_path).samples] == ["a", "b"]
     (tmp_path / "rows.jsonl").write_text('{"name": "a", "side": 0}\n\n{"name": \n')
     assert re.match(r".*rows\.jsonl:3: not valid JSON", refusal(tmp_path))
@@ -280,14 +306,17 @@ def test_csv_with_tabs_and_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name,side\na,0\nb\n", "x.csv:3: the row has not as many values as there are columns (name, side)"),
+        (
+            "name,side\na,0\nb\n",
+            "x.csv:3: the row has not as many values as there are columns (name, side)",
+        ),
         ("name,side\na,0,5\n", "x.csv:2: the row has not as many values"),
         ('name,side\na,"0\n', "x.csv:2: not valid CSV"),
         ("name,side,name\na,0,b\n", "x.csv:1: two columns are called name"),
         ("name,side\n", "the data hold no sample"),
         ("", "the data hold no sample"),
     ],
-)  # fmt: skip
+)
 def test_bad_csv(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(content)
     assert message in refusal(tmp_path, dataset("{reader: csv, path: x.csv}"))
@@ -298,7 +327,8 @@ FROM_COLUMN = '  target: "{{ side }}"\n  images: "{{ image }}"'
 
 @pytest.mark.parametrize("with_metadata", [True, False])
 def test_parquet_with_images(tmp_path: Path, with_metadata: bool) -> None:
-    from datasets import Dataset, Features, Image as ImageFeature, Value
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
 
     rows = {
         "name": ["a", "b"],
@@ -327,7 +357,8 @@ def test_bad_parquet(tmp_path: Path) -> None:
 
 
 def test_hub_data_saved_to_disk(tmp_path: Path) -> None:
-    from datasets import Dataset, DatasetDict, Features, Image as ImageFeature, Value
+    from datasets import Dataset, DatasetDict, Features, Value
+    from datasets import Image as ImageFeature
 
     features = Features({"name": Value("string"), "side": Value("int64"), "image": ImageFeature()})
     rows = {"name": ["a"], "side": [1], "image": [{"bytes": png((5, 6, 7)), "path": None}]}
@@ -358,7 +389,7 @@ def test_image_folder(tmp_path: Path) -> None:
     for name in ("b/2.png", "a/1.JPG", "a/notes.txt", "a/.hidden.png"):
         (tmp_path / "pics" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pics" / name).write_bytes(png())
-    sample = '  target: "{{ [\'a\', \'b\'] | list | length - 1 }}"\n  images: "{{ image }}"'
+    sample = "  target: \"{{ ['a', 'b'] | list | length - 1 }}\"\n  images: \"{{ image }}\""
     text = dataset("{reader: image_folder, path: pics}", sample).replace(
         "options: [left, right]", 'options: [a, b]\n  category: "{{ folder }}"'
     )
@@ -427,7 +458,10 @@ def test_the_trap_of_counting_from_zero(tmp_path: Path) -> None:
     write_rows(tmp_path)
     write_overlay(tmp_path, "{id: s1, was: right, answer: left}")
     message = refusal(tmp_path, change(OVERLAY, PAIRS, DISTINCT))
-    assert "the pair '0' has the same right option for more than one of its samples (s0, s1)" in message
+    assert (
+        "the pair '0' has the same right option for more than one of its samples (s0, s1)"
+        in message
+    )
     assert "under the corrected labels" in message
     text = change(OVERLAY, PAIRS, DISTINCT)
     assert len(make(tmp_path, text, labels="original").samples) == 6
@@ -512,7 +546,9 @@ def test_samples_by_id(tmp_path: Path) -> None:
 
 def sample_list(keys: Sequence[int | None], n_options: int = 3) -> list[Sample]:
     return [
-        Sample(f"id{i}", (), tuple("abcdefgh"[:n_options]), 0, 0, pair=None if k is None else f"g{k}")
+        Sample(
+            f"id{i}", (), tuple("abcdefgh"[:n_options]), 0, 0, pair=None if k is None else f"g{k}"
+        )
         for i, k in enumerate(keys)
     ]
 
@@ -545,7 +581,9 @@ def test_orders_are_permutations(n: int, seed: int, mode: Any) -> None:
 
 
 @given(KEYS, st.integers(0, 99), st.randoms(use_true_random=False))
-def test_random_orders_belong_to_the_group(keys: list[int | None], seed: int, shuffler: Any) -> None:
+def test_random_orders_belong_to_the_group(
+    keys: list[int | None], seed: int, shuffler: Any
+) -> None:
     samples = sample_list(keys)
     drawn = {sample.id: orders("random", sample, seed) for sample in samples}
     shuffled = list(samples)

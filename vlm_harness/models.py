@@ -119,11 +119,15 @@ def _label(text: str) -> str:
 
 
 def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
-    fields = {name: str(value) for name, value in overrides.items() if name in OVERRIDABLE}
+    fields: dict[str, str | None] = {
+        name: str(value) for name, value in overrides.items() if name in OVERRIDABLE
+    }
+    if "checkpoint" in fields:
+        fields.setdefault("revision", None)  # that of the file is of another checkpoint
     args = {name: value for name, value in overrides.items() if name not in OVERRIDABLE}
-    if "prompt_format" in fields:
+    if fields.get("prompt_format") is not None:
         try:
-            compile_template(fields["prompt_format"])
+            compile_template(str(fields["prompt_format"]))
         except TemplateError as error:
             raise InputError(f"prompt_format: {error}", where="--model-args") from None
     changed = spec.model_copy(update={**fields, "args": {**spec.args, **args}})

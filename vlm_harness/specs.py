@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -196,7 +197,9 @@ class ProtocolUse(Spec):
 
 
 class GenerateUse(ProtocolUse):
-    extract: Name | ExtractorUse | list[Name | ExtractorUse] = "keyword"
+    extract: Name | ExtractorUse | Annotated[list[Name | ExtractorUse], Field(min_length=1)] = (
+        "keyword"
+    )
     max_new_tokens: int = Field(32, ge=1)
 
     def extractors(self) -> list[tuple[str, dict[str, Any]]]:
@@ -350,9 +353,7 @@ class ModelSpec(NamedSpec):
 # As it is written: one name needs no list.
 Many = Annotated[
     list[str],
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 
@@ -393,8 +394,12 @@ class RunConfig(Spec):
         mode="before",
     )  # fmt: skip
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        if info.field_name in ("decoding", "include_path"):  # whose values may hold commas
+            return [value]
+        return [part.strip() for part in value.split(",") if part.strip()]
 
     @field_validator("max_errors", mode="before")
     @classmethod
@@ -538,9 +543,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for arg in get_args(annotation) for model in _models(arg)]
 
 
-def _texts(
-    value: Any, at: yamlfile.Location = ()
-) -> Iterator[tuple[yamlfile.Location, str]]:
+def _texts(value: Any, at: yamlfile.Location = ()) -> Iterator[tuple[yamlfile.Location, str]]:
     """Every text in a value, and where in it."""
     if isinstance(value, str):
         yield at, value

@@ -349,7 +349,9 @@ class HfVlm:
                 # In the input alone, where image features replace it: what the model can say, and
                 # with it every probability, stays as it was trained.
                 wider = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
-                self.model.set_input_embeddings(torch.nn.Embedding.from_pretrained(wider))
+                self.model.set_input_embeddings(
+                    torch.nn.Embedding(len(wider), wider.shape[1], _weight=wider)
+                )
 
     def _special_ids(self) -> tuple[list[int], int]:
         """End-of-answer tokens (the first is the one that is scored) and the padding token."""

@@ -134,7 +134,8 @@ def read_csv(dataset: DatasetSpec, root: Path) -> Table:
                 )
             rows.append({(key or "").strip(): value for key, value in row.items()})
     except csv.Error as error:
-        raise InputError(f"not valid CSV: {error}", where=f"{path}:{reader.reader.line_num}") from None
+        where = f"{path}:{reader.reader.line_num}"
+        raise InputError(f"not valid CSV: {error}", where=where) from None
     return Table(rows, _sum(path, root, data))
 
 
