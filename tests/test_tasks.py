@@ -370,7 +370,7 @@ def test_hub_data_saved_to_disk(tmp_path: Path) -> None:
         (sample,) = task.samples
         assert load(sample.images[0]).pixels.getpixel((0, 0)) == (5, 6, 7)
         assert sample.images[0].path.endswith("#0/image")
-        assert list(task.data_sha256.values())[0]
+        assert all(task.data_sha256.values())
     assert "dataset.split is required: one of test" in refusal(
         tmp_path, dataset("{reader: hub, path: many}", FROM_COLUMN)
     )

@@ -12,6 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class TransformersArgs(Spec):
     """Shared by the backends that load with transformers."""
 
+    device: str | None = Field(None, description="overrides --device for this model")
     dtype: Dtype | None = Field(None, description="overrides --dtype for this model")
     device_map: str | dict[str, str | int] | None = Field(
         None, description="auto spreads the model over the GPUs (needs accelerate)"
@@ -40,6 +41,7 @@ class HfVlmArgs(TransformersArgs):
 
 
 class OpenClipArgs(Spec):
+    device: str | None = None
     dtype: Dtype | None = None
     weights: str | None = Field(None, description="file of weights instead of a pretrained tag")
     quick_gelu: bool | None = Field(None, description="force the activation of OpenAI's weights")

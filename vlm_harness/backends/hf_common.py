@@ -88,11 +88,11 @@ def config_of(spec: ModelSpec) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def pick_device(options: LoadOptions) -> "torch.device":
-    """``--device``, else CUDA, else Apple's GPU, else the CPU."""
+def pick_device(name: str | None, options: LoadOptions) -> "torch.device":
+    """The model's own, else ``--device``, else CUDA, else Apple's GPU, else the CPU."""
     import torch
 
-    name = options.device
+    name = name or options.device
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.backends.mps.is_available():
@@ -128,7 +128,10 @@ def load_pretrained(
     Raises:
         InputError: the checkpoint cannot be loaded, with the library's own reason.
     """
-    device = pick_device(options)
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()  # ours is the one to be seen
+    device = pick_device(args.device, options)
     kwargs: dict[str, Any] = {
         "dtype": pick_dtype(args.dtype, options, device),
         "revision": spec.revision,

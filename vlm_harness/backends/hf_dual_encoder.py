@@ -10,6 +10,7 @@ Traps that the families set, and that are avoided here:
 * ``get_image_features`` gives a tensor in older releases and an output object in newer ones.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from vlm_harness.backends.hf_common import describe, load_pretrained, loading
 from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,11 +69,21 @@ class HfDualEncoder(DualEncoder):
         siglip = self.model.config.model_type in SIGLIP
         if siglip if self.args.lowercase is None else self.args.lowercase:
             texts = [text.lower() for text in texts]
+        self._warn_of_cut(texts)
         self.processor.tokenizer.padding_side = "right"
         inputs = self.processor.tokenizer(list(texts), return_tensors="pt", **self._text_kwargs)
         if siglip:
             inputs.pop("attention_mask", None)
         return self._unit(self.model.get_text_features, inputs)
+
+    def _warn_of_cut(self, texts: Sequence[str]) -> None:
+        """A caption longer than the model reads is scored by its beginning: say so."""
+        limit = self._text_kwargs["max_length"]
+        for text, ids in zip(
+            texts, self.processor.tokenizer(list(texts), verbose=False)["input_ids"], strict=True
+        ):
+            if limit is not None and len(ids) > limit:
+                logger.warning("caption of %d tokens cut to %d: %s", len(ids), limit, text)
 
     def _text_arguments(self) -> dict[str, Any]:
         config = getattr(self.model.config, "text_config", self.model.config)

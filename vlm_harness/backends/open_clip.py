@@ -36,7 +36,7 @@ class OpenClip(DualEncoder):
         args = OpenClipArgs.model_validate(spec.args)
         name, tag = _parse(spec.checkpoint)
         weights = str(Path(args.weights).expanduser()) if args.weights else tag
-        self.device = pick_device(options)
+        self.device = pick_device(args.device, options)
         dtype = pick_dtype(args.dtype, options, self.device)
         self.dtype = torch.float32 if dtype == "auto" else dtype
         config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
