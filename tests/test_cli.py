@@ -676,6 +676,27 @@ def test_data_commands(tool: Tool) -> None:
     assert "image sides/thing0-left.png: cannot identify" in result.err
 
 
+@pytest.mark.parametrize("content", ["junk", "[]"])
+def test_a_corrupt_record_of_checksums(tool: Tool, content: str) -> None:
+    (tool.bench / "data" / "checksums.json").write_text(content)
+    assert "checksums.json: " in refused(tool("data", "check", "sides", *tool.places))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "config.json: not valid JSON"),
+        ("[]", "config.json: expected a JSON object"),
+        ("{}", "cannot tell how to run a model of type None"),
+        ('{"architectures": [5]}', "cannot tell how to run a model of type None (5)"),
+    ],
+)
+def test_folders_that_are_no_checkpoint(tool: Tool, config: str, message: str) -> None:
+    (tool.bench / "ck").mkdir()
+    (tool.bench / "ck" / "config.json").write_text(config)
+    assert message in tool.refused("--model", "ck")
+
+
 def test_version_and_help(tool: Tool) -> None:
     assert tool("--version").out.startswith("vlm-harness, version")
     for name in cli.COMMANDS:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vlm_harness import specs, yamlfile
+from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
 from vlm_harness.orders import Order
 from vlm_harness.prompts import Asker, asker
@@ -152,7 +152,7 @@ def resolve(tmp_path: Path, prompt: str, protocols: str, protocol: str) -> Asker
         "sample: {id: a, options: [a, b], target: 0, captions: [a, b]}\n"
         f"prompt: {prompt}\nprotocols: {protocols}\n"
     )
-    spec = specs.parse(specs.TaskSpec, yamlfile.loads(text, Path("t.yaml")))
+    spec = spec_check.parse(specs.TaskSpec, yamlfile.loads(text, Path("t.yaml")))
     return asker(spec, protocol, getattr(spec.protocols, protocol), found)
 
 

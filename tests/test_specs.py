@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vlm_harness import specs, yamlfile
+from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
 from vlm_harness.registry import Registry, kind_of, spec_files
 from vlm_harness.specs import (
@@ -45,7 +45,7 @@ metrics: [individual_accuracy]
 
 
 def parse(text: str, cls: type[Spec] = TaskSpec) -> Any:
-    return specs.parse(cls, yamlfile.loads(text, Path("x.yaml")))
+    return spec_check.parse(cls, yamlfile.loads(text, Path("x.yaml")))
 
 
 def refusal(old: str, new: str) -> str:
@@ -134,7 +134,7 @@ def test_a_key_in_an_included_file_names_that_file(tmp_path: Path) -> None:
     (tmp_path / "_base.yaml").write_text(TASK.replace("  path:", "  paths: x\n  path:"))
     (tmp_path / "t.yaml").write_text("include: _base.yaml\nversion: 2\n")
     with pytest.raises(InputError, match=r"_base\.yaml:5: unknown key 'dataset\.paths'"):
-        specs.parse(TaskSpec, yamlfile.load(tmp_path / "t.yaml"))
+        spec_check.parse(TaskSpec, yamlfile.load(tmp_path / "t.yaml"))
 
 
 # --- wrong values ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_harness import specs, yamlfile
+from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
 from vlm_harness.images import load
 from vlm_harness.orders import orders
@@ -52,7 +52,7 @@ def write_rows(root: Path, rows: Sequence[Any] = ROWS) -> None:
 
 
 def make(root: Path, text: str = BASE, **options: Any) -> Task:
-    spec = specs.parse(specs.TaskSpec, yamlfile.loads(text, Path("t.yaml")))
+    spec = spec_check.parse(specs.TaskSpec, yamlfile.loads(text, Path("t.yaml")))
     return load_task(spec, Registry([root / "specs"]), root, **options)
 
 

@@ -99,10 +99,12 @@ def _from_folder(folder: Path) -> ModelSpec:
         config = json.loads(config_path.read_text())
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}", where=config_path) from None
+    if not isinstance(config, dict):
+        raise InputError("expected a JSON object", where=config_path)
     kind = config.get("model_type")
     if kind in DUAL_ENCODERS:
         return spec("hf_dual_encoder")
-    architectures = config.get("architectures") or []
+    architectures = [str(name) for name in config.get("architectures") or []]
     if "vision_config" in config or any("ConditionalGeneration" in name for name in architectures):
         return spec("hf_vlm")
     raise InputError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from vlm_harness import specs, yamlfile
+from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.paths import spec_roots
 from vlm_harness.yamlfile import YamlFile
@@ -72,20 +72,20 @@ class Registry:
         return ", ".join(str(root) for root in self.roots)
 
     def task(self, name: str) -> specs.TaskSpec:
-        return specs.parse(specs.TaskSpec, self.file("task", name))
+        return spec_check.parse(specs.TaskSpec, self.file("task", name))
 
     def model(self, name: str) -> specs.ModelSpec:
-        return specs.parse(specs.ModelSpec, self.file("model", name))
+        return spec_check.parse(specs.ModelSpec, self.file("model", name))
 
     def prompt(self, name: str, where: object = None) -> specs.PromptSpec:
-        return specs.parse(specs.PromptSpec, self.file("prompt", name, where))
+        return spec_check.parse(specs.PromptSpec, self.file("prompt", name, where))
 
     def overlay(self, name: str, where: object = None) -> specs.OverlaySpec:
-        return specs.parse(specs.OverlaySpec, self.file("overlay", name, where))
+        return spec_check.parse(specs.OverlaySpec, self.file("overlay", name, where))
 
     def command(self, name: str, where: object = None) -> str:
         file = self.file("command", name, where)
-        return specs.parse(specs.CommandsSpec, file).commands[name]
+        return spec_check.parse(specs.CommandsSpec, file).commands[name]
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:

@@ -16,7 +16,8 @@ from vlm_harness.runlog import (
     variant_of,
     write_json,
 )
-from vlm_harness.specs import OverlaySpec, TaskSpec, parse
+from vlm_harness.spec_check import parse
+from vlm_harness.specs import OverlaySpec, TaskSpec
 from vlm_harness.types import OptionScore, Outcome, Response, Variant
 
 

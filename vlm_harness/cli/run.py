@@ -8,7 +8,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from vlm_harness import specs, yamlfile
+from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.cli.common import echo_json, split
 from vlm_harness.decoding import key_values
 from vlm_harness.errors import InputError
@@ -96,7 +96,7 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
             raise _bad_option("batch_size", given["batch_size"], "a whole number or auto") from None
     if config is not None:
         file = yamlfile.load(Path(config))
-        specs.parse(specs.RunConfig, file)  # names the line of a bad value
+        spec_check.parse(specs.RunConfig, file)  # names the line of a bad value
         given = {**file.data, **given}
     try:
         return specs.RunConfig.model_validate(given)

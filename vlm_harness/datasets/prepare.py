@@ -21,7 +21,12 @@ def recorded_checksums(root: Path) -> dict[str, str]:
     path = root / "checksums.json"
     if not path.is_file():
         return {}
-    found: dict[str, str] = json.loads(path.read_text())
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path) from None
+    if not isinstance(found, dict):
+        raise InputError("expected a JSON object of checksums by path", where=path)
     return found
 
 
