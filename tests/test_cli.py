@@ -217,7 +217,7 @@ def test_neither_data_nor_weights(tmp_path: Path, offline: str) -> None:
         ("--protocol generat", "--protocol: unknown protocol 'generat'; did you mean 'generate'?"),
         ("--decoding gredy", "--decoding: unknown decoding 'gredy'; did you mean 'greedy'?"),
         ("--decoding greedy:k=1", "--decoding: decoding greedy: "),
-        ("--samples thing0-lft", "--samples: task sides has no sample 'thing0-lft'; did you mean"),
+        ("--samples thing0-lft", "--samples: no task has a sample 'thing0-lft'; did you mean"),
         ("--include-path nowhere", "--include-path: there is no folder nowhere"),
         ("--config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or directory"),
     ],
@@ -315,9 +315,9 @@ def test_blind_with_a_dual_encoder(tool: Tool, monkeypatch: pytest.MonkeyPatch) 
 
 def test_swapped_images_need_pairs(tool: Tool, edit: Edit) -> None:
     message = tool.refused("--images", "swapped", "--samples", "thing0-left")
-    assert "--images swapped: task sides: sample thing0-left has no partner" in message
+    assert "--images swapped: task sides: there is no whole pair to swap images within" in message
     edit('  pair: "{{ thing }}"\n', "")
-    assert "has no partner to swap images with" in tool.refused("--images", "swapped")
+    assert "no whole pair to swap images within" in tool.refused("--images", "swapped")
 
 
 # --- YAML -----------------------------------------------------------------------------------------

@@ -341,3 +341,32 @@ def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol
     path, rows = rescore(run.path)
     assert rows == run.results
     assert json.loads(path.read_text())["results"] == run.results
+
+
+def test_swapped_images_leave_broken_pairs_out_and_count_them(bench: Path) -> None:
+    rows = bench / "data" / "sides" / "rows.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    (row,) = go(bench, oracle, protocol=["generate"], images="swapped").results
+    assert (row["n_samples"], row["n_groups"], row["n_incomplete"]) == (10, 6, 1)
+    assert not row["complete"]
+
+
+def test_samples_of_a_group_leave_out_tasks_that_have_none(bench: Path) -> None:
+    """``--tasks GROUP --samples ID``: the ids need not be in every task."""
+    spec = bench / "specs" / "sides.yaml"
+    other = (
+        spec.read_text()
+        .replace("task: sides", "task: other")
+        .replace('{{ name }}"\n  images', 'o-{{ name }}"\n  images')
+    )
+    (bench / "specs" / "other.yaml").write_text(other)
+    run = evaluate(
+        [FakeBackend(oracle, "toy")],
+        ["toys"],
+        samples=["o-thing1-left"],
+        data_dir=str(bench / "data"),
+        include_path=[str(bench / "specs")],
+        output_dir=str(bench / "results"),
+    )
+    assert [row["task"] for row in run.results] == ["other"]
+    assert [line["sample_id"] for line in lines(run)] == ["o-thing1-left"]

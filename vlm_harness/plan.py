@@ -79,6 +79,8 @@ class Cell:
     def items(self) -> Iterator[Item]:
         """Every line of the cell, in the order of the task."""
         for sample, order in self._asked():
+            if self.image_mode == "swapped" and sample.id not in self._partners:
+                continue  # its pair is incomplete, and is counted as such
             prompt = self.asker.prompt(sample, order, self.variant.command)
             request = self.protocol.request(sample, prompt, self.use)
             partner = self._partners.get(sample.id)
@@ -93,14 +95,7 @@ class Cell:
     def _images(self, sample: Sample, partner: Sample | None) -> tuple[ImageRef, ...]:
         if self.image_mode == "none":
             return ()
-        if self.image_mode == "swapped":
-            if partner is None:
-                raise InputError(
-                    f"task {self.variant.task}: sample {sample.id} has no partner to swap "
-                    "images with",
-                    where="--images swapped",
-                    hint="Its pair is not whole in the data, or --samples named only one of it.",
-                )
+        if self.image_mode == "swapped" and partner is not None:
             return partner.images
         return sample.images
 
@@ -169,6 +164,8 @@ def plan(
         except InputError as error:
             problems.append(error)
     _raise_all(problems)
+    _check_samples(config.samples, tasks)
+    tasks = {name: task for name, task in tasks.items() if task.samples}
     cells = [
         cell
         for model in models
@@ -226,6 +223,11 @@ def _cells(
             f"model {model.model} cannot be asked without an image under {name!r}",
             where="--images none",
         )
+    if config.images == "swapped" and not task.partners():
+        raise InputError(
+            f"task {task.spec.task}: there is no whole pair to swap images within",
+            where="--images swapped",
+        )
     asks = asker(task.spec, name, use, registry)
     if not protocol.uses_prompt:
         commands = [NO_COMMAND]
@@ -282,6 +284,18 @@ def _check_unique(models: Sequence[ModelSpec]) -> None:
                 f"two models are both called {model.model!r}",
                 where="--model",
                 hint="Folders are named by their last part: rename one, or write a model file.",
+            )
+
+
+def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
+    """Every id of ``--samples`` must be in a task; a task without any of them is left out."""
+    known = {name for task in tasks.values() for name in task.ids}
+    for name in asked:
+        if name not in known:
+            raise InputError(
+                f"no task has a sample {name!r}{suggest(name, known)}",
+                where="--samples",
+                hint=f"There are {len(known)} samples, such as {listing(sorted(known)[:5])}.",
             )
 
 

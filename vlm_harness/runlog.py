@@ -300,7 +300,7 @@ def expected_counts(cell: Cell) -> dict[str, Any]:
                 keys.add((getattr(sample, kind), order))
     return {
         "n_lines": lines,
-        "n_available": cell.task.n_available,
+        "n_available": len(cell.task.ids),
         "n_pairs": len(groups["pair"]),
         "n_sets": len(groups["set"]),
     }

@@ -1,7 +1,6 @@
 """From a task's YAML and its data to samples."""
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +22,8 @@ class Task:
 
     spec: TaskSpec
     samples: Sequence[Sample]
-    n_available: int
-    """Samples before ``--limit`` and ``--samples``."""
+    ids: Sequence[str]
+    """Of all its samples, before ``--limit`` and ``--samples``."""
     data_sha256: Mapping[str, str]
     data_revision: str | None = None
     overlay: OverlaySpec | None = None
@@ -56,7 +55,7 @@ def load_task(
 
     Raises:
         InputError: data that are not there, rows that do not fit the task, two samples of one id,
-            a group that is too large, an overlay that does not fit, an unknown sample id.
+            a group that is too large, an overlay that does not fit.
     """
     table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
     made = [
@@ -71,8 +70,10 @@ def load_task(
     if overlay is not None and labels == "corrected":
         made = apply_overlay(overlay, made)
     _check_groups(spec, made, labels)
-    chosen = _limit(_pick(spec, made, samples), limit)
-    return Task(spec, chosen, len(made), table.sha256, table.revision, overlay)
+    ids = [sample.id for sample in made]
+    if samples:
+        made = [sample for sample in made if sample.id in samples]
+    return Task(spec, _limit(made, limit), ids, table.sha256, table.revision, overlay)
 
 
 def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
@@ -243,20 +244,6 @@ def _check_groups(spec: TaskSpec, samples: Sequence[Sample], labels: str) -> Non
                     where=spec.at("grouping", kind, "distinct_targets"),
                     hint="A wrong label correction does this; check the data and the overlay.",
                 )
-
-
-def _pick(spec: TaskSpec, samples: list[Sample], ids: Sequence[str]) -> list[Sample]:
-    if not ids:
-        return samples
-    known = {sample.id: sample for sample in samples}
-    for name in ids:
-        if name not in known:
-            raise InputError(
-                f"task {spec.task} has no sample {name!r}{suggest(name, known)}",
-                where="--samples",
-                hint=f"It has {len(known)} samples, such as {listing(itertools.islice(known, 5))}.",
-            )
-    return [known[name] for name in dict.fromkeys(ids)]
 
 
 def _limit(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -46,7 +46,9 @@ class Sample:
     @property
     def group(self) -> str:
         """The largest unit that is scored together: statistics and limits never split it."""
-        return self.set or self.pair or self.id
+        if self.set is not None:
+            return f"set {self.set}"
+        return f"sample {self.id}" if self.pair is None else f"pair {self.pair}"
 
 
 @dataclass(frozen=True, slots=True)
