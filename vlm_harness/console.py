@@ -42,7 +42,7 @@ def print_results(results: Sequence[Mapping[str, Any]], console: Console | None 
         field: len({row[field] for row in results} - {"none"}) > 1
         for field in ("command", "order", "decoding", "image_mode")
     }
-    table = Table(header_style="bold", caption=_caption(results), caption_justify="left")
+    table = Table(header_style="bold")
     for heading in ("model", "task", "protocol"):
         table.add_column(heading, overflow="fold", min_width=8)
     for field, varies in many.items():
@@ -57,6 +57,7 @@ def print_results(results: Sequence[Mapping[str, Any]], console: Console | None 
         cells += [_metric(name, row["metrics"].get(name)) for name in names]
         table.add_row(*cells, str(row["n_samples"]))
     console.print(table)
+    console.print(f"[dim]{_caption(results)}[/]", highlight=False)
     for row in results:
         notes = _notes(row)
         if notes:
