@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import yamlfile
+from vlm_harness.atomic import write_json
 from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.results import summarise
 from vlm_harness.runlog import (
@@ -14,7 +15,6 @@ from vlm_harness.runlog import (
     read_lines,
     read_manifest,
     variant_of,
-    write_json,
 )
 from vlm_harness.spec_check import parse
 from vlm_harness.specs import OverlaySpec, TaskSpec

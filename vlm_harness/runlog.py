@@ -27,6 +27,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from vlm_harness import __version__
+from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
 from vlm_harness.plan import Cell, Item, Plan, line_key
 from vlm_harness.types import Model, Outcome, Response, Variant
@@ -371,17 +372,6 @@ def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
                 hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
             )
     return manifest
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def environment() -> dict[str, Any]:

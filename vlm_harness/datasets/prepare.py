@@ -4,9 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from vlm_harness.atomic import write_json
 from vlm_harness.errors import InputError
 from vlm_harness.paths import inside
-from vlm_harness.runlog import write_json
 from vlm_harness.specs import SourceSpec
 
 
