@@ -1,6 +1,7 @@
 """The evaluator with a fake backend: what is written, resumed, counted and refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.evaluator import Run, evaluate
 from vlm_harness.rescore import rescore
+from vlm_harness.runlog import checkpoint_fingerprint
 from vlm_harness.types import OptionScore, Request, Response
 
 REQUIRED = {
@@ -370,3 +372,25 @@ def test_samples_of_a_group_leave_out_tasks_that_have_none(bench: Path) -> None:
     )
     assert [row["task"] for row in run.results] == ["other"]
     assert [line["sample_id"] for line in lines(run)] == ["o-thing1-left"]
+
+
+def test_the_run_id_does_not_depend_on_words_or_places(bench: Path, tmp_path: Path) -> None:
+    first = go(bench, protocol=["choice"])
+    spec = bench / "specs" / "sides.yaml"
+    spec.write_text(spec.read_text().replace("Two-way toy pairs.", "Pairs."))
+    shutil.move(bench / "data", tmp_path / "moved")
+    (bench / "data").symlink_to(tmp_path / "moved")
+    backend = FakeBackend(oracle, "toy")
+    assert go(bench, backend, protocol=["choice"], device="cpu", batch_size=2).path == first.path
+    assert backend.calls == []
+
+
+def test_a_local_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    (one / "model.safetensors").write_bytes(bytes(3 << 20))
+    shutil.copytree(one, other)
+    assert checkpoint_fingerprint(str(one)) == checkpoint_fingerprint(str(other))
+    (other / "model.safetensors").write_bytes(bytes((3 << 20) - 1) + b"x")
+    assert checkpoint_fingerprint(str(one)) != checkpoint_fingerprint(str(other))
+    assert checkpoint_fingerprint("owner/name") is None

@@ -47,12 +47,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") or "x"
 
 
-def sha256_of(value: Any) -> str:
-    """Checksum of plain data, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def identity(plan: Plan) -> dict[str, Any]:
     """All that scores depend on, as plain data. Batch size and device are not in it."""
     config = plan.config
@@ -82,6 +76,29 @@ def identity(plan: Plan) -> dict[str, Any]:
         "samples": sorted(config.samples),
         "dtype": config.dtype,
     }
+
+
+# What a spec says of itself: changing a word of it must not make another run.
+DESCRIPTIVE = frozenset(
+    {"description", "groups", "tags", "reference", "license", "verified", "source"}
+)
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Checksum of an identity: the same wherever the checkpoint lies, on whatever device."""
+    plain = json.loads(json.dumps(identity, default=str))
+    for name, model in plain["models"].items():
+        model["args"].pop("device", None)
+        if plain["checkpoints"][name] is not None:
+            del model["checkpoint"]
+    specs = [*plain["models"].values(), *(task["spec"] for task in plain["tasks"].values())]
+    specs += [task["spec"]["dataset"] for task in plain["tasks"].values()]
+    specs += [cell["template"] for cell in plain["cells"]]
+    for spec in specs:
+        for key in DESCRIPTIVE & spec.keys():
+            del spec[key]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def default_run_id(plan: Plan, digest: str) -> str:
@@ -119,7 +136,7 @@ class RunFolder:
 
     def __init__(self, plan: Plan, argv: Sequence[str]) -> None:
         self._identity = identity(plan)
-        self.digest = sha256_of(self._identity)
+        self.digest = digest_of(self._identity)
         run_id = plan.config.run_id or default_run_id(plan, self.digest)
         self.path = Path(plan.config.output_dir) / slug(run_id)
         self._plan = plan
