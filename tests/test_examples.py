@@ -1,6 +1,7 @@
 """What the documents show must work as they show it."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -92,3 +93,20 @@ def test_a_dual_encoder_on_captions(bench: Path, tmp_path: Path) -> None:
     (row,) = run.results
     assert row["protocol"] == "similarity"
     assert -1 <= row["metrics"]["mean_pair_cosine"]["value"] <= 1
+
+
+def test_the_formats_are_documented_field_by_field(bench: Path, tmp_path: Path) -> None:
+    run = evaluate(
+        ["fake:oracle"],
+        ["sides"],
+        include_path=[str(bench / "specs")],
+        data_dir=str(bench / "data"),
+        output_dir=str(tmp_path / "results"),
+    )
+    (log,) = (run.path / "samples").iterdir()
+    line = json.loads(log.read_text().splitlines()[0])
+    sections = re.split(r"^## ", (ROOT / "docs" / "formats.md").read_text(), flags=re.MULTILINE)
+    for fields, section in ((line, sections[1]), (run.results[0], sections[2])):
+        rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+        documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert documented == set(fields)
