@@ -4,8 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from PIL import Image
+
+# The same examples on every run of CI; new ones on a developer's machine.
+hypothesis.settings.register_profile("ci", derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 ROOT = Path(__file__).resolve().parent.parent
 

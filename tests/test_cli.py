@@ -673,7 +673,7 @@ def test_data_commands(tool: Tool) -> None:
     (tool.bench / "data" / "sides" / "thing0-left.png").write_bytes(b"no image")
     result = tool("data", "check", "sides", *tool.places)
     assert result.code == 2
-    assert "image sides/thing0-left.png: cannot identify" in result.err
+    assert "image sides/thing0-left.png: the file is no image" in result.err
 
 
 @pytest.mark.parametrize("content", ["junk", "[]"])
@@ -703,3 +703,25 @@ def test_version_and_help(tool: Tool) -> None:
         result = tool(name, "--help")
         assert result.code == 0
         assert "Usage: " in result.out
+
+
+def test_names_of_folders_may_hold_any_letters(tool: Tool, tmp_path: Path) -> None:
+    record = tmp_path / "réponses 1.jsonl"
+    record.write_text('{"sample_id": "thing0-left", "text": "left"}\n')
+    result = tool("--model", f"replay:{record}", "--tasks", "sides", *tool.places, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["results"][0]["model"] == "r-ponses-1"
+
+
+def test_validate_of_a_folder_without_specs(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = tool("validate", str(tmp_path / "empty"))
+    assert result.code == 2
+    assert "there is no spec in" in result.err
+
+
+def test_validate_finds_extractors_that_cannot_take_the_options(tool: Tool, edit: Edit) -> None:
+    edit("extract: keyword", "extract: yes_no")
+    result = tool("validate", *tool.places)
+    assert result.code == 2
+    assert "yes_no needs one option like yes and one like no" in result.err

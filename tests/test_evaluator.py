@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.evaluator import Run, evaluate
+from vlm_harness.extract import EXTRACTORS, Extraction
 from vlm_harness.rescore import rescore
-from vlm_harness.runlog import checkpoint_fingerprint
-from vlm_harness.types import OptionScore, Request, Response
+from vlm_harness.runlog import fingerprint, locked
+from vlm_harness.types import Model, OptionScore, Request, Response
 
 REQUIRED = {
     "schema", "task", "task_version", "model", "sample_id", "pair", "set", "category", "images",
@@ -70,8 +71,10 @@ def test_run_folder(bench: Path) -> None:
     results = json.loads((run.path / "results.json").read_text())["results"]
     assert results == run.results
     (row,) = results
+    # Wilson's interval for 6 of 6: 1 / (1 + 1.96^2 / 6)
     assert row["metrics"]["pair_accuracy"] == {
-        "value": 1.0, "ci_low": 1.0, "ci_high": 1.0, "n": 6, "chance": 0.25,
+        "value": 1.0, "ci_low": pytest.approx(0.60967, abs=1e-5), "ci_high": 1.0, "n": 6,
+        "chance": 0.25,
     }  # fmt: skip
     assert row["complete"]
     assert (row["n_samples"], row["n_groups"], row["n_incomplete"]) == (12, 6, 0)
@@ -94,7 +97,7 @@ def test_every_protocol_in_one_grid(bench: Path) -> None:
     assert all(row["complete"] for row in run.results)
     assert all(row["metrics"]["individual_accuracy"]["value"] == 1 for row in run.results)
     assert "mean_pair_cosine" in run.results[0]["metrics"]
-    assert "mean_pair_cosine" not in run.results[1]["metrics"]
+    assert run.results[1]["metrics"]["mean_pair_cosine"]["value"] is None
 
 
 @pytest.mark.parametrize("order", ["both", "cyclic", "random"])
@@ -390,7 +393,204 @@ def test_a_local_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
     one.mkdir()
     (one / "model.safetensors").write_bytes(bytes(3 << 20))
     shutil.copytree(one, other)
-    assert checkpoint_fingerprint(str(one)) == checkpoint_fingerprint(str(other))
+    assert fingerprint([one]) == fingerprint([other])
     (other / "model.safetensors").write_bytes(bytes((3 << 20) - 1) + b"x")
-    assert checkpoint_fingerprint(str(one)) != checkpoint_fingerprint(str(other))
-    assert checkpoint_fingerprint("owner/name") is None
+    assert fingerprint([one]) != fingerprint([other])
+    assert fingerprint([]) is None
+
+
+# --- found by review ------------------------------------------------------------------------------
+
+
+def test_the_pair_cosine_of_swapped_images_is_that_of_the_pair(bench: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def handler(request: Request) -> Any:
+        assert request.partner is not None
+        seen.append((request.images[0].path, request.partner.path))
+        return oracle(request)
+
+    go(bench, handler, protocol=["generate"], images="swapped")
+    assert all(image != partner for image, partner in seen)
+
+
+def test_fresh_deletes_nothing_but_runs(bench: Path) -> None:
+    mine = bench / "results" / "precious" / "samples"
+    mine.mkdir(parents=True)
+    (mine / "data.txt").write_text("keep")
+    with pytest.raises(InputError, match="this folder holds none"):
+        go(bench, protocol=["choice"], run_id="precious", fresh=True)
+    assert (mine / "data.txt").read_text() == "keep"
+
+
+def test_fresh_leaves_no_result_of_the_old_run(bench: Path) -> None:
+    run = go(bench, protocol=["choice"], run_id="r")
+    rescore(run.path, "original")
+    go(bench, protocol=["choice"], run_id="r", fresh=True)
+    assert not (run.path / "results.original.json").exists()
+
+
+def test_a_misspelt_metric_is_found_before_anything_runs(bench: Path) -> None:
+    spec = bench / "specs" / "sides.yaml"
+    spec.write_text(spec.read_text().replace("[individual_accuracy,", "[individual_acuracy,"))
+    with pytest.raises(InputError, match="did you mean 'individual_accuracy'"):
+        go(bench, protocol=["choice"])
+    assert not (bench / "results").exists()
+
+
+def test_other_recorded_answers_are_another_run(bench: Path, tmp_path: Path) -> None:
+    """Also where the record lies beside its model file, not in the working directory."""
+    record = bench / "specs" / "answers.jsonl"
+    (bench / "specs" / "rec.yaml").write_text(
+        "model: rec\nbackend: replay\ncheckpoint: answers.jsonl\n"
+    )
+
+    def run(answer: str) -> Run:
+        names = [f"thing{n}-{side}" for n in range(6) for side in ("left", "right")]
+        rows = [json.dumps({"sample_id": name, "text": answer}) for name in names]
+        record.write_text("\n".join(rows))
+        return evaluate(
+            ["rec"],
+            ["sides"],
+            include_path=[str(bench / "specs")],
+            data_dir=str(bench / "data"),
+            output_dir=str(bench / "results"),
+        )
+
+    first, second = run("left"), run("right")
+    assert first.path != second.path
+    assert second.n_new == 12
+
+
+class Sighted(FakeBackend):
+    """Of a family that reads images."""
+
+    def info(self) -> Any:
+        return Model(name="sighted", backend="hf_vlm", checkpoint="(loaded)")
+
+
+def test_other_images_are_another_run(bench: Path) -> None:
+    first = go(bench, Sighted(oracle), protocol=["choice"])
+    image = bench / "data" / "sides" / "thing0-left.png"
+    image.write_bytes(image.read_bytes() + b"more")
+    assert go(bench, Sighted(oracle), protocol=["choice"]).path != first.path
+
+
+def test_showing_a_finished_run_leaves_its_manifest_alone(bench: Path) -> None:
+    first = go(bench, protocol=["choice"])
+    path = first.path / "manifest.json"
+    path.write_text(path.read_text().replace('"python": "', '"python": "0.'))
+    before = path.read_text()
+    go(bench, protocol=["choice"])
+    assert path.read_text() == before
+
+
+def test_what_a_batch_answered_is_kept_when_the_run_stops(bench: Path) -> None:
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        if request.sample.id == "thing0-left":
+            raise SampleError("broken")
+        return oracle(request)
+
+    with pytest.raises(TooManyErrors, match="broken"):
+        go(bench, handler, protocol=["choice"], max_errors="0")
+    (folder,) = (bench / "results").iterdir()
+    (log,) = (folder / "samples").iterdir()
+    assert len(log.read_text().splitlines()) == 12
+
+
+def test_a_text_that_an_extractor_cannot_read_is_kept(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(text: str, options: Any, **arguments: Any) -> Any:
+        if text:
+            raise ValueError("cannot work with these options")
+        return Extraction(None, "nothing")
+
+    monkeypatch.setitem(EXTRACTORS._loaded, "keyword", fails)
+    with pytest.raises(TooManyErrors, match="cannot work"):
+        go(bench, protocol=["generate"], max_errors="100%")
+    monkeypatch.delitem(EXTRACTORS._loaded, "keyword")
+    (folder,) = (bench / "results").iterdir()
+    _, rows = rescore(folder)
+    assert rows[0]["metrics"]["individual_accuracy"]["value"] == 1.0
+
+
+def test_rescore_waits_for_no_running_run(bench: Path) -> None:
+    run = go(bench, protocol=["choice"])
+    with locked(run.path), pytest.raises(InputError, match="in use by another process"):
+        rescore(run.path)
+
+
+def test_a_log_torn_within_a_character(bench: Path) -> None:
+    run = go(bench, lambda request: "gauche – é", protocol=["generate"])
+    (path,) = (run.path / "samples").iterdir()
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex("é".encode()) + 1])
+    again = go(bench, lambda request: "gauche – é", protocol=["generate"])
+    assert again.n_new == 1
+    assert len(lines(again)) == 12
+
+
+def test_one_failure_does_not_stop_a_small_run(bench: Path) -> None:
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        if request.sample.id == "thing0-left":
+            raise SampleError("broken")
+        return oracle(request)
+
+    (row,) = go(bench, handler, protocol=["choice"], limit=4).results
+    assert (row["n_errors"], row["n_samples"]) == (1, 4)
+
+
+def test_a_model_that_always_fails_is_not_hidden_by_others(bench: Path) -> None:
+    def fails(request: Request) -> Any:
+        raise SampleError("broken")
+
+    good = [FakeBackend(oracle, f"good{n}") for n in range(11)]
+    with pytest.raises(TooManyErrors, match="every sample failed of bad on sides"):
+        evaluate(
+            [*good, FakeBackend(fails, "bad")],
+            ["sides"],
+            protocol=["choice"],
+            include_path=[str(bench / "specs")],
+            data_dir=str(bench / "data"),
+            output_dir=str(bench / "results"),
+        )
+
+
+def test_a_run_is_not_gone_on_with_in_another_dtype(bench: Path) -> None:
+    class Typed(FakeBackend):
+        dtype = "float32"
+
+        def info(self) -> Any:
+            return Model(name="toy", backend="fake", checkpoint="x", dtype=self.dtype)
+
+    def stops(request: Request) -> Any:
+        assert request.sample is not None
+        if request.sample.id == "thing3-left":
+            raise KeyboardInterrupt
+        return oracle(request)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(bench, Typed(stops), protocol=["choice"], batch_size=1)
+    other = Typed(oracle)
+    other.dtype = "bfloat16"
+    with pytest.raises(InputError, match="begun with toy in float32, and it is now in bfloat16"):
+        go(bench, other, protocol=["choice"])
+    assert go(bench, Typed(oracle), protocol=["choice"]).results[0]["complete"]
+
+
+@pytest.mark.parametrize("order", ["fixed", "both"])
+def test_options_that_bear_letters_are_named_by_them(bench: Path, order: str) -> None:
+    """Shown verbatim in another order, "(b)" is still the option that bears it."""
+    spec = bench / "specs" / "sides.yaml"
+    text = spec.read_text().replace("options: [left, right]", 'options: ["(a) left", "(b) right"]')
+    spec.write_text(text.replace("extract: keyword", "extract: letter"))
+    run = go(
+        bench,
+        lambda request: "(ab"[0] + "ab"[request.sample.target] + ")",  # type: ignore[union-attr]
+        protocol=["generate"],
+        order=order,
+    )
+    assert value(run) == 1.0

@@ -366,7 +366,7 @@ def test_an_option_inside_a_word_never_counts(
         assert keyword(f"it is {word} there", DIRECTIONS).index is None
 
 
-@given(st.text("cdfgmnpuvwxyz .,:;!?()'\"\n*_-", max_size=80))
+@given(st.text("cdfgmnpvwxz .,:;!?()'\"\n*_-", max_size=80))
 def test_a_text_that_names_no_option_has_no_answer(text: str) -> None:
     for name, options in [("keyword", LR), ("letter", OPEN), ("number", N), ("yes_no", TF)]:
         assert EXTRACTORS.get(name)(text, options).index is None

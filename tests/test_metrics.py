@@ -29,7 +29,7 @@ def records(text: str, **common: object) -> list[Record]:
         made.append(
             Record(
                 sample_id=name,
-                order=(0, 1),
+                order_index=0,
                 n_options=4 if key[0].isupper() else 2,
                 correct=mark == "+",
                 pair=key,
@@ -85,9 +85,9 @@ def test_groups_of_three() -> None:
 
 def test_orders_are_scored_apart() -> None:
     """A pair asked in two orders is two pairs, each of one order."""
-    first = Record("1", (0, 1), 2, True, pair="p")
-    swapped = Record("1", (1, 0), 2, False, pair="p")
-    other = [Record("2", order, 2, True, pair="p") for order in ((0, 1), (1, 0))]
+    first = Record("1", 0, 2, True, pair="p")
+    swapped = Record("1", 1, 2, False, pair="p")
+    other = [Record("2", order, 2, True, pair="p") for order in (0, 1)]
     units = METRICS.get("pair_accuracy")([first, swapped, *other], RULES)
     assert (units.value, units.n) == (0.5, 2)
     assert len(units.numerators) == 1  # but one cluster: the same photographs
@@ -107,7 +107,7 @@ def test_orders_are_scored_apart() -> None:
     ],
 )
 def test_chance(name: str, samples: str, value: float | None) -> None:
-    assert metrics.chance(name, records(samples), RULES) == pytest.approx(value)
+    assert METRICS.get(name)(records(samples), RULES).chance == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,34 @@ def test_interval_is_reproducible_and_follows_the_seed() -> None:
     assert interval(units, seed=1) != interval(units, seed=2)
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"), [("a1+", (None, None)), ("", (None, None)), ("a1+ b1+", (1.0, 1.0))]
-)
+@pytest.mark.parametrize(("samples", "expected"), [("a1+", (None, None)), ("", (None, None))])
 def test_interval_where_there_is_none(
     samples: str, expected: tuple[float | None, float | None]
 ) -> None:
     units = METRICS.get("individual_accuracy")(records(samples), RULES)
     assert interval(units) == expected
+
+
+def test_interval_where_nothing_varies_is_wilsons() -> None:
+    """3 of 3 is no certainty. Wilson: centre (1 + z2/2n) / (1 + z2/n), z = 1.95996, n = 3."""
+    low, high = interval(METRICS.get("individual_accuracy")(records("a1+ b1+ c1+"), RULES))
+    assert (low, high) == (pytest.approx(0.43850, abs=1e-5), pytest.approx(1.0))
+    biased = interval(METRICS.get("individual_accuracy")(records("a1+ a2- b1+ b2-"), RULES))
+    assert biased == (pytest.approx(0.09453, abs=1e-5), pytest.approx(0.90547, abs=1e-5))
+    same = METRICS.get("mean_pair_cosine")(records("a1+ a2+ b1+ b2+", pair_cosine=0.9), RULES)
+    assert interval(same) == (pytest.approx(0.9), pytest.approx(0.9))
+
+
+def test_a_pair_whose_members_differ_in_their_options_is_whole() -> None:
+    made = [Record("1", 0, 2, True, pair="p"), Record("2", 0, 3, True, pair="p")]
+    units = METRICS.get("pair_accuracy")(made, RULES)
+    assert (units.value, units.n, units.chance) == (1.0, 1, pytest.approx(1 / 6))
+
+
+def test_sets_pairs_and_samples_of_one_name_are_apart() -> None:
+    made = [Record("1", 0, 2, True), Record("2", 0, 2, True, pair="1")]
+    made.append(Record("3", 0, 2, True, set="1"))
+    assert len({record.cluster for record in made}) == 3
 
 
 @settings(max_examples=60, deadline=None)
@@ -171,7 +191,7 @@ def test_properties(samples: list[tuple[int, bool]]) -> None:
     for key, correct in samples:
         counts[key] = counts.get(key, 0) + 1
         if counts[key] <= 2:
-            made.append(Record(f"{key}-{counts[key]}", (0, 1), 2, correct, pair=str(key)))
+            made.append(Record(f"{key}-{counts[key]}", 0, 2, correct, pair=str(key)))
     whole, broken = metrics.groups(made, "pair", 2)
     assert sum(map(len, whole)) + sum(map(len, broken)) == len(made)
     pairs = METRICS.get("pair_accuracy")(made, RULES)
@@ -179,7 +199,7 @@ def test_properties(samples: list[tuple[int, bool]]) -> None:
     if pairs.value is not None:
         assert singles.value is not None
         assert pairs.value <= singles.value
-    result = estimate(METRICS.get("individual_accuracy")(made, RULES), 0.5)
+    result = estimate(METRICS.get("individual_accuracy")(made, RULES))
     if result.ci_low is not None:
         assert result.value is not None
         assert result.ci_high is not None

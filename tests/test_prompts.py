@@ -229,10 +229,13 @@ def test_a_question_that_cannot_be_rendered(tmp_path: Path, question: str) -> No
 
 
 def test_more_options_than_letters(tmp_path: Path) -> None:
+    """An error where the options are shown with letters; no matter where they are not."""
+    sample = Sample("x", (), tuple(map(str, range(27))), 0, 0)
     asks = resolve(tmp_path, OWN, "{generate: {}}", "generate")
-    options = tuple(map(str, range(27)))
-    with pytest.raises(InputError, match="more than 26 options"):
-        asks.prompt(Sample("x", (), options, 0, 0), tuple(range(27)), "own")
+    assert asks.prompt(sample, tuple(range(27)), "own").shown[26] == "26"
+    asks = Asker(REGISTRY.prompt("lettered"), "Q?", {"none": ""})
+    with pytest.raises(InputError, match="'letter' is undefined"):
+        asks.prompt(sample, tuple(range(27)), "none")
 
 
 @pytest.mark.parametrize(

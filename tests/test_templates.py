@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_harness.templates import TemplateError, compile_template, names_used, render_tree
+from vlm_harness.templates import TemplateError, compile_template, render_tree
 
 CONTEXT: dict[str, Any] = {
     "word": "abc",
@@ -74,10 +74,6 @@ def test_render_tree() -> None:
 
 def test_a_value_is_not_rendered_again() -> None:
     assert render("{{ word }}", word="{{ number }}") == "{{ number }}"
-
-
-def test_names_used() -> None:
-    assert names_used("{{ a + b.c }}{% for d in e %}{{ d }}{% endfor %}") == {"a", "b", "e"}
 
 
 # --- strictness -----------------------------------------------------------------------------------

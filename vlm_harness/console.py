@@ -34,7 +34,14 @@ def print_results(results: Sequence[Mapping[str, Any]], console: Console | None 
     """One row a result, one column a metric: value in percent, interval, chance."""
     # A file or a pipe has no width of its own; a table cut to 80 columns could not be read there.
     console = console or Console(width=None if sys.stdout.isatty() else 160)
-    names = list(dict.fromkeys(name for row in results for name in row["metrics"]))
+    names = list(
+        dict.fromkeys(
+            name
+            for row in results
+            for name, metric in row["metrics"].items()
+            if metric["value"] is not None or name == row["primary_metric"]
+        )
+    )
     if not any(row["n_incomplete"] for row in results):
         # Over whole groups the official formula is the plain one: no need to show it twice.
         names = [name for name in names if "official" not in name]

@@ -16,11 +16,12 @@ from vlm_harness.backends import Backend, LoadOptions, Pictures
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.models import check_args, family, resolve
 from vlm_harness.plan import Cell, Item, Plan, plan
+from vlm_harness.protocols import answer
 from vlm_harness.registry import Registry
-from vlm_harness.results import summarise
+from vlm_harness.results import NEEDED, summarise
 from vlm_harness.runlog import Line, RunFolder, expected_counts
 from vlm_harness.specs import ModelSpec, RunConfig
-from vlm_harness.types import Model, Outcome, Request, Response, Variant
+from vlm_harness.types import Model, Request, Response, Variant
 
 Key = tuple[Any, ...]
 
@@ -93,6 +94,8 @@ def run(
     with RunFolder(planned, argv) as folder:
         state = _State(planned, folder, progress)
         progress.start(folder.path, state.total, state.n_done)
+        if state.n_done == state.total:  # nothing to do: the record of how it was done stays
+            return Run(folder.path, state.write_results(), 0)
         folder.write_manifest({})
         infos: dict[str, Model] = {}
         try:
@@ -105,13 +108,14 @@ def run(
                     progress.loading(model.model)
                     backend = family(model).load(model, _load_options(planned))
                 infos[model.model] = backend.info()
+                folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
                 _execute(backend, todo, state, _batch_size(planned, model))
                 # The next model needs the memory that this one holds.
                 del backend
             state.check_not_all_failed()
         finally:
-            state.summarise_all()
+            state.write_results()
         folder.write_manifest(infos, finished=True)
         return Run(folder.path, state.results(), state.n_new)
 
@@ -156,10 +160,11 @@ class _State:
         cell = item.cell
         self._left[cell.variant] -= 1
         if response is not None:
-            outcome = _outcome(item, response)
+            outcome = answer(
+                cell.variant.protocol, response, item.prompt.shown, item.prompt.order, cell.use
+            )
             if outcome.status == "error":
-                response = Response(error=response.error or outcome.detail)
-                self._count_error(item, response)
+                self._count_error(item, outcome.detail)
             line = self.folder.write(item, response, outcome, sums)
             self._lines[cell.variant][item.key] = _for_metrics(line)
             self.n_new += 1
@@ -167,6 +172,9 @@ class _State:
         if self._left[cell.variant] == 0:
             self._summarise(cell)
             self.folder.write_results(self.results())
+
+    def check_errors(self) -> None:
+        """Stop where more samples failed than is allowed; asked after a batch is written."""
         if self.n_errors > self.limit:
             raise TooManyErrors(
                 f"stopped: {self.n_errors} samples failed, more than --max-errors "
@@ -175,17 +183,23 @@ class _State:
             )
 
     def check_not_all_failed(self) -> None:
-        if self.n_errors and self.n_errors == self.n_done + self.n_new:
-            raise TooManyErrors(
-                f"every sample failed\nThe first: {self.first_error}\n"
-                f"The log is in {self.folder.path}"
-            )
+        for cell in self.planned.cells:
+            lines = self._lines[cell.variant].values()
+            if lines and all(line["status"] == "error" for line in lines):
+                variant = cell.variant
+                raise TooManyErrors(
+                    f"every sample failed of {variant.model} on {variant.task} "
+                    f"({variant.protocol})\nThe first: {next(iter(lines))['error']}\n"
+                    f"The log is in {self.folder.path}"
+                )
 
-    def summarise_all(self) -> None:
+    def write_results(self) -> list[dict[str, Any]]:
+        """All rows, those of unfinished cells too."""
         for cell in self.planned.cells:
             if cell.variant not in self._rows:
                 self._summarise(cell)
         self.folder.write_results(self.results())
+        return self.results()
 
     def results(self) -> list[dict[str, Any]]:
         cells = self.planned.cells
@@ -201,10 +215,10 @@ class _State:
             seed=self.planned.config.seed,
         )
 
-    def _count_error(self, item: Item, response: Response) -> None:
+    def _count_error(self, item: Item, reason: str | None) -> None:
         self.n_errors += 1
         if self.first_error is None:
-            self.first_error = f"{item.cell.variant.task}/{item.sample.id}: {response.error}"
+            self.first_error = f"{item.cell.variant.task}/{item.sample.id}: {reason}"
             self.progress.warn(self.first_error)
 
 
@@ -227,6 +241,7 @@ def _execute(backend: Backend, items: Sequence[Item], state: _State, batch_size:
                 continue
             for item, response in zip(batch, responses, strict=True):
                 state.add(item, response, pictures.sha256)
+            state.check_errors()
             start += len(batch)
 
 
@@ -267,17 +282,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _outcome(item: Item, response: Response) -> Outcome:
-    if response.error is not None:
-        return Outcome("error", detail=response.error)
-    try:
-        return item.cell.protocol.outcome(
-            response, item.sample.options, item.prompt.order, item.cell.use
-        )
-    except ValueError as error:  # an extractor that cannot work with these options
-        return Outcome("error", detail=str(error))
-
-
 def _execution_order(item: Item) -> Key:
     # Pairs lie together for their cosine, then what shares image and prompt.
     return (*_batch_kind(item), item.sample.group, item.request.prefix)
@@ -290,8 +294,9 @@ def _batch_kind(item: Item) -> tuple[str, str, int]:
 
 
 def _for_metrics(line: Line) -> Line:
-    """A line without what metrics do not need: prompts and texts are not kept in memory."""
-    return {key: value for key, value in line.items() if key not in ("prompt", "images")}
+    """A line without what metrics do not need, which is most of it."""
+    kept = {key: line[key] for key in NEEDED}
+    return {**kept, "response": {"scores": line["response"].get("scores")}}
 
 
 def _batch_size(planned: Plan, model: ModelSpec) -> int:
@@ -300,7 +305,11 @@ def _batch_size(planned: Plan, model: ModelSpec) -> int:
 
 
 def _allowed_errors(text: str, total: int) -> float:
-    return total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    """``N``, or ``P%`` of all lines; a share allows at least one, also of a small run."""
+    if not text.endswith("%"):
+        return float(text)
+    share = float(text[:-1]) / 100
+    return max(1.0, total * share) if share else 0.0
 
 
 def _load_options(planned: Plan) -> LoadOptions:

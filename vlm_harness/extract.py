@@ -8,7 +8,7 @@ named make an answer ambiguous. Scans are linear in the text.
 
 import re
 import string
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -111,6 +111,35 @@ def _clean(text: str) -> str:
     return _HARD_WRAP.sub(" ", "\n".join(filter(None, lines)).strip(" \n\"'"))
 
 
+_COMMON = re.compile(f"{_MARKER}|{_REFUSAL}|{_CONTROL}", re.VERBOSE)
+
+
+def _tokens(text: str, answer: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """Markers, mentions, refusals and negations, in this order where they begin at one place.
+
+    As one pattern would find them; but only the small one differs from sample to sample, and
+    compiling the whole anew for each would cost more than all the rest.
+    """
+    position = 0
+    common, mention = _COMMON.search(text), answer.search(text)
+    while common or mention:
+        marks = common is not None and common.lastgroup == "marker"
+        if mention is None or (
+            common is not None
+            and (common.start() < mention.start() or (marks and common.start() == mention.start()))
+        ):
+            assert common is not None
+            token = common
+        else:
+            token = mention
+        yield token
+        position = max(token.end(), position + (token.end() == token.start()))
+        if common is not None and common.start() < position:
+            common = _COMMON.search(text, position)
+        if mention is not None and mention.start() < position:
+            mention = answer.search(text, position)
+
+
 def _read(
     text: str,
     answer: str,
@@ -131,9 +160,8 @@ def _read(
     denied: set[K] = set()
     scope: str | None = None
     explicit = refused = False
-    scanner = re.compile(f"{_MARKER}|{answer}|{_REFUSAL}|{_CONTROL}", re.VERBOSE)
-    for token in scanner.finditer(text + "\n"):
-        kind = token.lastgroup
+    for token in _tokens(text + "\n", re.compile(answer, re.VERBOSE)):
+        kind = token.lastgroup if token.re is _COMMON else None
         if kind == "marker":
             if not scope:  # "I don't think the answer is left" marks nothing
                 affirmed |= sentence | clause
@@ -241,15 +269,23 @@ _CUES = "|".join(
 )
 
 
+def _own_letters(options: Sequence[str]) -> str:
+    """The letters that all options bear as labels, each another; else nothing."""
+    labels = [_LABEL.match(option) for option in options]
+    letters = "".join(c for label in labels if label for c in label.group() if c.isalpha()).upper()
+    return letters if len(letters) == len(set(letters)) == len(options) else ""
+
+
 def letter(text: str, options: Sequence[str]) -> Extraction:
     """The one option that the text affirms by its letter, in the order shown.
 
     A capital counts where it stands alone; "A" and "I" only before punctuation or a verb; small
-    letters only in brackets, in quotes, as a label or after "answer" or "option". An option's text
-    that contradicts the letter makes the answer ambiguous.
+    letters only in brackets, in quotes, as a label or after "answer" or "option". Options that bear
+    labels of their own, as "(b) Closed", are named by those. An option's text that contradicts the
+    letter makes the answer ambiguous.
     """
     text = _clean(_BOLD_LETTER.sub(r"(\2)", text))
-    upper = string.ascii_uppercase[: len(options)]
+    upper = _own_letters(options) or string.ascii_uppercase[: len(options)]
     lone = text.strip(string.punctuation + string.whitespace).upper()
     if len(lone) == 1 and lone in upper:
         return Extraction(upper.index(lone), "found", text)

@@ -29,7 +29,11 @@ class Picture:
 def file_ref(root: Path, relative: str) -> ImageRef:
     """An image file below ``root``."""
     path = root / relative
-    return ImageRef(path=relative, read=path.read_bytes, exists=path.is_file)
+
+    def size() -> int | None:
+        return path.stat().st_size if path.is_file() else None
+
+    return ImageRef(path=relative, read=path.read_bytes, exists=path.is_file, size=size)
 
 
 def load(ref: ImageRef) -> Picture:
@@ -46,12 +50,8 @@ def load(ref: ImageRef) -> Picture:
             # Peers hand files to the processor as they lie: a sideways EXIF photograph would then
             # be judged left-right where it is up-down.
             pixels = ImageOps.exif_transpose(image).convert("RGB")
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as e:
-        raise SampleError(f"image {ref.path}: {e}") from None
+    except UnidentifiedImageError:
+        raise SampleError(f"image {ref.path}: the file is no image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SampleError(f"image {ref.path}: {error}") from None
     return Picture(pixels, hashlib.sha256(data).hexdigest(), ref.path)

@@ -1,6 +1,7 @@
 """From what ``--model`` says to a model spec."""
 
 import json
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _from_folder(folder: Path) -> ModelSpec:
 
 def _label(text: str) -> str:
     """A name for a model that has none, of the characters that names may have."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in text).strip("-._")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:120]
     return safe or "model"
 
 

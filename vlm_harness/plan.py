@@ -9,6 +9,7 @@ from typing import Any
 from vlm_harness import decoding
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.extract import EXTRACTORS
+from vlm_harness.metrics import METRICS
 from vlm_harness.models import family
 from vlm_harness.orders import Order, OrderMode, orders
 from vlm_harness.paths import data_dir
@@ -28,6 +29,7 @@ class Item:
 
     cell: "Cell"
     sample: Sample
+    order_index: int
     prompt: Prompt
     request: Request
 
@@ -68,17 +70,15 @@ class Cell:
     def _partners(self) -> Mapping[str, Sample]:
         return self.task.partners()
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self._asked())
-
-    def _asked(self) -> Iterator[tuple[Sample, Order]]:
+    def asked(self) -> Iterator[tuple[Sample, int, Order]]:
+        """Every sample in every order, with the number of the order among the sample's."""
         for sample in self.task.samples:
-            for order in orders(self.order, sample, self.seed):
-                yield sample, order
+            for index, order in enumerate(orders(self.order, sample, self.seed)):
+                yield sample, index, order
 
     def items(self) -> Iterator[Item]:
         """Every line of the cell, in the order of the task."""
-        for sample, order in self._asked():
+        for sample, index, order in self.asked():
             if self.image_mode == "swapped" and sample.id not in self._partners:
                 continue  # its pair is incomplete, and is counted as such
             prompt = self.asker.prompt(sample, order, self.variant.command)
@@ -87,10 +87,18 @@ class Cell:
             request = replace(
                 request,
                 images=self._images(sample, partner),
-                partner=partner.images[0] if partner and partner.images else None,
+                partner=self._partner_image(sample, partner),
                 decoding=self.variant.decoding,
+                order=order,
             )
-            yield Item(self, sample, prompt, request)
+            yield Item(self, sample, index, prompt, request)
+
+    def _partner_image(self, sample: Sample, partner: Sample | None) -> ImageRef | None:
+        """The other image of the pair than the one that is shown."""
+        if partner is None:
+            return None
+        other = sample if self.image_mode == "swapped" else partner
+        return other.images[0] if other.images else None
 
     def _images(self, sample: Sample, partner: Sample | None) -> tuple[ImageRef, ...]:
         if self.image_mode == "none":
@@ -131,6 +139,8 @@ def plan(
     if not names:
         raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
     _check_unique(models)
+    for name in names:
+        check_metrics(registry.task(name))
     for text in config.decoding:
         decoding.parse(text)
     specs = {name: registry.task(name) for name in names}
@@ -217,7 +227,7 @@ def _cells(
     protocol = PROTOCOLS.get(name)
     use = getattr(task.spec.protocols, name)
     option_lists = dict.fromkeys(sample.options for sample in task.samples)
-    check_extractors(task.spec, name, use, list(option_lists)[:1000])
+    check_extractors(task.spec, name, use, list(option_lists)[:100])
     if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
         raise InputError(
             f"model {model.model} cannot be asked without an image under {name!r}",
@@ -274,6 +284,14 @@ def check_extractors(
                 extractor("", options, **arguments)
         except (TypeError, ValueError) as error:
             raise InputError(f"extractor {name}: {error}", where=where) from None
+
+
+def check_metrics(task: TaskSpec) -> None:
+    """Raise an InputError where a task names a metric that there is not."""
+    for name in task.metrics:
+        METRICS.check(name, task.at("metrics"))
+    for name in task.chance:
+        METRICS.check(name, task.at("chance", name))
 
 
 def _check_unique(models: Sequence[ModelSpec]) -> None:

@@ -38,16 +38,18 @@ class Asker:
                 hint=f"There are: {listing(self.commands)}, or 'all'.",
             )
 
+    def _shown(self, option: str, position: int) -> str:
+        context = {"option": option}
+        if position < len(LETTERS):  # beyond, a template that asks for one is an error
+            context["letter"] = LETTERS[position]
+        return str(compile_template(self.template.option)(context))
+
     def prompt(self, sample: Sample, order: Order, command: str) -> Prompt:
         """Render the user's turn.
 
         Raises:
             InputError: a template that cannot be rendered for this sample.
         """
-        if len(sample.options) > len(LETTERS):
-            raise InputError(
-                f"sample {sample.id}: more than {len(LETTERS)} options", where=self.where
-            )
         context: dict[str, Any] = {
             **sample.fields,
             "options": [sample.options[i] for i in order],
@@ -57,12 +59,7 @@ class Asker:
             question = str(compile_template(self.question)(context))
             sentence = str(compile_template(self.commands[command])(context))
             shown = tuple(
-                str(
-                    compile_template(self.template.option)(
-                        {"option": sample.options[index], "letter": LETTERS[position]}
-                    )
-                )
-                for position, index in enumerate(order)
+                self._shown(sample.options[index], position) for position, index in enumerate(order)
             )
             text = compile_template(self.template.template)(
                 {

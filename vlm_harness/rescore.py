@@ -1,20 +1,22 @@
 """The right half of a run again, from its log alone: extract, score, summarise. Needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlm_harness import yamlfile
 from vlm_harness.atomic import write_json
-from vlm_harness.protocols import PROTOCOLS
+from vlm_harness.protocols import answer
 from vlm_harness.results import summarise
 from vlm_harness.runlog import (
     Line,
     key_of,
+    locked,
     log_path,
     read_lines,
     read_manifest,
     variant_of,
+    verdict,
 )
 from vlm_harness.spec_check import parse
 from vlm_harness.specs import OverlaySpec, TaskSpec
@@ -42,51 +44,42 @@ def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[st
     corrections = {name: _corrections(task["overlay"]) for name, task in identity["tasks"].items()}
     own = manifest["config"]["labels"]
     labels = labels or own
-    rows = []
-    for expected in manifest["expected"]:
-        variant = Variant(*(expected[field] for field in Variant._fields))
-        task = tasks[variant.task]
-        lines = {
-            key_of(line): _rescored(line, task, labels, corrections[variant.task])
-            for line in _lines(folder, variant)
-        }
-        rows.append(
+    with locked(folder):
+        lines = _lines(folder, manifest["expected"])
+        rows = [
             summarise(
-                task,
+                tasks[variant.task],
                 variant._replace(labels=labels),
-                lines.values(),
+                {
+                    key_of(line): _rescored(
+                        line, tasks[variant.task], labels, corrections[variant.task]
+                    )
+                    for line in lines[variant]
+                }.values(),
                 expected,
                 limit=identity["limit"],
                 seed=identity["seed"],
             )
-        )
-    path = folder / ("results.json" if labels == own else f"results.{labels}.json")
-    write_json(path, {"schema": manifest["schema"], "results": rows})
+            for expected, variant in zip(manifest["expected"], lines, strict=False)
+        ]
+        path = folder / ("results.json" if labels == own else f"results.{labels}.json")
+        write_json(path, {"schema": manifest["schema"], "results": rows})
     return path, rows
 
 
 def _rescored(line: Line, task: TaskSpec, labels: str, corrections: Mapping[str, str]) -> Line:
     target = line["target_original"]
-    answer = corrections.get(line["sample_id"])
-    if labels == "corrected" and answer in line["options"]:
-        target = line["options"].index(answer)
-    if line["status"] == "error":
+    corrected = corrections.get(line["sample_id"])
+    if labels == "corrected" and corrected in line["options"]:
+        target = line["options"].index(corrected)
+    if line["status"] == "error" and "text" not in line["response"]:
         outcome = Outcome("error", detail=line["error"])
     else:
-        outcome = PROTOCOLS.get(line["protocol"]).outcome(
-            _response(line),
-            line["options"],
-            tuple(line["order"]),
-            getattr(task.protocols, line["protocol"]),
+        use = getattr(task.protocols, line["protocol"])
+        outcome = answer(
+            line["protocol"], _response(line), line["shown"], tuple(line["order"]), use
         )
-    return {
-        **line,
-        "target": target,
-        "prediction": outcome.prediction,
-        "tied": outcome.tied,
-        "status": outcome.status,
-        "correct": outcome.status == "ok" and outcome.prediction == target,
-    }
+    return {**line, **verdict(outcome, target)}
 
 
 def _response(line: Line) -> Response:
@@ -105,8 +98,12 @@ def _corrections(overlay: Mapping[str, Any] | None) -> dict[str, str]:
     return {str(correction.id): correction.answer for correction in spec.corrections}
 
 
-def _lines(folder: Path, variant: Variant) -> list[Line]:
-    path = log_path(folder, variant)
-    if not path.is_file():  # nothing of it was answered
-        return []
-    return [line for line in read_lines(path) if variant_of(line) == variant]
+def _lines(folder: Path, expected: Sequence[Mapping[str, Any]]) -> dict[Variant, list[Line]]:
+    """All lines of a run by variant; each log is read once."""
+    variants = [Variant(*(cell[field] for field in Variant._fields)) for cell in expected]
+    found: dict[Variant, list[Line]] = {variant: [] for variant in variants}
+    for path in dict.fromkeys(log_path(folder, variant) for variant in variants):
+        if path.is_file():  # else nothing of it was answered
+            for line in read_lines(path):
+                found.setdefault(variant_of(line), []).append(line)
+    return found

@@ -10,12 +10,18 @@ from vlm_harness.runlog import Line
 from vlm_harness.specs import TaskSpec
 from vlm_harness.types import Variant
 
+NEEDED = (
+    "sample_id", "order_index", "options", "correct", "pair", "set", "category", "target",
+    "pair_cosine", "status", "tied", "error",
+)  # fmt: skip
+"""Fields of a line that ``summarise`` reads, beside the scores in ``response``."""
+
 
 def record(line: Line) -> Record:
     response = line["response"]
     return Record(
         sample_id=line["sample_id"],
-        order=tuple(line["order"]),
+        order_index=line["order_index"],
         n_options=len(line["options"]),
         correct=line["correct"],
         pair=line["pair"],
@@ -53,16 +59,15 @@ def summarise(
             group_counts[kind] = {"n": total, "n_incomplete": total - len(whole)}
     # A task's groups are its pairs; sets alone count where it has no pairs.
     groups = group_counts.get("pair") or group_counts.get("set") or {"n": 0, "n_incomplete": 0}
-    wanted = [name for name in task.metrics if _applies(name, variant, records)]
     return {
         **variant._asdict(),
         "task_version": task.version,
         "limit": limit,
         "seed": seed,
         "primary_metric": task.primary_metric,
-        "metrics": _estimates(wanted, records, task, seed),
+        "metrics": _estimates(records, task, seed, task.chance),
         "categories": {
-            category: _estimates(wanted, members, task, seed)
+            category: _estimates(members, task, seed, {})
             for category, members in _by_category(records).items()
         },
         "n_samples": len(lines),
@@ -81,19 +86,13 @@ def summarise(
 
 
 def _estimates(
-    names: Sequence[str], records: Sequence[Record], task: TaskSpec, seed: int
+    records: Sequence[Record], task: TaskSpec, seed: int, chance: Mapping[str, float]
 ) -> dict[str, Any]:
     found = {}
-    for name in names:
+    for name in task.metrics:
         units = METRICS.get(name, task.at("metrics"))(records, task.grouping)
-        guess = task.chance.get(name, metrics.chance(name, records, task.grouping))
-        found[name] = dataclasses.asdict(stats.estimate(units, guess, seed=seed))
+        found[name] = dataclasses.asdict(stats.estimate(units, chance.get(name), seed=seed))
     return found
-
-
-def _applies(name: str, variant: Variant, records: Sequence[Record]) -> bool:
-    # The cosine of a pair exists only where a dual encoder made embeddings.
-    return "cosine" not in name or variant.protocol == "similarity"
 
 
 def _by_category(records: Sequence[Record]) -> dict[str, list[Record]]:

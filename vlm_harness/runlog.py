@@ -10,6 +10,7 @@ A line is written whole and flushed; a run that was stopped anywhere goes on fro
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +31,9 @@ from filelock import FileLock, Timeout
 from vlm_harness import __version__
 from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
+from vlm_harness.models import family
 from vlm_harness.plan import Cell, Item, Plan, line_key
+from vlm_harness.tasks import Task
 from vlm_harness.types import Model, Outcome, Response, Variant
 
 SCHEMA = 1
@@ -38,7 +42,7 @@ Line = dict[str, Any]
 MANIFEST = {"identity_sha256": str, "identity": dict, "expected": list, "config": dict}
 LINE = (
     "model", "task", "protocol", "sample_id", "order", "order_mode", "command", "decoding",
-    "image_mode", "labels", "options", "target", "response", "status",
+    "order_index", "image_mode", "labels", "options", "shown", "target", "response", "status",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
 
@@ -50,14 +54,16 @@ def slug(text: str) -> str:
 def identity(plan: Plan) -> dict[str, Any]:
     """All that scores depend on, as plain data. Batch size and device are not in it."""
     config = plan.config
+    reads_images = any(family(model).reads_images for model in plan.models)
     return {
         "schema": SCHEMA,
         "models": {m.model: m.model_dump(mode="json") for m in plan.models},
-        "checkpoints": {m.model: checkpoint_fingerprint(m.checkpoint) for m in plan.models},
+        "checkpoints": {m.model: fingerprint(family(m).files(m)) for m in plan.models},
         "tasks": {
             name: {
                 "spec": task.spec.model_dump(mode="json"),
                 "data": dict(task.data_sha256),
+                "images": images_digest(task) if reads_images else None,
                 "overlay": task.overlay.model_dump(mode="json") if task.overlay else None,
             }
             for name, task in plan.tasks.items()
@@ -108,12 +114,24 @@ def default_run_id(plan: Plan, digest: str) -> str:
     return f"{models[:60]}__{tasks[:60]}__{digest[:10]}"
 
 
-def checkpoint_fingerprint(checkpoint: str) -> str | None:
+def images_digest(task: Task) -> str:
+    """A cheap checksum of a task's images: paths and sizes. Contents are in the lines."""
+    refs = {ref.path: ref for sample in task.samples for ref in sample.images}
+    digest = hashlib.sha256()
+    for path in sorted(refs):
+        digest.update(f"{path}\0{refs[path].size()}\0".encode())
+    return digest.hexdigest()
+
+
+def fingerprint(paths: Sequence[Path]) -> str | None:
     """A cheap checksum of local weights: sizes, and both ends of every file. None for the hub."""
-    path = Path(checkpoint).expanduser()
-    if not path.exists():
+    if not paths:
         return None
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    files = [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()))
+    ]
     digest = hashlib.sha256()
     for file in files:
         if file.name.startswith("."):
@@ -125,6 +143,30 @@ def checkpoint_fingerprint(checkpoint: str) -> str | None:
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
     return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder against other processes.
+
+    Raises:
+        InputError: another process holds it, or nothing can be written there.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            "the run folder is in use by another process",
+            where=folder,
+            hint="Wait for it to finish, or choose another --run-id.",
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot write there: {error.strerror}", where=folder) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class RunFolder:
@@ -142,24 +184,18 @@ class RunFolder:
         self._plan = plan
         self._argv = list(argv)
         self._streams: dict[Path, IO[str]] = {}
-        self._lock = FileLock(self.path / ".lock")
+        self._lock = locked(self.path)
 
     def __enter__(self) -> "RunFolder":
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                "the run folder is in use by another process",
-                where=self.path,
-                hint="Wait for it to finish, or choose another --run-id.",
-            ) from None
         except OSError as error:
             raise InputError(f"cannot write there: {error.strerror}", where=self.path) from None
+        self._lock.__enter__()
         try:
             self._check_same_run()
         except InputError:
-            self._lock.release()
+            self._lock.__exit__(None, None, None)
             raise
         return self
 
@@ -172,14 +208,11 @@ class RunFolder:
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
-        self._lock.release()
+        self._lock.__exit__(kind, error, trace)
 
     def _check_same_run(self) -> None:
         if self._plan.config.fresh:
-            shutil.rmtree(self.path / "samples")
-            (self.path / "samples").mkdir()
-            for name in ("manifest.json", "results.json"):
-                (self.path / name).unlink(missing_ok=True)
+            self._throw_away()
             return
         manifest = read_manifest(self.path, missing_ok=True)
         if manifest and manifest.get("identity_sha256") != self.digest:
@@ -188,6 +221,33 @@ class RunFolder:
                 f"the folder holds another run: {changed} differ",
                 where=self.path,
                 hint="Choose another --run-id, or --fresh to throw the old run away.",
+            )
+
+    def _throw_away(self) -> None:
+        """Delete an earlier run; refuse where the folder holds something else."""
+        samples = self.path / "samples"
+        if not (self.path / "manifest.json").is_file() and any(samples.iterdir()):
+            raise InputError(
+                "--fresh deletes runs, and this folder holds none: there is no manifest.json",
+                where=self.path,
+                hint="Choose another --run-id.",
+            )
+        shutil.rmtree(samples)
+        samples.mkdir()
+        for path in (self.path / "manifest.json", self.path / "errors.log"):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob("results*.json"):
+            path.unlink()
+
+    def check_same_dtype(self, model: Model) -> None:
+        """``--dtype auto`` differs between CPU and GPU: one run must not mix the two."""
+        before = read_manifest(self.path, missing_ok=True).get("models", {}).get(model.name)
+        if before and before["dtype"] != model.dtype and any((self.path / "samples").iterdir()):
+            raise InputError(
+                f"the run was begun with {model.name} in {before['dtype']}, and it is now in "
+                f"{model.dtype}",
+                where=self.path,
+                hint=f"Go on with --dtype {before['dtype']}, or begin anew with --fresh.",
             )
 
     # --- manifest --------------------------------------------------------------------------------
@@ -236,8 +296,14 @@ class RunFolder:
         for path in dict.fromkeys(self.log_path(variant) for variant in variants):
             if not path.is_file():
                 continue
-            lines = {key_of(line): line for line in read_lines(path) if line["status"] != "error"}
-            write_text(path, "".join(_dump(line) for line in lines.values()))
+            size, whole = path.stat().st_size, 0
+            lines = {}
+            for line in read_lines(path):
+                if line["status"] != "error":
+                    lines[key_of(line)] = line
+                    whole += len(_dump(line).encode())
+            if whole != size:
+                write_text(path, "".join(_dump(line) for line in lines.values()))
             kept.update(lines)
         return kept
 
@@ -250,8 +316,11 @@ class RunFolder:
         if path not in self._streams:
             self._streams[path] = path.open("a", encoding="utf-8")
         stream = self._streams[path]
-        stream.write(_dump(line))
-        stream.flush()
+        try:
+            stream.write(_dump(line))
+            stream.flush()
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", where=path) from None
         return line
 
     def log_traceback(self, text: str) -> None:
@@ -276,22 +345,32 @@ def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[st
         "image_mode": variant.image_mode,
         "prompt": item.request.prompt or None,
         "options": list(sample.options),
+        "shown": list(item.prompt.shown),
         "candidates": list(item.request.candidates) or None,
         "order": list(item.prompt.order),
+        "order_index": item.order_index,
         "order_mode": variant.order,
         "command": variant.command,
         "decoding": variant.decoding,
         "response": _response(response),
         "pair_cosine": response.pair_cosine,
+        "labels": variant.labels,
+        "target_original": sample.target_original,
+        **verdict(outcome, sample.target),
+    }
+
+
+def verdict(outcome: Outcome, target: int) -> Line:
+    """The fields of a line that follow from an outcome and a label."""
+    failed = outcome.status == "error"
+    return {
         "prediction": outcome.prediction,
         "tied": outcome.tied,
-        "extraction": outcome.detail if outcome.status != "error" else None,
-        "labels": variant.labels,
-        "target": sample.target,
-        "target_original": sample.target_original,
-        "correct": outcome.status == "ok" and outcome.prediction == sample.target,
+        "extraction": None if failed else outcome.detail,
+        "target": target,
+        "correct": outcome.status == "ok" and outcome.prediction == target,
         "status": outcome.status,
-        "error": (response.error or outcome.detail) if outcome.status == "error" else None,
+        "error": outcome.detail if failed else None,
     }
 
 
@@ -301,7 +380,9 @@ def _response(response: Response) -> dict[str, Any]:
     if response.scores is None:
         return {}
     # Two lists of numbers read more easily than a list of objects, and are smaller.
-    found: dict[str, Any] = {"scores": [option.score for option in response.scores]}
+    # JSON has no NaN; such a score has made the line an error already.
+    scores = [x.score if math.isfinite(x.score) else None for x in response.scores]
+    found: dict[str, Any] = {"scores": scores}
     if any(option.n_tokens is not None for option in response.scores):
         found["sum_logprobs"] = [option.sum_logprob for option in response.scores]
         found["n_tokens"] = [option.n_tokens for option in response.scores]
@@ -311,11 +392,11 @@ def _response(response: Response) -> dict[str, Any]:
 def expected_counts(cell: Cell) -> dict[str, Any]:
     """How many lines and groups the cell has when complete."""
     lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
-    for sample, order in cell._asked():
+    for sample, index, _ in cell.asked():
         lines += 1
         for kind, keys in groups.items():
             if getattr(sample, kind) is not None:
-                keys.add((getattr(sample, kind), order))
+                keys.add((getattr(sample, kind), index))
     return {
         "n_lines": lines,
         "n_available": len(cell.task.ids),
@@ -349,9 +430,9 @@ def log_path(folder: Path, variant: Variant) -> Path:
 
 def read_lines(path: Path) -> Iterator[Line]:
     """The whole lines of a sample log; a line torn by a crash is passed over."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, text in enumerate(stream, 1):
-            if not text.endswith("\n"):
+            if not text.endswith(b"\n"):
                 return
             try:
                 line = json.loads(text)

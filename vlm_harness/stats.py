@@ -21,6 +21,10 @@ class Units:
     denominators: Floats
     n: int
     """Number of samples, pairs or sets that the value is over."""
+    chance: float | None = None
+    """What a uniform guess would give."""
+    proportion: bool = True
+    """A share of things that are right or wrong; false for a mean of other numbers."""
 
     @classmethod
     def of(
@@ -29,6 +33,8 @@ class Units:
         clusters: Sequence[str],
         weights: Sequence[float] | None = None,
         n: int | None = None,
+        chance: float | None = None,
+        proportion: bool = True,
     ) -> "Units":
         """Sum values (and weights, 1 each by default) within clusters."""
         index: dict[str, int] = {}
@@ -37,7 +43,8 @@ class Units:
         denominators = np.zeros(len(index))
         np.add.at(numerators, positions, np.asarray(values, dtype=float))
         np.add.at(denominators, positions, 1.0 if weights is None else np.asarray(weights))
-        return cls(numerators, denominators, len(values) if n is None else n)
+        count = len(values) if n is None else n
+        return cls(numerators, denominators, count, chance, proportion)
 
     @property
     def value(self) -> float | None:
@@ -62,13 +69,21 @@ def interval(
 ) -> tuple[float | None, float | None]:
     """Percentile bootstrap over clusters (``scipy.stats.bootstrap``).
 
-    Undefined (None) for fewer than two clusters. Where all clusters agree the interval is a point:
-    the bootstrap cannot see what did not happen.
+    Undefined (None) for fewer than two clusters. Where all clusters agree there is nothing to
+    resample, and an interval of no width would claim certainty: a proportion has Wilson's interval
+    over the clusters then.
     """
-    if len(units.numerators) < 2 or units.value is None:
+    value = units.value
+    clusters = len(units.numerators)
+    if clusters < 2 or value is None:
         return None, None
     if np.ptp(units.numerators) == 0 and np.ptp(units.denominators) == 0:
-        return units.value, units.value
+        if not units.proportion:
+            return value, value
+        from scipy.stats import binomtest
+
+        wilson = binomtest(round(value * clusters), clusters).proportion_ci(confidence, "wilson")
+        return min(float(wilson.low), value), max(float(wilson.high), value)
     from scipy.stats import bootstrap
 
     def ratio(numerators: Floats, denominators: Floats, axis: int = -1) -> Floats:
@@ -82,7 +97,7 @@ def interval(
         paired=True,
         vectorized=True,
         n_resamples=resamples,
-        # Index matrices of 100,000 clusters x 2,000 resamples would take gigabytes at once.
+        # Index matrices of 100,000 clusters x 1,000 resamples would take gigabytes at once.
         batch=max(1, min(resamples, 4_000_000 // len(units.numerators))),
         confidence_level=confidence,
         method="percentile",
@@ -92,6 +107,7 @@ def interval(
     return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
 
 
-def estimate(units: Units, chance: float | None, *, seed: int = 0) -> Estimate:
+def estimate(units: Units, chance: float | None = None, *, seed: int = 0) -> Estimate:
+    """Value and interval; ``chance`` where it is not that of the units."""
     low, high = interval(units, seed=seed)
-    return Estimate(units.value, low, high, units.n, chance)
+    return Estimate(units.value, low, high, units.n, units.chance if chance is None else chance)

@@ -37,7 +37,7 @@ class Task:
         return {
             one.id: other
             for members in pairs.values()
-            if len(members) == 2
+            if len(members) == self.spec.grouping.pair.size == 2
             for one, other in (members, members[::-1])
         }
 
@@ -72,7 +72,8 @@ def load_task(
     _check_groups(spec, made, labels)
     ids = [sample.id for sample in made]
     if samples:
-        made = [sample for sample in made if sample.id in samples]
+        wanted = set(samples)
+        made = [sample for sample in made if sample.id in wanted]
     return Task(spec, _limit(made, limit), ids, table.sha256, table.revision, overlay)
 
 

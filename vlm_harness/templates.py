@@ -1,7 +1,8 @@
 """Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
 
 An unknown name is an error. No template can reach attributes that begin with an underscore, call
-into Python beyond plain values, or build a huge value (though nested loops may take long).
+into Python beyond plain values, or repeat text without bound. It is no cage for a hostile author:
+a regular expression or nested loops can still take long, and text doubled often takes memory.
 
 Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
 
@@ -12,7 +13,7 @@ Filters beside Jinja's own (of which those are missing that draw at random, or o
 | `regex_group(pattern, group=1)` | what the group matched; an error where nothing does |
 | `regex_replace(pattern, new)` | the text with every match replaced |
 | `regex_findall(pattern)` | the list of matches |
-| `caption_with(word-list...)` | see `caption_with` |
+| `caption_with(captions)` | the one caption that holds the word as a word |
 | `index_of(list)` | the position of the value in the list; an error where it is missing |
 | `without_letter` | the option without its leading `(a) `, `A. ` |
 | `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
@@ -250,13 +251,6 @@ def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
     return value
 
 
-def names_used(source: str) -> set[str]:
-    """Names that the template takes from its context."""
-    from jinja2.meta import find_undeclared_variables
-
-    return find_undeclared_variables(environment().parse(source))
-
-
 def _lone_expression(source: str, tree: nodes.Template) -> str | None:
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
@@ -294,8 +288,7 @@ def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
 def _caption_with(word: str, captions: Sequence[str]) -> str:
     """The one caption that holds the word as a word (`on` does not stand in `front`).
 
-    Where several do, the one that holds it and none of whose other words decides is not guessed:
-    it is an error.
+    None, or several, are an error: which one is meant is not guessed.
     """
     found = [
         c for c in captions if re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", str(c), re.I)

@@ -24,6 +24,8 @@ class ImageRef:
     """As logged: relative to the data directory, or ``dataset#row/column``."""
     read: Callable[[], bytes] = field(compare=False, repr=False)
     exists: Callable[[], bool] = field(compare=False, repr=False, default=lambda: True)
+    size: Callable[[], int | None] = field(compare=False, repr=False, default=lambda: None)
+    """Of the file in bytes, where it is cheap to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Request:
     """Captions (similarity) or answers (score), in canonical order."""
     max_new_tokens: int = 0
     decoding: str = "greedy"
+    order: tuple[int, ...] = ()
+    """Canonical index of the option shown at each position."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
     """For backends that look answers up instead of computing them."""
     partner: ImageRef | None = None
@@ -120,7 +124,6 @@ class Response:
     scores: tuple[OptionScore, ...] | None = None
     pair_cosine: float | None = None
     error: str | None = None
-    image_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,26 @@ class Family:
     without_image: bool = False
     """Whether ``--images none`` makes sense."""
     default_batch: int = 8
+    local_files: bool = True
+    """False where ``checkpoint`` names nothing that could lie on disk."""
+    locator: str | None = None
+    """``module:callable`` giving the one file of a spec, where it is not just its checkpoint."""
     checker: str | None = None
     """``module:callable`` taking the spec; raises InputError where the checkpoint is not there."""
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> Backend:
         backend: Backend = _attribute(self.factory)(spec, options)
         return backend
+
+    def files(self, spec: ModelSpec) -> list[Path]:
+        """Local files and folders that the model's answers depend on."""
+        if not self.local_files:
+            return []
+        if self.locator:
+            return [_attribute(self.locator)(spec)]
+        named = (spec.checkpoint, spec.args.get("weights"), spec.args.get("processor"))
+        paths = [Path(str(name)).expanduser() for name in named if name]
+        return [path for path in paths if path.exists()]
 
     def check(self, spec: ModelSpec) -> None:
         if self.checker:
@@ -125,7 +139,8 @@ REPLAY = Family(
     args=arguments.ReplayArgs,
     reads_images=False,
     default_batch=1024,
-    checker="vlm_harness.backends.replay:check",
+    checker="vlm_harness.backends.replay:path_of",
+    locator="vlm_harness.backends.replay:path_of",
 )
 FAKE = Family(
     summary="answers from a handler, for tests: oracle, first, constant",
@@ -136,6 +151,7 @@ FAKE = Family(
     without_image=True,
     default_batch=64,
     checker="vlm_harness.backends.fake:check",
+    local_files=False,
 )
 
 BACKENDS: Plugins[Family] = Plugins(

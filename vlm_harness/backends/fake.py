@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from vlm_harness.backends import LoadOptions, Pictures
 from vlm_harness.errors import InputError, SampleError, listing, suggest
+from vlm_harness.extract import strip_label
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
@@ -50,15 +51,17 @@ def _oracle(request: Request) -> Answer:
     sample = request.sample
     assert sample is not None  # the evaluator always sets it
     if request.kind == "generate":
-        return sample.options[sample.target]
+        return strip_label(sample.options[sample.target])  # whatever letter it is shown with
     return [float(i == sample.target) for i in range(len(sample.options))]
 
 
 def _first(request: Request) -> Answer:
     assert request.sample is not None
+    options = request.sample.options
+    order = request.order or tuple(range(len(options)))
     if request.kind == "generate":
-        return request.sample.options[0]
-    return [-float(i) for i in range(len(request.sample.options))]
+        return strip_label(options[order[0]])
+    return [-float(order.index(i)) for i in range(len(options))]
 
 
 def _constant(value: float) -> Handler:

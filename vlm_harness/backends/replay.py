@@ -30,7 +30,7 @@ class Replay:
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
         self._spec = spec
-        self._path = _path(spec)
+        self._path = path_of(spec)
         self._args = ReplayArgs.model_validate(spec.args)
         rows = _read(self._path)
         self._keys = self._join_keys(rows)
@@ -128,12 +128,8 @@ class Replay:
         return text.casefold() if self._args.compare == "ignore_case" else text
 
 
-def check(spec: ModelSpec) -> None:
-    """Raise an InputError where the record is not there."""
-    _path(spec)
-
-
-def _path(spec: ModelSpec) -> Path:
+def path_of(spec: ModelSpec) -> Path:
+    """The file of recorded answers, or an InputError where it is not there."""
     written = Path(spec.checkpoint).expanduser()
     folder = spec.path.parent if spec.path else Path()
     for path in (written, folder / written):

@@ -34,6 +34,8 @@ def validate(
     roots = list(dict.fromkeys([*(path.resolve() for path in paths), *spec_roots(include_path)]))
     found = Registry(roots)
     report = list(_check_all(found, [path.resolve() for path in paths], data_directory(data_dir)))
+    if paths and not report:
+        raise InputError(f"there is no spec in {', '.join(map(str, paths))}")
     failed = [entry for entry in report if entry["error"]]
     if as_json:
         echo_json(report)
@@ -76,14 +78,12 @@ def _check(found: Registry, kind: str, name: str, root: Path) -> str:
 
 def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     from vlm_harness.datasets import READERS, files
-    from vlm_harness.metrics import METRICS
-    from vlm_harness.plan import check_extractors
+    from vlm_harness.plan import check_extractors, check_metrics
     from vlm_harness.prompts import asker
     from vlm_harness.tasks import load_task
 
     READERS.check(spec.dataset.reader, spec.at("dataset", "reader"))
-    for metric in (*spec.metrics, *spec.chance):
-        METRICS.check(metric, spec.at("metrics"))
+    check_metrics(spec)
     if spec.overlay:
         found.overlay(spec.overlay, spec.at("overlay"))
     askers = []
@@ -98,6 +98,9 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     except InputError:
         return "(not rendered: the data are not here)"
     task = load_task(spec, found, root)
+    option_lists = list(dict.fromkeys(sample.options for sample in task.samples))[:100]
+    for protocol in spec.protocols.declared:
+        check_extractors(spec, protocol, getattr(spec.protocols, protocol), option_lists)
     for asks in askers:
         for command in asks.commands:
             asks.prompt(task.samples[0], tuple(range(len(task.samples[0].options))), command)

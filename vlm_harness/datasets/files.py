@@ -139,7 +139,7 @@ def read_csv(dataset: DatasetSpec, root: Path) -> Table:
     return Table(rows, _sum(path, root, data))
 
 
-class _ArrowRows(Sequence[Row]):
+class ArrowRows(Sequence[Row]):
     """Rows of a ``datasets`` data set, each made when asked for; images become references."""
 
     def __init__(self, data: Any, label: str) -> None:
@@ -196,7 +196,7 @@ def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
         data = Dataset.from_parquet([str(file) for file in files], keep_in_memory=False)
     except Exception as error:  # pyarrow's and datasets' own, of many classes
         raise InputError(f"not readable as Parquet: {error}", where=path) from None
-    return Table(_ArrowRows(_with_images(data), str(path.relative_to(root))), sums)
+    return Table(ArrowRows(_with_images(data), str(path.relative_to(root))), sums)
 
 
 def _with_images(data: Any) -> Any:

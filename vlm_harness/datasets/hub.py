@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.datasets import Table
-from vlm_harness.datasets.files import _ArrowRows, how_to_get
+from vlm_harness.datasets.files import ArrowRows, how_to_get, locate
 from vlm_harness.errors import InputError
-from vlm_harness.paths import inside
 from vlm_harness.specs import DatasetSpec
 
 
@@ -15,15 +14,18 @@ def read_hub(dataset: DatasetSpec, root: Path) -> Table:
     import datasets
 
     if dataset.path is not None:
-        data = _from_disk(dataset, root)
+        folder = locate(dataset, root)
+        data, name = _from_disk(dataset, folder), folder.relative_to(root).as_posix()
     elif dataset.name is not None:
-        data = _from_hub(dataset, root)
+        data, name = _from_hub(dataset, root), dataset.name
     else:
         raise InputError("the reader 'hub' needs dataset.name (owner/name), or dataset.path")
     if isinstance(data, datasets.DatasetDict | datasets.IterableDatasetDict):
         raise InputError(f"dataset.split is required: one of {', '.join(data)}")
-    label = dataset.name or str(dataset.path)
-    return Table(_ArrowRows(data, label), {label: data._fingerprint}, _commit(data))
+    # All that tells one row from another: the label is what images are known by.
+    parts = [name, dataset.revision, dataset.config, dataset.split]
+    label = "/".join(part for part in parts if part)
+    return Table(ArrowRows(data, label), {label: data._fingerprint}, _commit(data))
 
 
 def _from_hub(dataset: DatasetSpec, root: Path) -> Any:
@@ -41,16 +43,9 @@ def _from_hub(dataset: DatasetSpec, root: Path) -> Any:
         ) from None
 
 
-def _from_disk(dataset: DatasetSpec, root: Path) -> Any:
+def _from_disk(dataset: DatasetSpec, folder: Path) -> Any:
     import datasets
 
-    paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path or []
-    folder = next((inside(root, p) for p in paths if inside(root, p).is_dir()), None)
-    if folder is None:
-        raise InputError(
-            f"the data are not there: no folder {', '.join(paths)} below {root}",
-            hint=how_to_get(dataset, root),
-        )
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as error:  # pyarrow's and datasets' own, of many classes

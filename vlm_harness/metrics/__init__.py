@@ -1,7 +1,8 @@
 """Metrics: from scored samples to units, which ``stats`` turns into a value with an interval.
 
-A metric is a function ``(records, rules) -> Units``. Pairs and sets are scored whole: an
-incomplete group is counted elsewhere (``n_incomplete``) and is in no group metric.
+A metric is a function ``(records, rules) -> Units``; the units say what chance is. Pairs and sets
+are scored whole: an incomplete group is counted elsewhere (``n_incomplete``) and is in no group
+metric.
 """
 
 import math
@@ -18,7 +19,8 @@ class Record:
     """One scored line of the log, as far as metrics need it."""
 
     sample_id: str
-    order: tuple[int, ...]
+    order_index: int
+    """Which of its orders the sample was asked in: groups are scored within one."""
     n_options: int
     correct: bool
     pair: str | None = None
@@ -31,7 +33,9 @@ class Record:
     @property
     def cluster(self) -> str:
         """What the bootstrap draws as one: the set, else the pair, else the sample."""
-        return self.set or self.pair or self.sample_id
+        if self.set is not None:
+            return f"set {self.set}"
+        return f"sample {self.sample_id}" if self.pair is None else f"pair {self.pair}"
 
 
 Metric = Callable[[Sequence[Record], GroupRules], Units]
@@ -55,27 +59,17 @@ def groups(
 ) -> tuple[list[list[Record]], list[list[Record]]]:
     """Whole groups and incomplete ones, of pairs or sets.
 
-    Samples are of one group where they share its key and were asked in options of one order.
+    Samples are of one group where they share its key and were asked in the same order.
     """
-    members: dict[tuple[str, tuple[int, ...]], list[Record]] = {}
+    members: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         key = getattr(record, kind)
         if key is not None:
-            members.setdefault((key, record.order), []).append(record)
+            members.setdefault((key, record.order_index), []).append(record)
     whole = [group for group in members.values() if len(group) == size]
     return whole, [group for group in members.values() if len(group) != size]
 
 
-def chance(name: str, records: Sequence[Record], rules: GroupRules) -> float | None:
-    """What a uniform guess at every sample gives; None where the metric is no accuracy."""
-    if not records:
-        return None
-    if name.endswith("individual_accuracy"):
-        return sum(1 / record.n_options for record in records) / len(records)
-    for kind, size in (("pair", rules.pair.size), ("set", rules.set.size)):
-        if name.endswith(f"{kind}_accuracy"):
-            whole, _ = groups(records, kind, size)
-            guesses = [math.prod(1 / record.n_options for record in group) for group in whole]
-            total = len(records) / size if "official" in name else len(whole)
-            return sum(guesses) / total if total else None
-    return None
+def guess(group: Sequence[Record]) -> float:
+    """Probability that a uniform guess is right on every sample of a group."""
+    return math.prod(1 / record.n_options for record in group)

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics import Record, groups
+from vlm_harness.metrics import Record, groups, guess
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import Units
 
 
 def individual_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of right samples; unparsed and failed ones count as wrong."""
-    return Units.of([record.correct for record in records], [r.cluster for r in records])
+    chance = sum(guess([record]) for record in records) / len(records) if records else None
+    return Units.of(
+        [record.correct for record in records], [r.cluster for r in records], chance=chance
+    )
 
 
 def pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
@@ -25,4 +28,5 @@ def set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
 def _group_accuracy(records: Sequence[Record], kind: str, size: int) -> Units:
     whole, _ = groups(records, kind, size)
     right = [all(record.correct for record in group) for group in whole]
-    return Units.of(right, [group[0].cluster for group in whole])
+    chance = sum(map(guess, whole)) / len(whole) if whole else None
+    return Units.of(right, [group[0].cluster for group in whole], chance=chance)

@@ -15,4 +15,5 @@ def mean_pair_cosine(records: Sequence[Record], rules: GroupRules) -> Units:
         for group in whole
         if group[0].pair_cosine is not None
     ]
-    return Units.of([cosine for cosine, _ in known], [cluster for _, cluster in known])
+    values, clusters = [cosine for cosine, _ in known], [cluster for _, cluster in known]
+    return Units.of(values, clusters, proportion=False)

@@ -7,7 +7,7 @@ benchmark it equals ``pair_accuracy`` and ``set_accuracy``.
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics import Record, groups
+from vlm_harness.metrics import Record, groups, guess
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import Units
 
@@ -28,4 +28,5 @@ def _over_samples(records: Sequence[Record], kind: str, size: int) -> Units:
     values = [1.0] * len(right) + [0.0] * len(records)
     weights = [0.0] * len(right) + [1 / size] * len(records)
     clusters = [group[0].cluster for group in right] + [record.cluster for record in records]
-    return Units.of(values, clusters, weights, n=len(records))
+    chance = sum(map(guess, whole)) / (len(records) / size) if records else None
+    return Units.of(values, clusters, weights, n=len(records), chance=chance)

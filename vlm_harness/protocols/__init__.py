@@ -26,9 +26,9 @@ class EvaluationProtocol(Protocol):
         ...
 
     def outcome(
-        self, response: Response, options: Sequence[str], order: Order, use: Any, /
+        self, response: Response, shown: Sequence[str], order: Order, use: Any, /
     ) -> Outcome:
-        """The answer in a response. ``options`` are in canonical order."""
+        """The answer in a response. ``shown`` are the options as the prompt showed them."""
         ...
 
 
@@ -42,6 +42,16 @@ PROTOCOLS: Plugins[EvaluationProtocol] = Plugins(
         "likelihood": "vlm_harness.protocols.likelihood:likelihood",
     },
 )
+
+
+def answer(name: str, response: Response, shown: Sequence[str], order: Order, use: Any) -> Outcome:
+    """The answer in a response under a protocol; a failed response stays a failure."""
+    if response.error is not None:
+        return Outcome("error", detail=response.error)
+    try:
+        return PROTOCOLS.get(name).outcome(response, shown, order, use)
+    except ValueError as error:  # an extractor that cannot work with these options
+        return Outcome("error", detail=str(error))
 
 
 def highest(scores: Sequence[OptionScore] | None) -> Outcome:

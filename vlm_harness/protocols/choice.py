@@ -6,6 +6,7 @@ Lower perplexity is higher mean log-probability, which is what the log holds.
 
 from collections.abc import Sequence
 
+from vlm_harness.errors import InputError
 from vlm_harness.orders import Order
 from vlm_harness.prompts import LETTERS
 from vlm_harness.protocols import highest
@@ -19,13 +20,15 @@ class Choice:
     uses_prompt = True
 
     def request(self, sample: Sample, prompt: Prompt, use: ProtocolUse) -> Request:
+        if len(sample.options) > len(LETTERS):
+            raise InputError(f"sample {sample.id}: {len(sample.options)} options have no letters")
         letters = tuple(LETTERS[prompt.order.index(i)] for i in range(len(sample.options)))
         return Request(
             self.kind, sample.images, prompt=prompt.text, candidates=letters, sample=sample
         )
 
     def outcome(
-        self, response: Response, options: Sequence[str], order: Order, use: ProtocolUse
+        self, response: Response, shown: Sequence[str], order: Order, use: ProtocolUse
     ) -> Outcome:
         return highest(response.scores)
 

@@ -23,11 +23,10 @@ class Generate:
         )
 
     def outcome(
-        self, response: Response, options: Sequence[str], order: Order, use: GenerateUse
+        self, response: Response, shown: Sequence[str], order: Order, use: GenerateUse
     ) -> Outcome:
         if response.text is None:
             return Outcome("error", detail="the response has no text")
-        shown = [options[index] for index in order]
         name, found = extract(use.extractors(), response.text, shown)
         if found.index is None:
             return Outcome("unparsed", detail=f"{name}: {found.reason}")

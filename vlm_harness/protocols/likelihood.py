@@ -23,7 +23,7 @@ class Likelihood:
         )
 
     def outcome(
-        self, response: Response, options: Sequence[str], order: Order, use: ProtocolUse
+        self, response: Response, shown: Sequence[str], order: Order, use: ProtocolUse
     ) -> Outcome:
         return highest(response.scores)
 

@@ -21,7 +21,7 @@ class Similarity:
         return Request(self.kind, sample.images, candidates=sample.captions or (), sample=sample)
 
     def outcome(
-        self, response: Response, options: Sequence[str], order: Order, use: ProtocolUse
+        self, response: Response, shown: Sequence[str], order: Order, use: ProtocolUse
     ) -> Outcome:
         return highest(response.scores)
 
