@@ -332,7 +332,9 @@ def _check_images(task: Task, root: Path) -> None:
 
 
 def _raise_all(problems: Sequence[InputError]) -> None:
-    unique = list({str(problem): problem for problem in problems}.values())
+    # Tasks that share their data miss them together: one message, at the first of them.
+    shared = {(problem.message, problem.hint): problem for problem in reversed(problems)}
+    unique = list(shared.values())[::-1]
     if len(unique) == 1:
         raise unique[0]
     if unique:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlm_harness.errors import InputError
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs import DatasetSpec
 
@@ -50,4 +51,10 @@ def read(dataset: DatasetSpec, root: Path, where: object = None) -> Table:
         InputError: the data are not there (with what to fetch, and where to put it), or are not in
             the format that the task declares.
     """
-    return READERS.get(dataset.reader, where)(dataset, root)
+    reader = READERS.get(dataset.reader, where)
+    try:
+        return reader(dataset, root)
+    except InputError as error:
+        if error.where is not None:
+            raise
+        raise InputError(error.message, where=where, hint=error.hint) from None
