@@ -1,0 +1,23 @@
+"""A file is written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from vlm_harness.atomic import write_json, write_text
+from vlm_harness.errors import InputError
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    (tmp_path / "results.json.new").mkdir()  # what the new content would be written to
+    with pytest.raises(InputError, match=r"results\.json: cannot be written"):
+        write_text(path, "other")
+    assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+def test_nan_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
