@@ -725,3 +725,17 @@ def test_validate_finds_extractors_that_cannot_take_the_options(tool: Tool, edit
     result = tool("validate", *tool.places)
     assert result.code == 2
     assert "yes_no needs one option like yes and one like no" in result.err
+
+
+def test_options_of_a_config_may_be_written_as_on_the_command_line(
+    tool: Tool, tmp_path: Path
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: fake:oracle\ntasks: sides\nbatch-size: 2\nlimit: 2\n")
+    result = tool("--config", str(config), *tool.places, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["results"][0]["n_samples"] == 2
+    config.write_text("model: fake:oracle\ntasks: sides\nbatch-size: 0\n")
+    result = tool("--config", str(config), *tool.places)
+    assert result.code == 2
+    assert "run.yaml:3: batch_size" in result.err

@@ -332,10 +332,17 @@ def _check_images(task: Task, root: Path) -> None:
 
 
 def _raise_all(problems: Sequence[InputError]) -> None:
+    """Raise one error for all of them; what helps against several is said once."""
     # Tasks that share their data miss them together: one message, at the first of them.
-    shared = {(problem.message, problem.hint): problem for problem in reversed(problems)}
-    unique = list(shared.values())[::-1]
-    if len(unique) == 1:
-        raise unique[0]
-    if unique:
-        raise InputError("\n\n".join(f"{i}. {problem}" for i, problem in enumerate(unique, 1)))
+    unique = {(problem.message, problem.hint): problem for problem in reversed(problems)}
+    by_hint: dict[str | None, list[InputError]] = {}
+    for problem in reversed(unique.values()):
+        by_hint.setdefault(problem.hint, []).append(problem)
+    texts = []
+    for hint, alike in by_hint.items():
+        lines = [f"{p.where}: {p.message}" if p.where else p.message for p in alike]
+        texts.append("\n".join([*lines, hint] if hint else lines))
+    if len(texts) == 1:
+        raise InputError(texts[0])
+    if texts:
+        raise InputError("\n\n".join(f"{i}. {text}" for i, text in enumerate(texts, 1)))

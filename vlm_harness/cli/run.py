@@ -95,7 +95,7 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
         except ValueError:
             raise _bad_option("batch_size", given["batch_size"], "a whole number or auto") from None
     if config is not None:
-        file = yamlfile.load(Path(config))
+        file = _underscored(yamlfile.load(Path(config)))
         spec_check.parse(specs.RunConfig, file)  # names the line of a bad value
         given = {**file.data, **given}
     try:
@@ -104,6 +104,17 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
         detail = error.errors()[0]
         name = str(detail["loc"][0])
         raise _bad_option(name, detail["input"], detail["msg"]) from None
+
+
+def _underscored(file: yamlfile.YamlFile) -> yamlfile.YamlFile:
+    """Options may be written as on the command line: ``batch-size`` is ``batch_size``."""
+
+    def name(key: str | int) -> str | int:
+        return key.replace("-", "_") if isinstance(key, str) else key
+
+    data = {str(name(key)): value for key, value in file.data.items()}
+    lines = {(name(at[0]), *at[1:]) if at else at: line for at, line in file.lines.items()}
+    return yamlfile.YamlFile(file.path, data, lines)
 
 
 def _bad_option(name: str, value: Any, allowed: str) -> InputError:
