@@ -55,7 +55,7 @@ def how_to_get(dataset: DatasetSpec, root: Path) -> str:
     if source and source.hub:
         folder = root / (source.folder or "")
         lines.append(
-            f"Get it with `vlm-harness data prepare TASK`, which downloads {source.hub} to {folder},"
+            f"Get it with `vlm-harness data prepare TASK`: it downloads {source.hub} to {folder};"
         )
         lines.append("or by hand:")
     if source and source.instructions:
