@@ -594,3 +594,10 @@ def test_options_that_bear_letters_are_named_by_them(bench: Path, order: str) ->
         order=order,
     )
     assert value(run) == 1.0
+
+
+def test_options_of_the_wrong_kind_are_refused(bench: Path) -> None:
+    with pytest.raises(InputError, match=r"limit: .*greater than or equal to 1 .*found 0"):
+        go(bench, limit=0)
+    with pytest.raises(InputError, match=r"orderr: .*not permitted"):
+        go(bench, orderr="both")

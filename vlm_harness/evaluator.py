@@ -12,6 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from vlm_harness.backends import Backend, LoadOptions, Pictures
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.models import check_args, family, resolve
@@ -65,11 +67,27 @@ def evaluate(
         TooManyErrors: more samples failed than ``max_errors`` allows, or all of them.
     """
     names = [model for model in models if isinstance(model, str)]
-    config = RunConfig(model=names, tasks=list(tasks), **options)
+    try:
+        config = RunConfig(model=names, tasks=list(tasks), **options)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        raise InputError(f"{detail['msg']} (found {detail['input']!r})", where=where) from None
+    return evaluate_config(config, models, progress=progress, argv=argv)
+
+
+def evaluate_config(
+    config: RunConfig,
+    models: Sequence[str | ModelSpec | Backend] | None = None,
+    *,
+    progress: Progress | None = None,
+    argv: Sequence[str] | None = None,
+) -> Run:
+    """Run what a configuration says; ``models``, where given, stand for those that it names."""
     registry = Registry.standard(config.include_path)
     specs: list[ModelSpec] = []
     loaded: dict[str, Backend] = {}
-    for model in models:
+    for model in dict.fromkeys(config.model) if models is None else models:  # twice is meant once
         if isinstance(model, str):
             specs.append(resolve(model, registry, config.model_args))
         elif isinstance(model, ModelSpec):

@@ -60,17 +60,10 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
 
     from vlm_harness.console import ProgressBar, print_results
-    from vlm_harness.evaluator import run as execute
-    from vlm_harness.models import resolve
-    from vlm_harness.plan import plan
-    from vlm_harness.registry import Registry
+    from vlm_harness.evaluator import evaluate_config
 
-    registry = Registry.standard(settings.include_path)
-    names = dict.fromkeys(settings.model)  # named twice is meant once
-    models = [resolve(name, registry, settings.model_args) for name in names]
-    planned = plan(settings, registry, models)
     with ProgressBar(quiet=as_json) as progress:
-        finished = execute(planned, progress, sys.argv)
+        finished = evaluate_config(settings, progress=progress, argv=sys.argv)
     if as_json:
         echo_json({"run": str(finished.path), "results": finished.results})
     else:
