@@ -166,6 +166,11 @@ def test_interval_where_nothing_varies_is_wilsons() -> None:
     assert (low, high) == (pytest.approx(0.43850, abs=1e-5), pytest.approx(1.0))
     biased = interval(METRICS.get("individual_accuracy")(records("a1+ a2- b1+ b2-"), RULES))
     assert biased == (pytest.approx(0.09453, abs=1e-5), pytest.approx(0.90547, abs=1e-5))
+    none = interval(
+        METRICS.get("whatsup_official_set_accuracy")(records(FOUR[:-1] + "- Ba1+"), RULES)
+    )
+    assert none[0] == 0.0
+    assert none[1] > 0.5  # type: ignore[operator]  # two clusters tell little
     same = METRICS.get("mean_pair_cosine")(records("a1+ a2+ b1+ b2+", pair_cosine=0.9), RULES)
     assert interval(same) == (pytest.approx(0.9), pytest.approx(0.9))
 

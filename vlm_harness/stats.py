@@ -77,7 +77,7 @@ def interval(
     clusters = len(units.numerators)
     if clusters < 2 or value is None:
         return None, None
-    if np.ptp(units.numerators) == 0 and np.ptp(units.denominators) == 0:
+    if np.allclose(units.numerators, value * units.denominators):
         if not units.proportion:
             return value, value
         from scipy.stats import binomtest
