@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from helpers_models import tiny_clip, tiny_llava, tiny_open_clip, tiny_siglip
+from helpers_models import (
+    tiny_clip,
+    tiny_llava,
+    tiny_open_clip,
+    tiny_open_clip_siglip,
+    tiny_siglip,
+)
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import Run, evaluate
@@ -157,14 +163,19 @@ def logged(run: Run) -> dict[tuple[str, str, str], dict[str, Any]]:
     }
 
 
-DUAL_ENCODERS = {"clip": tiny_clip, "siglip": tiny_siglip, "open_clip": tiny_open_clip}
+DUAL_ENCODERS = {
+    "clip": tiny_clip,
+    "siglip": tiny_siglip,
+    "open_clip": tiny_open_clip,
+    "open_clip_siglip": tiny_open_clip_siglip,
+}
 
 
 def reference_similarity(kind: str, folder: Path, image: Any, captions: list[str]) -> list[float]:
     """Cosines from the library alone, used as its documentation says."""
     import torch
 
-    if kind == "open_clip":
+    if kind.startswith("open_clip"):
         import open_clip
 
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
