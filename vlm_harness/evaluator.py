@@ -21,7 +21,7 @@ from vlm_harness.plan import Cell, Item, Plan, plan
 from vlm_harness.protocols import answer
 from vlm_harness.registry import Registry
 from vlm_harness.results import NEEDED, summarise
-from vlm_harness.runlog import Line, RunFolder, expected_counts
+from vlm_harness.runlog import Line, RunFolder
 from vlm_harness.specs import ModelSpec, RunConfig
 from vlm_harness.types import Model, Request, Response, Variant
 
@@ -228,7 +228,7 @@ class _State:
             cell.task.spec,
             cell.variant,
             self._lines[cell.variant].values(),
-            expected_counts(cell),
+            cell.expected,
             limit=self.planned.config.limit,
             seed=self.planned.config.seed,
         )

@@ -76,6 +76,22 @@ class Cell:
             for index, order in enumerate(orders(self.order, sample, self.seed)):
                 yield sample, index, order
 
+    @cached_property
+    def expected(self) -> dict[str, Any]:
+        """How many lines and groups the cell has when complete."""
+        lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
+        for sample, index, _ in self.asked():
+            lines += 1
+            for kind, keys in groups.items():
+                if getattr(sample, kind) is not None:
+                    keys.add((getattr(sample, kind), index))
+        return {
+            "n_lines": lines,
+            "n_available": len(self.task.ids),
+            "n_pairs": len(groups["pair"]),
+            "n_sets": len(groups["set"]),
+        }
+
     def items(self) -> Iterator[Item]:
         """Every line of the cell, in the order of the task."""
         for sample, index, order in self.asked():
@@ -139,11 +155,11 @@ def plan(
     if not names:
         raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
     _check_unique(models)
-    for name in names:
-        check_metrics(registry.task(name))
+    specs = {name: registry.task(name) for name in names}
+    for spec in specs.values():
+        check_metrics(spec)
     for text in config.decoding:
         decoding.parse(text)
-    specs = {name: registry.task(name) for name in names}
     chosen = {
         (model.model, name): _protocols(model, spec, config.protocol)
         for model in models

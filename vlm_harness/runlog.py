@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ from vlm_harness import __version__
 from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
 from vlm_harness.models import family
-from vlm_harness.plan import Cell, Item, Plan, line_key
+from vlm_harness.plan import Item, Plan, line_key
 from vlm_harness.tasks import Task
 from vlm_harness.types import Model, Outcome, Response, Variant
 
@@ -263,9 +264,7 @@ class RunFolder:
                 "vlm_harness": __version__,
                 "identity_sha256": self.digest,
                 "identity": self._identity,
-                "expected": [
-                    {**cell.variant._asdict(), **expected_counts(cell)} for cell in plan.cells
-                ],
+                "expected": [{**cell.variant._asdict(), **cell.expected} for cell in plan.cells],
                 "config": plan.config.model_dump(mode="json"),
                 "command_line": shlex.join(self._argv),
                 "started": old.get("started") or _now(),
@@ -389,22 +388,6 @@ def _response(response: Response) -> dict[str, Any]:
     return found
 
 
-def expected_counts(cell: Cell) -> dict[str, Any]:
-    """How many lines and groups the cell has when complete."""
-    lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
-    for sample, index, _ in cell.asked():
-        lines += 1
-        for kind, keys in groups.items():
-            if getattr(sample, kind) is not None:
-                keys.add((getattr(sample, kind), index))
-    return {
-        "n_lines": lines,
-        "n_available": len(cell.task.ids),
-        "n_pairs": len(groups["pair"]),
-        "n_sets": len(groups["set"]),
-    }
-
-
 def key_of(line: Line) -> tuple[Any, ...]:
     return line_key(variant_of(line), line["sample_id"], line["order"])
 
@@ -495,6 +478,7 @@ def environment() -> dict[str, Any]:
     return found
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of a checkout of this package, marked where files differ from it."""
     root = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ from vlm_harness.cli.common import (
     registry,
     split,
 )
-from vlm_harness.datasets.files import how_to_get, locate
-from vlm_harness.datasets.prepare import checksum, download, recorded_checksums
+from vlm_harness.datasets.files import checksum, how_to_get, locate
+from vlm_harness.datasets.prepare import download, recorded_checksums
 from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.images import load
 from vlm_harness.paths import data_dir as data_directory

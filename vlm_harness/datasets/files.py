@@ -48,6 +48,12 @@ def read_text(path: Path, data: bytes) -> str:
         raise InputError(f"not UTF-8: {error.reason}", where=f"{path}:{line}") from None
 
 
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def how_to_get(dataset: DatasetSpec, root: Path) -> str:
     """What to fetch and where to put it."""
     lines = []
@@ -186,10 +192,7 @@ def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise InputError("there is no .parquet file in the folder", where=path)
-    sums: dict[str, str] = {}
-    for file in files:
-        with file.open("rb") as stream:
-            sums[str(file.relative_to(root))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    sums = {file.relative_to(root).as_posix(): checksum(file) for file in files}
     from datasets import Dataset
 
     try:

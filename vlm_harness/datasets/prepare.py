@@ -1,19 +1,13 @@
 """Downloading the data of a task, and the checksums of what was downloaded."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from vlm_harness.atomic import write_json
+from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError
 from vlm_harness.paths import inside
 from vlm_harness.specs import SourceSpec
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def recorded_checksums(root: Path) -> dict[str, str]:
