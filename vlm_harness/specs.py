@@ -97,18 +97,21 @@ class SourceSpec(Spec):
 class DatasetSpec(Spec):
     """What is read, row by row."""
 
-    reader: Name = Field(description="json, jsonl, csv, parquet, image_folder, hub, or a plugin's")
+    reader: Name = Field(
+        description="json, jsonl, csv, parquet, image_folder, hub, rendered, or a plugin's"
+    )
     path: str | list[str] | None = Field(
         None, description="below the data directory; of a list, the first that exists"
     )
     name: str | None = Field(None, description="hub: owner/name of the data set")
     config: str | None = Field(None, description="hub: its configuration")
-    split: str | None = Field(None, description="hub: its split")
+    split: str | None = Field(None, description="hub, rendered: which split")
     revision: str | None = Field(None, description="hub: pinned commit")
     key: str | None = Field(None, description="json: the key that holds the list of rows")
     columns: list[str] | None = Field(
         None, description="names for rows that are lists (json) or for a CSV without a header"
     )
+    args: dict[str, Any] = Field({}, description="further arguments of the reader")
     delimiter: str = Field(
         ",", description="csv: what separates columns", min_length=1, max_length=1
     )

@@ -65,9 +65,9 @@ class YamlFile:
 
 
 def load(path: Path) -> YamlFile:
-    """Read one YAML mapping, with the file that it ``include``s merged below it.
+    """Read one YAML mapping, with the file or files that it ``include``s merged below it.
 
-    Mappings merge key by key, anything else replaces.
+    Mappings merge key by key, anything else replaces; of several files, a later one wins.
 
     Raises:
         InputError: not readable, not YAML, not a mapping, a key twice, an include in a circle.
@@ -128,20 +128,27 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
     if include is None:
         return file
     where = file.where(("include",))
-    if not isinstance(include, str):
-        raise InputError("include takes the path of one file, beside this one", where=where)
-    base_path = (path.parent / include).resolve()
-    if base_path in (*chain, path.resolve()):
-        raise InputError(f"include of {include!r} goes in a circle", where=where)
-    if not base_path.is_file():
-        raise InputError(f"include: there is no file {base_path}", where=where)
-    base = _load(base_path, (*chain, path.resolve()))
-    return YamlFile(
-        path,
-        _merge(base.data, file.data),
-        {**base.lines, **file.lines},
-        {**base.texts, **file.texts},
-    )
+    names = include if isinstance(include, list) else [include]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError("include takes the path of a file, or a list of them", where=where)
+    files = [_included(path, name, where, chain) for name in names]
+    data: dict[str, Any] = {}
+    lines: dict[Location, tuple[Path, int]] = {}
+    texts: dict[Location, int] = {}
+    for part in (*files, file):
+        data = _merge(data, part.data)
+        lines.update(part.lines)
+        texts.update(part.texts)
+    return YamlFile(path, data, lines, texts)
+
+
+def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> YamlFile:
+    target = (path.parent / name).resolve()
+    if target in (*chain, path.resolve()):
+        raise InputError(f"include of {name!r} goes in a circle", where=where)
+    if not target.is_file():
+        raise InputError(f"include: there is no file {target}", where=where)
+    return _load(target, (*chain, path.resolve()))
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

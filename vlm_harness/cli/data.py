@@ -44,13 +44,21 @@ def list_data(
     rows: list[dict[str, Any]] = []
     for name in _select(found, tasks):
         spec = found.task(name)
-        rows.append({"task": name, "here": _here(spec, root), "path": spec.dataset.path})
+        rows.append(
+            {
+                "task": name,
+                "here": _here(spec, root),
+                "reader": spec.dataset.reader,
+                "path": spec.dataset.path,
+            }
+        )
     if as_json:
         echo_json({"data_dir": str(root), "tasks": rows})
         return
     click.echo(f"data directory: {root}\n")
     for row in rows:
-        click.echo(f"{'here' if row['here'] else '-':<5} {row['task']:<28} {_path(row['path'])}")
+        mark = "here" if row["here"] else "-"
+        click.echo(f"{mark:<5} {row['task']:<32} {_path(row['path'], row['reader'])}")
 
 
 @data.command()
@@ -99,7 +107,7 @@ def prepare(
     for spec in _unique_data([found.task(name) for name in _select(found, tasks)]):
         source = spec.dataset.source
         if _here(spec, root):
-            click.echo(f"{spec.task}: here ({_path(spec.dataset.path)})")
+            click.echo(f"{spec.task}: here ({_path(spec.dataset.path, spec.dataset.reader)})")
         elif source is None or not source.hub or source.folder is None or dry_run:
             missing.append(spec.task)
             click.echo(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
@@ -124,20 +132,26 @@ def _select(found: Registry, tasks: tuple[str, ...]) -> list[str]:
 
 def _unique_data(specs: list[TaskSpec]) -> list[TaskSpec]:
     """One task for each place that data are read from."""
-    return list({str(spec.dataset.path): spec for spec in reversed(specs)}.values())[::-1]
+
+    def place(spec: TaskSpec) -> str:
+        return str(spec.dataset.path or spec.dataset.name or spec.task)
+
+    return list({place(spec): spec for spec in reversed(specs)}.values())[::-1]
 
 
 def _here(spec: TaskSpec, root: Path) -> bool:
     if spec.dataset.path is None:
-        return False
+        return spec.dataset.reader != "hub"
     try:
         return locate(spec.dataset, root).exists()
     except InputError:
         return False
 
 
-def _path(path: str | list[str] | None) -> str:
-    return " or ".join(path) if isinstance(path, list) else str(path or "(hub)")
+def _path(path: str | list[str] | None, reader: str) -> str:
+    if path is None:
+        return f"({reader})"  # from the hub, or made by the reader
+    return " or ".join(path) if isinstance(path, list) else path
 
 
 def _check(found: Registry, spec: TaskSpec, root: Path) -> dict[str, Any]:

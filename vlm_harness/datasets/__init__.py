@@ -40,6 +40,7 @@ READERS: Plugins[Reader] = Plugins(
         "parquet": "vlm_harness.datasets.files:read_parquet",
         "image_folder": "vlm_harness.datasets.files:read_image_folder",
         "hub": "vlm_harness.datasets.hub:read_hub",
+        "rendered": "vlm_harness.datasets.rendered:read_rendered",
     },
 )
 

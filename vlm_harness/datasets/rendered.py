@@ -1,0 +1,266 @@
+"""Reader ``rendered``: a What'sUp that the project draws itself, so that it needs no download.
+
+As in What'sUp (Kamath et al. 2023), a set is four pictures of two named objects that differ only in
+the relation between them: left, right, on, under (subset a: a small object and furniture) or left,
+right, front, behind (subset b: two small objects on a table top). Colours, sizes, places and rooms
+vary from set to set, and are the same within one.
+
+Everything follows from the arguments. Object pairs are shared out to the splits by their names
+alone: what a model was trained on is never in the test split, whatever the seeds.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations, product
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from vlm_harness.errors import InputError, listing
+from vlm_harness.specs import DatasetSpec, Spec
+from vlm_harness.types import ImageRef
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlm_harness.datasets import Row, Table
+
+VERSION = 1
+"""Of the drawings: raised when any picture changes, since scores then do."""
+
+RELATIONS = {
+    "a": ("left", "right", "on", "under"),
+    "b": ("left", "right", "front", "behind"),
+}
+Split = Literal["train", "validation", "test"]
+SHARES: dict[Split, float] = {"test": 0.25, "validation": 0.1, "train": 1.0}
+"""Of the object pairs, taken in this order; train is the rest."""
+
+
+class RenderedArgs(Spec):
+    """``dataset.args`` of the reader."""
+
+    subset: Literal["a", "b"]
+    sets: int = Field(100, ge=1, le=1_000_000, description="of four pictures each")
+    seed: int = Field(0, ge=0)
+    size: int = Field(256, ge=32, le=1024, description="of a picture's sides, in pixels")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All of a set but the relation. Lengths are shares of the picture's side, y from the top."""
+
+    subset: str
+    subject: str
+    object: str
+    subject_colour: str
+    object_colour: str
+    wall: int
+    floor: int
+    pattern: str
+    pattern_shift: float
+    horizon: float
+    object_x: float
+    object_y: float
+    object_scale: float
+    """Height of its seat (furniture), or its height."""
+    subject_scale: float
+    gap: float
+    """Between the two, to the side."""
+    slip: float
+    """How far from the middle the subject stands where it is not to a side."""
+
+
+def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
+    """Rows ``image``, ``subset``, ``set``, ``subject``, ``object``, ``relation``; four a set.
+
+    Raises:
+        InputError: arguments that the reader does not take, or no such split.
+    """
+    from vlm_harness.datasets import Table
+
+    split = dataset.split or "test"
+    if split not in SHARES:
+        raise InputError(f"there is no split {split!r}: {listing(SHARES)}")
+    try:
+        args = RenderedArgs.model_validate(dataset.args)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        name = ".".join(map(str, detail["loc"]))
+        raise InputError(
+            f"dataset.args: {name}: {detail['msg']}",
+            hint=f"It takes: {listing(RenderedArgs.model_fields)}.",
+        ) from None
+    rows: list[Row] = []
+    digest = hashlib.sha256(f"{VERSION} {args.size}".encode())
+    for index in range(args.sets):
+        scene = make_scene(args.subset, split, args.seed, index)
+        digest.update(json.dumps(asdict(scene)).encode())
+        name = f"{args.subset}-{split}-{args.seed}-{index:04d}"
+        rows.extend(
+            {
+                "image": _ref(f"rendered/{name}/{relation}", scene, relation, args.size),
+                "subset": args.subset,
+                "set": name,
+                "subject": scene.subject,
+                "object": scene.object,
+                "relation": relation,
+            }
+            for relation in RELATIONS[args.subset]
+        )
+    label = f"rendered/{args.subset}-{split}-{args.seed}"
+    return Table(rows, {label: digest.hexdigest()})
+
+
+def _ref(path: str, scene: Scene, relation: str, size: int) -> ImageRef:
+    # Uncompressed PNG: its bytes, and so their checksum, do not depend on the zlib at hand.
+    def read() -> bytes:
+        buffer = io.BytesIO()
+        draw(scene, relation, size).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
+
+    return ImageRef(path=path, read=read)
+
+
+# --- scenes --------------------------------------------------------------------------------------
+
+
+@cache
+def object_pairs(subset: str, split: str) -> tuple[tuple[str, str], ...]:
+    """(subject, object) of a split. Of two small objects, either is the subject."""
+    from vlm_harness.datasets.drawing import FURNITURE, SMALL
+
+    both = product(SMALL, FURNITURE) if subset == "a" else combinations(SMALL, 2)
+    # By checksum: an order that looks random, and is the same everywhere.
+    pairs = sorted(both, key=lambda pair: hashlib.sha256("/".join(pair).encode()).digest())
+    start = 0
+    for name, share in SHARES.items():
+        end = min(len(pairs), start + round(share * len(pairs)))
+        if name == split:
+            break
+        start = end
+    chosen = sorted(pairs[start:end])
+    if subset == "b":
+        chosen += [(second, first) for first, second in chosen]
+    return tuple(chosen)
+
+
+def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
+    """The scene of one set; every object pair of the split comes once before any comes twice."""
+    from vlm_harness.datasets import drawing
+
+    pairs = object_pairs(subset, split)
+    order = _order(subset, split, seed, index // len(pairs))
+    subject, target = pairs[order[index % len(pairs)]]
+    random = Random(f"{subset}/{split}/{seed}/{index}")
+    subject_colour, object_colour = random.sample(sorted(drawing.COLOURS), 2)
+    common: dict[str, Any] = {
+        "subset": subset,
+        "subject": subject,
+        "object": target,
+        "subject_colour": subject_colour,
+        "object_colour": object_colour,
+        "wall": random.randrange(len(drawing.WALLS)),
+        "floor": random.randrange(len(drawing.FLOORS)),
+        "pattern": random.choice(drawing.PATTERNS),
+        "pattern_shift": _between(random, 0, 1),
+        "slip": _between(random, -0.04, 0.04),
+    }
+    if subset == "a":
+        half = drawing.FURNITURE[target].half
+        # As large as fits between the subject's places at both sides.
+        object_scale = min(_between(random, 0.27, 0.33), 0.235 / half)
+        return Scene(
+            **common,
+            horizon=_between(random, 0.62, 0.72),
+            object_x=0.5 + _between(random, -0.03, 0.03),
+            object_y=_between(random, 0.85, 0.92),
+            object_scale=object_scale,
+            subject_scale=_between(random, 0.155, 0.175) * min(1.0, object_scale / 0.25),
+            gap=_between(random, 0.1, 0.125),
+        )
+    return Scene(
+        **common,
+        horizon=_between(random, 0.2, 0.28),
+        object_x=0.5 + _between(random, -0.03, 0.03),
+        object_y=0.63 + _between(random, -0.03, 0.03),
+        object_scale=_between(random, 0.23, 0.26),
+        subject_scale=_between(random, 0.23, 0.26),
+        gap=_between(random, 0.27, 0.3),
+    )
+
+
+@cache
+def _order(subset: str, split: str, seed: int, cycle: int) -> list[int]:
+    order = list(range(len(object_pairs(subset, split))))
+    Random(f"{subset}/{split}/{seed}/order {cycle}").shuffle(order)
+    return order
+
+
+def _between(random: Random, low: float, high: float) -> float:
+    return round(random.uniform(low, high), 4)
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
+    """The picture of a scene under one relation: RGB, ``size`` x ``size``."""
+    from PIL import ImageDraw
+
+    from vlm_harness.datasets import drawing
+
+    large = 2 * size
+    wall, floor = drawing.WALLS[scene.wall], drawing.FLOORS[scene.floor]
+    image = drawing.room(large, scene.horizon, wall, floor, scene.pattern, scene.pattern_shift)
+    canvas = ImageDraw.Draw(image)
+    x, y, scale = _place(scene, relation)
+    furniture = drawing.FURNITURE.get(scene.object)
+    subject_half = 0.42 * scale
+    object_half = (furniture.half if furniture else 0.42) * scene.object_scale
+
+    def put_subject() -> None:
+        if relation != "on":
+            drawing.shadow(image, x * large, y * large, 1.5 * subject_half * large)
+        pen = drawing.Pen(canvas, x * large, y * large, scale * large)
+        drawing.SMALL[scene.subject](pen, drawing.COLOURS[scene.subject_colour])
+
+    def put_object() -> None:
+        ox, oy = scene.object_x * large, scene.object_y * large
+        drawing.shadow(image, ox, oy, 1.25 * object_half * large)
+        pen = drawing.Pen(canvas, ox, oy, scene.object_scale * large)
+        paint = furniture.draw if furniture else drawing.SMALL[scene.object]
+        paint(pen, drawing.COLOURS[scene.object_colour])
+
+    steps: list[Callable[[], None]] = [put_object, put_subject]
+    # What is behind, or under a seat, is drawn before what hides it.
+    for step in steps[::-1] if relation in ("behind", "under") else steps:
+        step()
+    return image.reduce(2)
+
+
+def _place(scene: Scene, relation: str) -> tuple[float, float, float]:
+    """Where the subject stands (x, y of its base) and its height."""
+    from vlm_harness.datasets import drawing
+
+    x, y, scale = scene.object_x, scene.object_y, scene.subject_scale
+    if scene.subset == "a":
+        piece = drawing.FURNITURE[scene.object]
+        aside = piece.half * scene.object_scale + scene.gap
+        if relation == "on":
+            return x + piece.on * scene.object_scale + scene.slip, y - scene.object_scale, scale
+        if relation == "under":
+            return x + piece.under * scene.object_scale + scene.slip, y + 0.005, scale
+    else:
+        aside = scene.gap
+        if relation == "front":  # nearer, lower in the picture, larger
+            return x + scene.slip, y + 0.24, scale * 1.15
+        if relation == "behind":
+            return x + scene.slip, y - 0.22, scale * 0.87
+    return x + (aside if relation == "right" else -aside), y, scale
