@@ -17,6 +17,7 @@ COMMANDS = {
     "preview": "vlm_harness.cli.preview:preview",
     "data": "vlm_harness.cli.data:data",
     "rescore": "vlm_harness.cli.rescore:rescore_command",
+    "contact-sheet": "vlm_harness.cli.contact_sheet:contact_sheet",
 }
 SUMMARIES = {
     "run": "Evaluate models on tasks (the default command).",
@@ -27,6 +28,7 @@ SUMMARIES = {
     "preview": "Show what a model would be asked, without running it.",
     "data": "List, check or prepare the data of tasks.",
     "rescore": "Score a run again from its log alone.",
+    "contact-sheet": "Draw a few pairs of a run and what was answered.",
 }
 
 

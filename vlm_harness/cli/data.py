@@ -107,7 +107,7 @@ def prepare(
     for spec in _unique_data([found.task(name) for name in _select(found, tasks)]):
         source = spec.dataset.source
         if _here(spec, root):
-            click.echo(f"{spec.task}: here ({_path(spec.dataset.path, spec.dataset.reader)})")
+            click.echo(f"{spec.task}: here")
         elif source is None or not source.hub or source.folder is None or dry_run:
             missing.append(spec.task)
             click.echo(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
