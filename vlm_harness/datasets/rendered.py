@@ -18,7 +18,7 @@ from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -38,6 +38,8 @@ RELATIONS = {
     "a": ("left", "right", "on", "under"),
     "b": ("left", "right", "front", "behind"),
 }
+DEPTH = 0.13
+"""In front and behind: how far from the middle, up and down."""
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"test": 0.25, "validation": 0.1, "train": 1.0}
 """Of the object pairs, taken in this order; train is the rest."""
@@ -66,8 +68,9 @@ class Scene:
     pattern: str
     pattern_shift: float
     horizon: float
-    object_x: float
-    object_y: float
+    x: float
+    """Where the object stands (subset a), or the middle between the two (subset b)."""
+    y: float
     object_scale: float
     """Height of its seat (furniture), or its height."""
     subject_scale: float
@@ -179,8 +182,8 @@ def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
         return Scene(
             **common,
             horizon=_between(random, 0.62, 0.72),
-            object_x=0.5 + _between(random, -0.03, 0.03),
-            object_y=_between(random, 0.85, 0.92),
+            x=0.5 + _between(random, -0.03, 0.03),
+            y=_between(random, 0.85, 0.92),
             object_scale=object_scale,
             subject_scale=_between(random, 0.155, 0.175) * min(1.0, object_scale / 0.25),
             gap=_between(random, 0.1, 0.125),
@@ -188,11 +191,11 @@ def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
     return Scene(
         **common,
         horizon=_between(random, 0.2, 0.28),
-        object_x=0.5 + _between(random, -0.03, 0.03),
-        object_y=0.63 + _between(random, -0.03, 0.03),
-        object_scale=_between(random, 0.23, 0.26),
-        subject_scale=_between(random, 0.23, 0.26),
-        gap=_between(random, 0.27, 0.3),
+        x=0.5 + _between(random, -0.06, 0.06),
+        y=0.68 + _between(random, -0.03, 0.03),
+        object_scale=_between(random, 0.26, 0.3),
+        subject_scale=_between(random, 0.26, 0.3),
+        gap=_between(random, 0.3, 0.34),
     )
 
 
@@ -210,6 +213,14 @@ def _between(random: Random, low: float, high: float) -> float:
 # --- pictures ------------------------------------------------------------------------------------
 
 
+class Place(NamedTuple):
+    """Where a thing stands (the middle of its base) and its height."""
+
+    x: float
+    y: float
+    scale: float
+
+
 def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
     """The picture of a scene under one relation: RGB, ``size`` x ``size``."""
     from PIL import ImageDraw
@@ -220,21 +231,20 @@ def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
     wall, floor = drawing.WALLS[scene.wall], drawing.FLOORS[scene.floor]
     image = drawing.room(large, scene.horizon, wall, floor, scene.pattern, scene.pattern_shift)
     canvas = ImageDraw.Draw(image)
-    x, y, scale = _place(scene, relation)
+    subject, target = _places(scene, relation)
     furniture = drawing.FURNITURE.get(scene.object)
-    subject_half = 0.42 * scale
-    object_half = (furniture.half if furniture else 0.42) * scene.object_scale
 
     def put_subject() -> None:
+        x, y, scale = (large * value for value in subject)
         if relation != "on":
-            drawing.shadow(image, x * large, y * large, 1.5 * subject_half * large)
-        pen = drawing.Pen(canvas, x * large, y * large, scale * large)
+            drawing.shadow(image, x, y, 0.63 * scale)
+        pen = drawing.Pen(canvas, x, y, scale)
         drawing.SMALL[scene.subject](pen, drawing.COLOURS[scene.subject_colour])
 
     def put_object() -> None:
-        ox, oy = scene.object_x * large, scene.object_y * large
-        drawing.shadow(image, ox, oy, 1.25 * object_half * large)
-        pen = drawing.Pen(canvas, ox, oy, scene.object_scale * large)
+        x, y, scale = (large * value for value in target)
+        drawing.shadow(image, x, y, (1.25 * furniture.half if furniture else 0.63) * scale)
+        pen = drawing.Pen(canvas, x, y, scale)
         paint = furniture.draw if furniture else drawing.SMALL[scene.object]
         paint(pen, drawing.COLOURS[scene.object_colour])
 
@@ -245,22 +255,32 @@ def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
     return image.reduce(2)
 
 
-def _place(scene: Scene, relation: str) -> tuple[float, float, float]:
-    """Where the subject stands (x, y of its base) and its height."""
+def _places(scene: Scene, relation: str) -> tuple[Place, Place]:
+    """Of the subject and the object."""
+    if scene.subset == "a":
+        return _beside_furniture(scene, relation), Place(scene.x, scene.y, scene.object_scale)
+    # The two change places: which of them stands where tells the relation, and nothing else does.
+    x, y, half, slip = scene.x, scene.y, scene.gap / 2, scene.slip / 2
+    dx, dy = {
+        "left": (-half, 0.0),
+        "right": (half, 0.0),
+        "front": (slip, DEPTH),  # nearer: lower in the picture, and larger
+        "behind": (slip, -DEPTH),
+    }[relation]
+    return (
+        Place(x + dx, y + dy, scene.subject_scale * (1 + dy)),
+        Place(x - dx, y - dy, scene.object_scale * (1 - dy)),
+    )
+
+
+def _beside_furniture(scene: Scene, relation: str) -> Place:
     from vlm_harness.datasets import drawing
 
-    x, y, scale = scene.object_x, scene.object_y, scene.subject_scale
-    if scene.subset == "a":
-        piece = drawing.FURNITURE[scene.object]
-        aside = piece.half * scene.object_scale + scene.gap
-        if relation == "on":
-            return x + piece.on * scene.object_scale + scene.slip, y - scene.object_scale, scale
-        if relation == "under":
-            return x + piece.under * scene.object_scale + scene.slip, y + 0.005, scale
-    else:
-        aside = scene.gap
-        if relation == "front":  # nearer, lower in the picture, larger
-            return x + scene.slip, y + 0.24, scale * 1.15
-        if relation == "behind":
-            return x + scene.slip, y - 0.22, scale * 0.87
-    return x + (aside if relation == "right" else -aside), y, scale
+    x, y, scale = scene.x, scene.y, scene.subject_scale
+    piece = drawing.FURNITURE[scene.object]
+    if relation == "on":
+        return Place(x + piece.on * scene.object_scale + scene.slip, y - scene.object_scale, scale)
+    if relation == "under":
+        return Place(x + piece.under * scene.object_scale + scene.slip, y + 0.005, scale)
+    aside = piece.half * scene.object_scale + scene.gap
+    return Place(x + (aside if relation == "right" else -aside), y, scale)
