@@ -28,6 +28,17 @@ def specs(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_checkpoint_beside_the_file_of_its_model(tmp_path: Path) -> None:
+    model = "model: {}\nbackend: hf_vlm\ncheckpoint: {}\n"
+    (tmp_path / "deep").mkdir()
+    for name, checkpoint in (("a", "./w"), ("b", "../w"), ("c", "me/w"), ("d", "/abs/w")):
+        (tmp_path / "deep" / f"{name}.yaml").write_text(model.format(name, checkpoint))
+    found = Registry([tmp_path])
+    places = [found.model(name).checkpoint for name in "abcd"]
+    assert places == [str(tmp_path / "deep" / "w"), str(tmp_path / "w"), "me/w", "/abs/w"]
+    assert found.model("a").at("checkpoint") == f"{tmp_path / 'deep' / 'a.yaml'}:3"
+
+
 def test_names_groups_and_globs(specs: Path) -> None:
     found = Registry([specs])
     assert found.names("task") == ["a_one", "a_two", "b_three"]

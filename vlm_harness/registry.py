@@ -75,7 +75,13 @@ class Registry:
         return spec_check.parse(specs.TaskSpec, self.file("task", name))
 
     def model(self, name: str) -> specs.ModelSpec:
-        return spec_check.parse(specs.ModelSpec, self.file("model", name))
+        """A model. ``./`` and ``../`` before its checkpoint are beside the model's own file."""
+        file = self.file("model", name)
+        spec = spec_check.parse(specs.ModelSpec, file)
+        if spec.checkpoint.startswith(("./", "../")):
+            place = (file.path.parent / spec.checkpoint).resolve()
+            spec = spec.model_copy(update={"checkpoint": str(place)})
+        return spec
 
     def prompt(self, name: str, where: object = None) -> specs.PromptSpec:
         return spec_check.parse(specs.PromptSpec, self.file("prompt", name, where))

@@ -331,7 +331,9 @@ class ModelSpec(NamedSpec):
     model: Name
     description: str = ""
     backend: Name
-    checkpoint: str = Field(description="hub name, local folder or file, or architecture:tag")
+    checkpoint: str = Field(
+        description="hub name, local folder or file (./ is beside this file), or architecture:tag"
+    )
     revision: str | None = None
     prompt_format: JinjaText | None = Field(
         None, description="Jinja over `prompt` and `images`; else the checkpoint's chat template"

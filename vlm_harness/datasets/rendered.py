@@ -178,15 +178,15 @@ def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
     if subset == "a":
         half = drawing.FURNITURE[target].half
         # As large as fits between the subject's places at both sides.
-        object_scale = min(_between(random, 0.27, 0.33), 0.235 / half)
+        object_scale = min(_between(random, 0.27, 0.33), 0.228 / half)
         return Scene(
             **common,
             horizon=_between(random, 0.62, 0.72),
-            x=0.5 + _between(random, -0.03, 0.03),
+            x=0.5 + _between(random, -0.025, 0.025),
             y=_between(random, 0.85, 0.92),
             object_scale=object_scale,
             subject_scale=_between(random, 0.155, 0.175) * min(1.0, object_scale / 0.25),
-            gap=_between(random, 0.1, 0.125),
+            gap=_between(random, 0.1, 0.115),
         )
     return Scene(
         **common,
