@@ -1,10 +1,14 @@
 """What a person sees on the terminal: the table of results, and progress."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from math import ceil
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -16,9 +20,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from vlm_harness import evaluator
 from vlm_harness.plan import Cell
+
+Row = Mapping[str, Any]
+"""One row of ``results.json``: a cell of the grid, with its metrics."""
+
+Metric = Mapping[str, Any]
+"""Value, interval and chance."""
+
+Label = tuple[str, str, tuple[str, ...]]
+"""What names a row of the comparison: model, protocol, and what else varies."""
 
 SHORT = {
     "individual_accuracy": "individual",
@@ -29,26 +43,36 @@ SHORT = {
     "whatsup_official_set_accuracy": "set/(n/4)",
 }
 
+COMPARED = {
+    "individual_accuracy": "Indiv.",
+    "pair_accuracy": "Pairs",
+    "set_accuracy": "Set of 4",
+}
+"""What the paper's Tables 1 and 2 show of each task, in their order and words."""
 
-def print_results(results: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """One row a result, one column a metric: value in percent, interval, chance."""
+VARIANT_FIELDS = ("command", "order", "decoding", "image_mode")
+
+
+def print_results(results: Sequence[Row], console: Console | None = None) -> None:
+    """A list of the results; of several models a comparison, as in the paper's tables."""
     # A file or a pipe has no width of its own; a table cut to 80 columns could not be read there.
     console = console or Console(width=None if sys.stdout.isatty() else 160)
-    names = list(
-        dict.fromkeys(
-            name
-            for row in results
-            for name, metric in row["metrics"].items()
-            if metric["value"] is not None or name == row["primary_metric"]
-        )
-    )
-    if not any(row["n_incomplete"] for row in results):
-        # Over whole groups the official formula is the plain one: no need to show it twice.
-        names = [name for name in names if "official" not in name]
-    many = {
-        field: len({row[field] for row in results} - {"none"}) > 1
-        for field in ("command", "order", "decoding", "image_mode")
-    }
+    compared = len({row["model"] for row in results}) > 1
+    for table in _comparison(results, console.width) if compared else [_list(results)]:
+        # A single task wider than the terminal is better broken by it than cut off here.
+        console.print(table, crop=not compared)
+    console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
+    for row in results:
+        notes = _notes(row)
+        if notes:
+            label = escape(f"{row['model']} / {row['task']} / {row['protocol']}")
+            console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+
+
+def _list(results: Sequence[Row]) -> Table:
+    """One row a result, one column a metric: value in percent, interval, chance."""
+    names = _shown(results)
+    many = {field: len({row[field] for row in results} - {"none"}) > 1 for field in VARIANT_FIELDS}
     table = Table(header_style="bold")
     for heading in ("model", "task", "protocol"):
         table.add_column(heading, overflow="fold", min_width=8)
@@ -63,35 +87,215 @@ def print_results(results: Sequence[Mapping[str, Any]], console: Console | None 
         cells += [escape(row[field]) for field, varies in many.items() if varies]
         cells += [_metric(name, row["metrics"].get(name)) for name in names]
         table.add_row(*cells, str(row["n_samples"]))
-    console.print(table)
-    console.print(f"[dim]{_caption(results)}[/]", highlight=False)
+    return table
+
+
+def _comparison(results: Sequence[Row], width: int) -> Iterator[Table]:
+    """One row a model, one column a task; below them chance, and cosines of dual encoders.
+
+    Four-way tasks, those with sets, have a table of their own, as in the paper. A table wider than
+    ``width`` is split between tasks.
+    """
+    labels = _labels(results)
+    tasks: dict[str, dict[Label, Row]] = {}
+    for label, row in zip(labels, results, strict=True):
+        tasks.setdefault(row["task"], {})[label] = row
+    four_way = {row["task"] for row in results if "set_accuracy" in row["metrics"]}
+    for names in ([t for t in tasks if t not in four_way], [t for t in tasks if t in four_way]):
+        if not names:
+            continue
+        prefix = _common_prefix(names)
+        columns = [_TaskColumn(name.removeprefix(prefix), tasks[name]) for name in names]
+        left = _left_widths(labels, columns, width)
+        widest = max(_table_width([*left, column.width]) for column in columns)
+        at_most = max(1, (width - _table_width(left)) // (widest - _table_width(left)))
+        # Of four tasks, two and two rather than three and one.
+        size = ceil(len(columns) / ceil(len(columns) / at_most))
+        for start in range(0, len(columns), size):
+            yield _table(prefix, left, labels, columns[start : start + size])
+
+
+def _table(
+    prefix: str, left: Sequence[int], labels: Sequence[Label], columns: Sequence["_TaskColumn"]
+) -> Table:
+    # Names are made Text throughout, in which markup is not looked for.
+    headings = [Text(text) for text in ("model", "protocol")[: len(left)]]
+    headings += [column.heading for column in columns]
+    widths = [*left, *(column.width for column in columns)]
+    table = Table(
+        title=Text(f"{prefix}*") if prefix else None,
+        title_justify="left",
+        title_style="bold",
+        width=_table_width(widths),
+    )
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, width=width, overflow="fold")
+
+    def add(name: Text | str, protocol: Text | str, cells: Sequence[Text | None]) -> None:
+        if any(cells):
+            table.add_row(*[name, protocol][: len(left)], *(cell or "" for cell in cells))
+
+    for label in dict.fromkeys(labels):
+        model, protocol, fields = label
+        name = Text("\n").join([Text(model), *(Text(field, "dim") for field in fields)])
+        add(name, Text(protocol), [column.cells.get(label) for column in columns])
+    table.add_section()
+    add("chance", "", [column.chance for column in columns])
+    table.add_section()
+    for model in dict.fromkeys(model for model, _, _ in labels):
+        cosines = [column.cosines.get(model) for column in columns]
+        add(Text(f"pair cosine ({model})"), "", cosines)
+    return table
+
+
+class _TaskColumn:
+    """The metrics of a task side by side in one column: rich has no columns within a column."""
+
+    def __init__(self, name: str, rows: Mapping[Label, Row]) -> None:
+        shown = _shown(list(rows.values()))
+        shown = [each for each in shown if each != "mean_pair_cosine"]  # has a row of its own
+        names = [each for each in dict.fromkeys([*COMPARED, *shown]) if each in shown]
+        headings = [COMPARED.get(each, SHORT.get(each, each)) for each in names]
+        metrics = {
+            label: [row["metrics"].get(each) for each in names] for label, row in rows.items()
+        }
+        values = {label: list(map(_value, names, found)) for label, found in metrics.items()}
+        below = {label: list(map(_interval, names, found)) for label, found in metrics.items()}
+        chances = [_chance(found) for found in zip(*metrics.values(), strict=True)]
+        lines = [headings, *values.values(), *below.values(), chances]
+        self._widths = [max(map(cell_len, texts)) for texts in zip(*lines, strict=True)]
+        # A long name is broken after its underscores, rather than widening the column.
+        parts = re.findall("[^_]*_|[^_]+", name)
+        self.width = max([sum(self._widths) + 2 * len(names) - 2, *map(cell_len, parts)])
+        title = [""]
+        for part in parts:
+            if cell_len(title[-1] + part) > self.width:
+                title.append("")
+            title[-1] += part
+
+        self.heading = Text("\n").join([*map(self._centred, title), self._line(headings)])
+        self.cells = {
+            label: Text("\n").join([self._line(values[label]), self._line(below[label], "dim")])
+            for label in rows
+        }
+        self.chance = self._line(chances) if any(chances) else None
+        self.cosines: dict[str, Text] = {}
+        for (model, _, _), row in rows.items():
+            metric = row["metrics"].get("mean_pair_cosine")
+            if metric is not None and metric["value"] is not None:
+                self.cosines[model] = self._centred(_value("mean_pair_cosine", metric))
+
+    def _line(self, texts: Sequence[str], style: str = "") -> Text:
+        padded = (
+            " " * (width - cell_len(text)) + text
+            for text, width in zip(texts, self._widths, strict=True)
+        )
+        return self._centred("  ".join(padded), style)
+
+    def _centred(self, text: str, style: str = "") -> Text:
+        return Text(" " * ((self.width - cell_len(text)) // 2) + text, style)
+
+
+def _labels(results: Sequence[Row]) -> list[Label]:
+    """The label of each result; what differs between tasks alone makes no row of its own."""
+    seen: dict[tuple[str, ...], set[str]] = {}
     for row in results:
-        notes = _notes(row)
-        if notes:
-            label = escape(f"{row['model']} / {row['task']} / {row['protocol']}")
-            console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+        for field in VARIANT_FIELDS:
+            key = (row["model"], row["protocol"], field, row["task"])
+            seen.setdefault(key, set()).add(row[field])
+    varying = {key[:3] for key, values in seen.items() if len(values) > 1}
+    return [
+        (
+            row["model"],
+            row["protocol"],
+            tuple(
+                f"{field.replace('_', ' ')} {row[field]}"
+                for field in VARIANT_FIELDS
+                if (row["model"], row["protocol"], field) in varying
+            ),
+        )
+        for row in results
+    ]
 
 
-def _metric(name: str, metric: Mapping[str, Any] | None) -> str:
+def _left_widths(labels: Sequence[Label], columns: Sequence[_TaskColumn], width: int) -> list[int]:
+    """Of the model column and, where there are several protocols, the protocol column."""
+    protocols = {protocol for _, protocol, _ in labels}
+    protocol = [max(map(len, ("protocol", *protocols)))] if len(protocols) > 1 else []
+    lines = ["chance", *(line for model, _, fields in labels for line in (model, *fields))]
+    for model in {model for column in columns for model in column.cosines}:
+        lines += ["pair cosine", f"({model})"]
+    # Long names are folded, down to a point, where the widest task would not fit beside them.
+    room = width - _table_width([0, *protocol, max(column.width for column in columns)])
+    return [min(max(map(cell_len, lines)), max(12, room)), *protocol]
+
+
+def _table_width(columns: Sequence[int]) -> int:
+    """With a blank on both sides of each column, and lines around them."""
+    return sum(width + 3 for width in columns) + 1
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """Up to an underscore; none of a single name, which needs no abbreviation."""
+    if len(names) < 2:
+        return ""
+    parts = zip(*(name.split("_")[:-1] for name in names), strict=False)
+    return "".join(f"{same[0]}_" for same in takewhile(lambda each: len(set(each)) == 1, parts))
+
+
+def _shown(results: Sequence[Row]) -> list[str]:
+    """The metrics that have a value."""
+    names = list(
+        dict.fromkeys(
+            name
+            for row in results
+            for name, metric in row["metrics"].items()
+            if metric["value"] is not None or name == row["primary_metric"]
+        )
+    )
+    if not any(row["n_incomplete"] for row in results):
+        # Over whole groups the official formula is the plain one: no need to show it twice.
+        names = [name for name in names if "official" not in name]
+    return names
+
+
+def _metric(name: str, metric: Metric | None) -> str:
+    value = _value(name, metric)
+    if metric is None or metric["value"] is None or "cosine" in name:
+        return value
+    below = [_interval(name, metric)] if metric["ci_low"] is not None else []
+    if metric["chance"] is not None:
+        below.append(f"({_chance([metric])})")
+    return f"{value}\n[dim]{' '.join(below)}[/]"
+
+
+def _value(name: str, metric: Metric | None) -> str:
     if metric is None:
         return ""
-    value, low, high = metric["value"], metric["ci_low"], metric["ci_high"]
-    if value is None:
+    if metric["value"] is None:
         return "-"
-    if "cosine" in name:
-        return f"{value:.3f}"
-    below = [] if low is None else [f"{100 * low:.0f}-{100 * high:.0f}"]
-    if metric["chance"] is not None:
-        below.append(f"({100 * metric['chance']:.3g})")
-    return f"{100 * value:.1f}\n[dim]{' '.join(below)}[/]"
+    return f"{metric['value']:.3f}" if "cosine" in name else f"{100 * metric['value']:.1f}"
 
 
-def _caption(results: Sequence[Mapping[str, Any]]) -> str:
+def _interval(name: str, metric: Metric | None) -> str:
+    if metric is None or metric["ci_low"] is None or "cosine" in name:
+        return ""
+    return f"{100 * metric['ci_low']:.0f}-{100 * metric['ci_high']:.0f}"
+
+
+def _chance(metrics: Iterable[Metric | None]) -> str:
+    """A range where it differs, as it may where some groups are incomplete."""
+    known = sorted(each["chance"] for each in metrics if each and each["chance"] is not None)
+    return "-".join(dict.fromkeys(f"{100 * chance:.3g}" for chance in known[:1] + known[-1:]))
+
+
+def _caption(results: Sequence[Row], compared: bool) -> str:
     labels = ", ".join(sorted({row["labels"] for row in results}))
-    return f"percent; below: 95% interval over groups, (chance); labels: {labels}"
+    chance = "" if compared else ", (chance)"
+    return f"percent; below: 95% interval over groups{chance}; labels: {labels}"
 
 
-def _notes(row: Mapping[str, Any]) -> list[str]:
+def _notes(row: Row) -> list[str]:
     notes = []
     if row["n_samples"] < row["n_expected"]:
         notes.append(f"{row['n_expected'] - row['n_samples']} of {row['n_expected']} not answered")

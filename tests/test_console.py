@@ -1,0 +1,259 @@
+"""The tables of results, from dictionaries made by hand."""
+
+import io
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vlm_harness.console import print_results
+
+TWO_WAY = {"individual_accuracy": 1 / 2, "pair_accuracy": 1 / 4}
+FOUR_WAY = {"individual_accuracy": 1 / 4, "pair_accuracy": 1 / 16, "set_accuracy": 1 / 256}
+WHATSUP = ("whatsup_a_left_right", "whatsup_a_on_under", "whatsup_b_left_right", "whatsup_b_front")
+
+
+def estimate(value: float | None, chance: float | None = None) -> dict[str, Any]:
+    interval = value is not None and chance is not None
+    return {
+        "value": value,
+        "ci_low": max(0.0, value - 0.05) if interval else None,  # type: ignore[operator]
+        "ci_high": min(1.0, value + 0.05) if interval else None,  # type: ignore[operator]
+        "n": 100,
+        "chance": chance,
+    }
+
+
+def result(
+    model: str,
+    task: str,
+    values: tuple[float | None, ...],
+    cosine: float | None = None,
+    extra: dict[str, Any] | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """``values`` are those of two metrics on a two-way task, of three on a four-way one."""
+    chances = FOUR_WAY if len(values) == 3 else TWO_WAY
+    metrics = {
+        name: estimate(value, chance)
+        for (name, chance), value in zip(chances.items(), values, strict=True)
+    }
+    row = {
+        "model": model, "task": task, "protocol": "generate", "command": "default",
+        "order": "fixed", "decoding": "greedy", "image_mode": "normal", "labels": "corrected",
+        "limit": None, "primary_metric": "individual_accuracy",
+        "metrics": {**metrics, "mean_pair_cosine": estimate(cosine), **(extra or {})},
+        "n_samples": 200, "n_expected": 200, "n_incomplete": 0,
+        "groups": {"pair": {"n": 100, "n_incomplete": 0}},
+        "n_unparsed": 0, "n_errors": 0, "n_tied": 0,
+    }  # fmt: skip
+    assert fields.keys() <= row.keys()
+    return {**row, **fields}
+
+
+def printed(results: list[dict[str, Any]], width: int) -> str:
+    out = io.StringIO()
+    print_results(results, Console(file=out, width=width, color_system=None))
+    return out.getvalue()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every line of the tables."""
+    lines = [re.split("[│┃]", line)[1:-1] for line in text.splitlines() if line[:1] in "│┃"]
+    return [[" ".join(cell.split()) for cell in line] for line in lines]
+
+
+def paper() -> list[dict[str, Any]]:
+    """Numbers that are all different, so that each can be looked for."""
+    made = []
+    for model, start in (("CLIP-ViT-L/14-336px", 0.101), ("LLaVA-1.5-7B", 0.601)):
+        dual = model.startswith("CLIP")
+        use = {"protocol": "similarity", "command": "none"} if dual else {}
+        for i, task in enumerate(WHATSUP):
+            cosine = 0.901 + i / 100 if dual else None
+            made.append(result(model, task, (start + i / 10, start + i / 10 + 0.02), cosine, **use))
+        for i, task in enumerate(("whatsup_a_four_way", "whatsup_b_four_way")):
+            four = tuple(start + i / 10 + j for j in (0.05, 0.06, 0.07))
+            made.append(result(model, task, four, 0.951 + i / 100 if dual else None, **use))
+    return made
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 160])
+def test_several_models_stand_side_by_side_and_nothing_is_cut(width: int) -> None:
+    text = printed(paper(), width)
+    assert "…" not in text
+    if width >= 80:
+        assert max(map(len, text.splitlines())) <= width
+    cells = rows(text)
+    for row in paper():
+        found = [each for name, each in row["metrics"].items() if name != "mean_pair_cosine"]
+        values = " ".join(f"{100 * each['value']:.1f}" for each in found)
+        below = " ".join(f"{100 * e['ci_low']:.0f}-{100 * e['ci_high']:.0f}" for e in found)
+        at = [i for i, line in enumerate(cells) if values in line]
+        assert len(at) == 1, values
+        assert below in cells[at[0] + 1]
+        assert row["protocol"] in cells[at[0]]
+        cosine = row["metrics"]["mean_pair_cosine"]["value"]
+        assert cosine is None or sum(f"{cosine:.3f}" in line for line in cells) == 1
+
+
+def test_two_way_and_four_way_tasks_have_tables_of_their_own() -> None:
+    text = printed(paper(), 160)
+    assert [line.strip() for line in text.splitlines() if "whatsup" in line] == ["whatsup_*"] * 2
+    assert rows(text) == [
+        ["", "", "a_left_right", "a_on_under", "b_left_right", "b_front"],
+        ["model", "protocol", *["Indiv. Pairs"] * 4],
+        ["CLIP-ViT-L/14-336px", "similarity", "10.1 12.1", "20.1 22.1", "30.1 32.1", "40.1 42.1"],
+        ["", "", "5-15 7-17", "15-25 17-27", "25-35 27-37", "35-45 37-47"],
+        ["LLaVA-1.5-7B", "generate", "60.1 62.1", "70.1 72.1", "80.1 82.1", "90.1 92.1"],
+        ["", "", "55-65 57-67", "65-75 67-77", "75-85 77-87", "85-95 87-97"],
+        ["chance", "", *["50 25"] * 4],
+        ["pair cosine", "", "0.901", "0.911", "0.921", "0.931"],
+        ["(CLIP-ViT-L/14-336px)", *[""] * 5],
+        ["", "", "a_four_way", "b_four_way"],
+        ["model", "protocol", *["Indiv. Pairs Set of 4"] * 2],
+        ["CLIP-ViT-L/14-336px", "similarity", "15.1 16.1 17.1", "25.1 26.1 27.1"],
+        ["", "", "10-20 11-21 12-22", "20-30 21-31 22-32"],
+        ["LLaVA-1.5-7B", "generate", "65.1 66.1 67.1", "75.1 76.1 77.1"],
+        ["", "", "60-70 61-71 62-72", "70-80 71-81 72-82"],
+        ["chance", "", *["25 6.25 0.391"] * 2],
+        ["pair cosine", "", "0.951", "0.961"],
+        ["(CLIP-ViT-L/14-336px)", *[""] * 3],
+    ]
+
+
+def test_a_wide_table_is_split_between_tasks_evenly() -> None:
+    # One protocol; four tasks, three of which would fit beside the names.
+    some = [result(model, task, (0.5, 0.2)) for model in ("m" * 24, "n") for task in WHATSUP]
+    text = printed(some, 90)
+    heads = [line for line in rows(text) if "a_left_right" in line or "b_front" in line]
+    assert heads == [["", "a_left_right", "a_on_under"], ["", "b_left_right", "b_front"]]
+    assert [line[0] for line in rows(text)].count("chance") == 2
+    assert "protocol" not in text
+
+
+def test_a_variant_has_a_row_and_names_what_varies_for_its_model() -> None:
+    some = [
+        *(result("llava", "mmvp", (i / 10, i / 20), command=c, order=o)
+          for i, (c, o) in enumerate([("short", "fixed"), ("short", "cyclic"), ("long", "fixed")])),
+        result("llava", "mmvp", (0.4, 0.3), protocol="choice", image_mode="none"),
+        result("llava", "mmvp", (0.5, 0.3), protocol="choice"),
+        result("other", "mmvp", (0.6, 0.5)),
+    ]  # fmt: skip
+    body = rows(printed(some, 80))[2:-1]
+    at = [i for i, line in enumerate(body) if line[0] in ("llava", "other")] + [len(body)]
+    labels = [" / ".join(line[0] for line in body[a:b] if line[0]) for a, b in pairwise(at)]
+    assert labels == [
+        "llava / command short / order fixed",
+        "llava / command short / order cyclic",
+        "llava / command long / order fixed",
+        "llava / image mode none",
+        "llava / image mode normal",
+        "other",
+    ]
+    assert [body[i][1] for i in at[:-1]] == ["generate"] * 3 + ["choice"] * 2 + ["generate"]
+    values = [body[i][2].split()[0] for i in at[:-1]]
+    assert values == ["0.0", "10.0", "20.0", "40.0", "50.0", "60.0"]
+
+
+def test_what_differs_between_tasks_alone_makes_no_row() -> None:
+    some = [
+        result(model, task, (0.5, 0.2), order=order)
+        for model in "ab"
+        for task, order in (("mmvp", "fixed"), ("easy", "cyclic"))
+    ]
+    names = [line[0] for line in rows(printed(some, 80)) if line[0]]
+    assert names == ["model", "a", "b", "chance"]
+
+
+def test_gaps_other_metrics_and_differing_chance() -> None:
+    official = {"whatsup_official_pair_accuracy": estimate(0.111, 0.2)}
+    part = {"n_incomplete": 3, "extra": {**official, "my_cosine": estimate(-0.5)}}
+    some = [
+        result("a", "x", (0.5, None), -0.25, **part),
+        result("b", "x", (0.6, None), **part),
+        result("b", "y", (0.7, 0.3), extra=official),
+    ]
+    some[1]["metrics"]["individual_accuracy"]["chance"] = 0.475
+    some[0]["metrics"]["pair_accuracy"]["chance"] = None
+    some[0]["primary_metric"] = "pair_accuracy"
+    assert rows(printed(some, 160)) == [
+        ["", "x", "y"],
+        ["model", "Indiv. Pairs pair/(n/2) my_cosine", "Indiv. Pairs"],
+        ["a", "50.0 - 11.1 -0.500", ""],
+        ["", "45-55 6-16", ""],
+        ["b", "60.0 - 11.1 -0.500", "70.0 30.0"],
+        ["", "55-65 6-16", "65-75 25-35"],
+        ["chance", "47.5-50 25 20", "50 25"],
+        ["pair cosine", "-0.250", ""],
+        ["(a)", "", ""],
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_names_are_shown_as_they_are(width: int) -> None:
+    names = ("[red]x", "[/]", "a:smile:", "[bold]", "back\\", "模型")
+    tasks = ("[red]_[/red]", "[link=x_y]", "[/]_z", "t:smile:")
+    metric = {"[b]m": estimate(0.123)}
+    some = [
+        result(name, task, (0.5, 0.2), 0.9, metric, limit=4) for name in names for task in tasks
+    ]
+    text = printed(some, width)
+    shown = {cell for line in rows(text) for cell in line}
+    assert {*names, "[red]_[/red]", "[link=x_y]", "[/]_z", "t:smile:"} <= shown
+    assert "[b]m" in text
+    assert {f"({name})" for name in names} <= shown | {
+        line.removeprefix("pair cosine ") for line in shown
+    }
+    assert "[red]x / [red]_[/red] / generate: limited to 4: not a complete run" in text
+
+
+def test_markup_in_the_common_prefix_and_across_a_fold() -> None:
+    tasks = ("[red]_one", "[red]_two_[bold_and_on_and_on_and_on]")
+    text = printed([result(m, task, (0.5, 0.2)) for m in "ab" for task in tasks], 80)
+    assert "[red]_*" in text
+    heading = "".join(line[2] for line in rows(text)[:3])
+    assert heading.startswith("two_[bold_and_on_and_on_and_on]")
+
+
+def test_a_narrow_terminal_folds_names_and_cuts_nothing() -> None:
+    names = ["q" * 70, "z" * 70]
+    metrics = {f"a_metric_with_quite_a_long_name_{i}": estimate(i / 100, 0.5) for i in range(5)}
+    text = printed([result(name, "T" * 50, (0.5, 0.2), extra=metrics) for name in names], 80)
+    assert "…" not in text
+    assert (text.count("q"), text.count("z")) == (70 + 5, 70)  # "quite" is in each metric
+    assert all(name in text for name in ("T" * 50, *metrics))
+
+
+def test_notes_and_caption_stand_once_below_all_tables() -> None:
+    some = paper()
+    some[0].update(n_unparsed=2, n_tied=1)
+    assert " ".join(printed(some, 80).rpartition("┘")[2].split()) == (
+        "percent; below: 95% interval over groups; labels: corrected "
+        "CLIP-ViT-L/14-336px / whatsup_a_left_right / similarity: "
+        "2 unparsed (count as wrong), 1 tied (count as wrong)"
+    )
+
+
+LIST = """\
+┏━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━┓
+┃ model    ┃ task      ┃ protocol ┃ individual ┃         pair ┃          set ┃ pair cosine ┃   n ┃
+┡━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━┩
+│ m[b]     │ whatsup_a │ generate │       62.5 │         40.0 │         10.0 │           - │ 200 │
+│          │           │          │ 57-68 (25) │ 35-45 (6.25) │ 5-15 (0.391) │             │     │
+│ m[b]     │ mmvp      │ generate │       50.0 │            - │              │       0.987 │ 200 │
+│          │           │          │ 45-55 (50) │              │              │             │     │
+└──────────┴───────────┴──────────┴────────────┴──────────────┴──────────────┴─────────────┴─────┘
+percent; below: 95% interval over groups, (chance); labels: corrected
+m[b] / whatsup_a / generate: limited to 8: not a complete run
+"""
+
+
+def test_one_model_is_a_list() -> None:
+    some = [
+        result("m[b]", "whatsup_a", (0.625, 0.4, 0.1), limit=8),
+        result("m[b]", "mmvp", (0.5, None), 0.987),
+    ]
+    assert printed(some, 100) == LIST
