@@ -1,0 +1,315 @@
+"""A few pairs of a run: which ones, what was shown, what was answered. From the log and the data.
+
+Everything but the pixels and the question is in the log. Both come from the task, loaded again as
+the manifest has it; labels are those of the log, so no overlay is needed and no spec file.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from vlm_harness import images, paths, yamlfile
+from vlm_harness.errors import InputError, SampleError, listing, suggest
+from vlm_harness.registry import Registry
+from vlm_harness.runlog import Line, log_path, read_lines, read_manifest, variant_of
+from vlm_harness.spec_check import parse
+from vlm_harness.specs import GroupRule, GroupRules, TaskSpec
+from vlm_harness.tasks import load_task
+from vlm_harness.templates import TemplateError, compile_template
+from vlm_harness.types import ImageRef, Sample, Variant
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST = 800  # pixels; photographs of many megapixels would otherwise fill the memory
+LONG = 60  # characters; of a longer text the part that was decisive may be cut off
+Mark = Literal["right", "wrong", "missing"]
+
+
+class Answer(NamedTuple):
+    mark: Mark
+    text: str
+
+
+class Absent(NamedTuple):
+    """An image that cannot be shown, and why."""
+
+    reason: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One sample of a pair, as it was asked."""
+
+    question: str
+    images: Sequence["Image | Absent"]
+    """Empty where none was shown."""
+    gold: str
+    answers: Sequence[Answer]
+    """One for each row of the tile."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One pair."""
+
+    task: str
+    pair: str
+    cosines: Mapping[str, float]
+    """Of the two image embeddings, by dual encoder."""
+    rows: Sequence[str]
+    """Who answered: the model, and the protocol where it was asked under several."""
+    samples: Sequence[Asked]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    run_id: str
+    tiles: Sequence[Tile]
+    n_pairs: int
+    """Of the tasks shown, as far as they are answered."""
+    notes: Sequence[str]
+
+
+Pair = Mapping[str, Mapping[Variant, Line]]
+"""The lines of a pair, by sample and row."""
+
+
+class _Log(NamedTuple):
+    """What was answered to a task, as far as it can be shown."""
+
+    spec: TaskSpec
+    rows: Sequence[Variant]
+    pairs: Mapping[str, Pair]
+
+
+def collect(
+    folder: Path, tasks: Sequence[str] = (), pairs: int = 6, data_dir: str | None = None
+) -> Sheet:
+    """Choose pairs of a run and gather all that is to be drawn of them.
+
+    Raises:
+        InputError: no run folder, a task that is not in it, no pair, or data that are not there.
+    """
+    manifest = read_manifest(folder)
+    cells = [
+        Variant(*(cell[name] for name in Variant._fields))
+        for cell in manifest["expected"]
+        if cell.get("n_pairs")
+    ]
+    paired = dict.fromkeys(cell.task for cell in cells)
+    _check_tasks(folder, tasks, paired)
+    shown = [cell for cell in cells if not tasks or cell.task in tasks]
+    logs = {
+        name: _read(folder, manifest, [cell for cell in shown if cell.task == name])
+        for name in dict.fromkeys(cell.task for cell in shown)
+    }
+    chosen = _choose(logs, pairs, prefer_few_options=not tasks)
+    if not chosen:
+        raise InputError(
+            "no pair is answered yet, of both its images",
+            where=folder,
+            hint="The command that began the run goes on with it.",
+        )
+    root = _data_root(manifest, data_dir)
+    return Sheet(
+        run_id=str(manifest.get("run_id") or folder.resolve().name),
+        tiles=[
+            tile
+            for name, keys in chosen.items()
+            for tile in _tiles(logs[name], manifest, keys, root)
+        ],
+        n_pairs=sum(len(logs[name].pairs) for name in chosen),
+        notes=_notes(manifest, [cell for cell in shown if cell.task in chosen]),
+    )
+
+
+def _check_tasks(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
+    if not paired:
+        raise InputError("there are no pairs to show: all samples stand alone", where=folder)
+    for name in asked:
+        if name not in paired:
+            raise InputError(
+                f"the run has no task {name!r} whose samples come in pairs{suggest(name, paired)}",
+                where="--task",
+                hint=f"Of the tasks that it has, these do: {listing(paired)}",
+            )
+
+
+def _data_root(manifest: Mapping[str, Any], option: str | None) -> Path:
+    """``--data-dir``, else where the run found its data, else where they are looked for."""
+    recorded = manifest.get("data_dir")
+    if option is None and recorded is not None and Path(recorded).is_dir():
+        return Path(recorded)
+    return paths.data_dir(option)
+
+
+def _read(folder: Path, manifest: Mapping[str, Any], cells: Sequence[Variant]) -> _Log:
+    """What the first cell of each model and protocol answered in the first order of the options."""
+    spec = manifest["identity"]["tasks"][cells[0].task]["spec"]
+    task = parse(TaskSpec, yamlfile.YamlFile(folder / "manifest.json", spec))
+    first: dict[tuple[str, str], Variant] = {}
+    for cell in cells:
+        first.setdefault((cell.model, cell.protocol), cell)
+    rows = list(first.values())
+    pairs: dict[str, dict[str, dict[Variant, Line]]] = {}
+    for path in dict.fromkeys(log_path(folder, row) for row in rows):
+        for line in read_lines(path) if path.is_file() else ():
+            variant, pair = variant_of(line), line.get("pair")
+            if pair is not None and variant in rows and line["order_index"] == 0:
+                pairs.setdefault(pair, {}).setdefault(line["sample_id"], {})[variant] = line
+    size = task.grouping.pair.size
+    return _Log(task, rows, {key: pair for key, pair in pairs.items() if len(pair) == size})
+
+
+# --- which pairs ----------------------------------------------------------------------------------
+
+
+def _choose(logs: Mapping[str, _Log], count: int, prefer_few_options: bool) -> dict[str, list[str]]:
+    """Pairs by task: first those that tell the models apart, by turns from all tasks."""
+    ranked = []
+    for name, log in logs.items():
+        n_options = _n_options(log) if prefer_few_options else 0
+        # By length and name: "10" after "9", whatever order the run was in.
+        agreed = sorted((_agree(pair), len(key), key) for key, pair in log.pairs.items())
+        for turn, (agree, _, key) in enumerate(agreed):
+            ranked.append(((n_options, agree, turn), name, key))
+    chosen: dict[str, list[str]] = {}
+    for _, name, key in sorted(ranked, key=itemgetter(0))[:count]:
+        chosen.setdefault(name, []).append(key)
+    return chosen
+
+
+def _agree(pair: Pair) -> bool:
+    """Whether each image of a pair was got right by all who were asked, or by none."""
+    return all(len({line.get("correct") for line in by.values()}) == 1 for by in pair.values())
+
+
+def _n_options(log: _Log) -> int:
+    lines = (line for pair in log.pairs.values() for by in pair.values() for line in by.values())
+    return max((len(line["options"]) for line in lines), default=0)
+
+
+# --- what was shown and answered ------------------------------------------------------------------
+
+
+def _tiles(
+    log: _Log, manifest: Mapping[str, Any], chosen: Iterable[str], root: Path
+) -> Iterator[Tile]:
+    spec = log.spec
+    include = manifest["config"].get("include_path", ())
+    registry = Registry.standard(include) if spec.tables else Registry([])
+    task = load_task(_without_labels(spec), registry, root)
+    samples = {sample.id: sample for sample in task.samples}
+    refs = {ref.path: ref for sample in task.samples for ref in sample.images}
+    position = {name: index for index, name in enumerate(samples)}
+    cells = [c for c in manifest["identity"]["cells"] if c["variant"]["task"] == spec.task]
+    # That of the first cell which has one: captions are scored without.
+    question = next((c["question"] for c in cells if c["question"]), spec.prompt.question)
+    n_protocols = Counter(row.model for row in log.rows)
+    for key in chosen:
+        # A run logs its lines in an order that is good for caches; the task's is that of the pair.
+        pair = sorted(log.pairs[key].items(), key=lambda m: position.get(m[0], len(position)))
+        yield Tile(
+            task=spec.task,
+            pair=key,
+            cosines={
+                row.model: line["pair_cosine"]
+                for _, lines in pair
+                for row, line in lines.items()
+                if line.get("pair_cosine") is not None
+            },
+            rows=[
+                row.model if n_protocols[row.model] == 1 else f"{row.model} / {row.protocol}"
+                for row in log.rows
+            ],
+            samples=[
+                _asked(question, samples.get(name), lines, log.rows, refs) for name, lines in pair
+            ],
+        )
+
+
+def _without_labels(spec: TaskSpec) -> TaskSpec:
+    """A task that neither corrects labels nor checks them: those that count are in the log."""
+    pair, both = spec.grouping.pair, spec.grouping.set
+    grouping = GroupRules(pair=GroupRule(size=pair.size), set=GroupRule(size=both.size))
+    return spec.model_copy(update={"overlay": None, "grouping": grouping})
+
+
+def _asked(
+    question: str,
+    sample: Sample | None,
+    lines: Mapping[Variant, Line],
+    rows: Iterable[Variant],
+    refs: Mapping[str, ImageRef],
+) -> Asked:
+    some = next(iter(lines.values()))
+    logged = [line.get("images") or [] for line in lines.values()]
+    # Some backends read no image, and log no checksum; another model's line may have it.
+    shown = max(logged, key=lambda entry: sum(image["sha256"] is not None for image in entry))
+    return Asked(
+        question=_question(question, sample, some),
+        # Those that the log names: under --images swapped they are the other sample's.
+        images=[_image(image["path"], image["sha256"], refs.get(image["path"])) for image in shown],
+        gold=str(some["options"][some["target"]]),
+        answers=[answer(lines.get(row)) for row in rows],
+    )
+
+
+def _question(template: str, sample: Sample | None, line: Line) -> str:
+    options = [line["options"][index] for index in line["order"]]
+    with suppress(TemplateError):  # the data may have changed since
+        if sample is not None and template:
+            return str(compile_template(template)({**sample.fields, "options": options}))
+    return line.get("prompt") or " / ".join(options)
+
+
+def _image(path: str, sha256: str | None, ref: ImageRef | None) -> "Image | Absent":
+    if ref is None or not ref.exists():
+        return Absent("The image is not there", path)
+    try:
+        picture = images.load(ref)
+    except SampleError:
+        return Absent("The image cannot be read", path)
+    if sha256 not in (None, picture.sha256):
+        return Absent("The file is not the one that was shown: its checksum differs", path)
+    picture.pixels.thumbnail((LARGEST, LARGEST))
+    return picture.pixels
+
+
+def answer(line: Line | None) -> Answer:
+    """What a line says was answered, in words."""
+    if line is None:
+        return Answer("missing", "not answered yet")
+    mark: Mark = "right" if line.get("correct") is True else "wrong"
+    text, prediction = line["response"].get("text"), line.get("prediction")
+    if line["status"] == "error":
+        return Answer(mark, f"error: {line.get('error')}")
+    if line["status"] == "unparsed":
+        return Answer(mark, f'unparsed: "{text or ""}"')
+    if line.get("tied") or prediction is None:
+        return Answer(mark, "tied")
+    option = str(line["options"][prediction])
+    if text is None:
+        return Answer(mark, option)
+    return Answer(mark, text if len(text) <= LONG else f'{option}: "{text}"')
+
+
+def _notes(manifest: Mapping[str, Any], cells: Sequence[Variant]) -> list[str]:
+    """What must be known to read the sheet rightly."""
+    mode, labels = cells[0].image_mode, cells[0].labels
+    several = len({(cell.model, cell.task, cell.protocol) for cell in cells}) < len(cells)
+    orders = any(cell.order in ("both", "cyclic") for cell in cells)
+    notes = [
+        (mode == "swapped", "Images swapped: right is what holds for the pair's other image."),
+        (mode == "none", "Asked without images."),
+        (labels == "original", "Labels as published."),
+        (several or orders, "Of each model the first command and first order of the options."),
+        (not manifest.get("finished"), "The run is not finished."),
+    ]
+    return [text for holds, text in notes if holds]
