@@ -1,6 +1,7 @@
 """Metrics against tables of cases worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,3 +210,115 @@ def test_properties(samples: list[tuple[int, bool]]) -> None:
         assert result.value is not None
         assert result.ci_high is not None
         assert result.ci_low <= result.value <= result.ci_high
+
+
+# --- four scores of a pair ------------------------------------------------------------------------
+
+# (s11, s12, s21, s22): image i with the right option of image j.
+#   plain: s11 > s12 and s22 > s21. By hand: both images choose their own, one does, none does.
+BOTH = (0.30, 0.20, 0.10, 0.25)
+FIRST_CAPTION_ALWAYS = (0.30, 0.20, 0.28, 0.25)  # both images prefer option 1
+CROSSED = (0.20, 0.30, 0.25, 0.10)
+CONSTANT = (0.2, 0.2, 0.2, 0.2)
+TEXT_ONLY = (0.30, 0.40, 0.10, 0.50)  # options choose rightly but for 2: 0.50 > 0.40; image 1 not
+NEGATIVE = (-0.1, -0.2, -0.3, -0.1)
+MATCHES = [
+    # scores, metric, value, n
+    (BOTH, "relaxed_pair_accuracy", 1.0, 1),  # 0.6 > 0.286
+    (BOTH, "relaxed_pair_accuracy_sum", 1.0, 1),  # 0.55 > 0.30
+    (BOTH, "text_to_image_accuracy", 1.0, 2),
+    (BOTH, "text_to_image_pair_accuracy", 1.0, 1),
+    (BOTH, "group_accuracy", 1.0, 1),
+    (BOTH, "two_way_accuracy", 1.0, 2),
+    (BOTH, "two_way_pair_accuracy", 1.0, 1),
+    (FIRST_CAPTION_ALWAYS, "relaxed_pair_accuracy", 1.0, 1),  # 0.6 > 0.528: Table 7's effect
+    (FIRST_CAPTION_ALWAYS, "relaxed_pair_accuracy_sum", 1.0, 1),  # 0.55 > 0.48
+    (FIRST_CAPTION_ALWAYS, "two_way_accuracy", 0.5, 2),
+    (FIRST_CAPTION_ALWAYS, "two_way_pair_accuracy", 0.0, 1),
+    (FIRST_CAPTION_ALWAYS, "text_to_image_pair_accuracy", 1.0, 1),  # 0.30 > 0.28, 0.25 > 0.20
+    (FIRST_CAPTION_ALWAYS, "group_accuracy", 0.0, 1),
+    (CROSSED, "relaxed_pair_accuracy", 0.0, 1),
+    (CROSSED, "relaxed_pair_accuracy_sum", 0.0, 1),
+    (CROSSED, "text_to_image_accuracy", 0.0, 2),
+    (CROSSED, "group_accuracy", 0.0, 1),
+    (TEXT_ONLY, "text_to_image_pair_accuracy", 1.0, 1),
+    (TEXT_ONLY, "two_way_accuracy", 0.5, 2),
+    (TEXT_ONLY, "group_accuracy", 0.0, 1),
+    (TEXT_ONLY, "relaxed_pair_accuracy", 1.0, 1),  # 0.4286 > 0.1667
+    (NEGATIVE, "relaxed_pair_accuracy", None, 0),  # the ratio means nothing
+    (NEGATIVE, "relaxed_pair_accuracy_sum", 1.0, 1),  # -0.2 > -0.5
+    (NEGATIVE, "text_to_image_accuracy", 1.0, 2),
+    *[
+        (CONSTANT, name, 0.0, n)
+        for name, n in [
+            ("relaxed_pair_accuracy", 1), ("relaxed_pair_accuracy_sum", 1),
+            ("text_to_image_accuracy", 2), ("text_to_image_pair_accuracy", 1),
+            ("group_accuracy", 1), ("two_way_accuracy", 2), ("two_way_pair_accuracy", 1),
+        ]
+    ],
+]  # fmt: skip
+
+
+def scored(
+    scores: tuple[float, float, float, float], key: str = "p", logprobs: bool = False
+) -> list[Record]:
+    """A pair whose samples have the targets 0 and 1."""
+    common = {"order_index": 0, "n_options": 2, "correct": False, "pair": key, "logprobs": logprobs}
+    return [
+        Record(sample_id=f"{key}1", scores=scores[:2], target=0, **common),  # type: ignore[arg-type]
+        Record(sample_id=f"{key}2", scores=scores[2:], target=1, **common),  # type: ignore[arg-type]
+    ]
+
+
+@pytest.mark.parametrize(("scores", "name", "value", "n"), MATCHES)
+def test_matches(
+    scores: tuple[float, float, float, float], name: str, value: float | None, n: int
+) -> None:
+    units = METRICS.get(name)(scored(scores), RULES)
+    assert (units.value, units.n) == (value, n)
+
+
+CHANCES = {
+    "relaxed_pair_accuracy": 1 / 2, "relaxed_pair_accuracy_sum": 1 / 2,
+    "text_to_image_accuracy": 1 / 2, "text_to_image_pair_accuracy": 1 / 4,
+    "group_accuracy": 1 / 6, "two_way_accuracy": 1 / 2, "two_way_pair_accuracy": 1 / 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANCES)
+def test_chance_of_matches_is_what_random_scores_get(name: str) -> None:
+    draws = np.random.default_rng(0).random((10_000, 4))
+    made = [record for i, s in enumerate(draws) for record in scored(tuple(s), f"p{i}")]
+    units = METRICS.get(name)(made, RULES)
+    assert units.chance == CHANCES[name]
+    assert units.value == pytest.approx(CHANCES[name], abs=0.015)
+
+
+def test_perplexities_are_compared_as_the_paper_defines_but_with_the_other_sign() -> None:
+    """p11 / (p11 + p12) < p21 / (p21 + p22): lower is the better match."""
+    rng = np.random.default_rng(1)
+    for logs in rng.normal(-3, 2, (300, 4)):
+        p11, p12, p21, p22 = np.exp(-logs)
+        expected = p11 / (p11 + p12) < p21 / (p21 + p22)
+        units = METRICS.get("relaxed_pair_accuracy")(scored(tuple(logs), logprobs=True), RULES)
+        assert units.value == float(expected)
+
+
+def test_matches_of_four_options_are_those_of_the_two_right_ones() -> None:
+    common = {"order_index": 0, "n_options": 4, "correct": False, "pair": "p"}
+    made = [
+        Record(sample_id="a", scores=(0.9, 0.2, 0.8, 0.1), target=1, **common),  # type: ignore[arg-type]
+        Record(sample_id="b", scores=(0.9, 0.3, 0.8, 0.4), target=3, **common),  # type: ignore[arg-type]
+    ]
+    assert METRICS.get("two_way_pair_accuracy")(made, RULES).value == 1  # 0.2 > 0.1, 0.4 > 0.3
+
+
+def test_a_pair_with_a_failed_sample_is_wrong_and_generated_text_has_no_matches() -> None:
+    first, second = scored(BOTH)
+    failed = replace(second, scores=None)
+    other = scored(BOTH, "q")
+    for name in CHANCES:
+        units = METRICS.get(name)([first, failed, *other], RULES)
+        assert units.value == 0.5
+        assert METRICS.get(name)(records("a1+ a2+"), RULES).value is None
+        assert METRICS.get(name)([first], RULES).n == 0  # incomplete

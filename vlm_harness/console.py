@@ -39,6 +39,13 @@ SHORT = {
     "pair_accuracy": "pair",
     "set_accuracy": "set",
     "mean_pair_cosine": "pair cosine",
+    "relaxed_pair_accuracy": "relaxed pair",
+    "relaxed_pair_accuracy_sum": "relaxed (sum)",
+    "text_to_image_accuracy": "text-to-image",
+    "text_to_image_pair_accuracy": "text-to-image pair",
+    "group_accuracy": "group",
+    "two_way_accuracy": "two-way",
+    "two_way_pair_accuracy": "two-way pair",
     "whatsup_official_pair_accuracy": "pair/(n/2)",
     "whatsup_official_set_accuracy": "set/(n/4)",
 }
@@ -152,8 +159,10 @@ class _TaskColumn:
     """The metrics of a task side by side in one column: rich has no columns within a column."""
 
     def __init__(self, name: str, rows: Mapping[Label, Row]) -> None:
-        shown = _shown(list(rows.values()))
-        shown = [each for each in shown if each != "mean_pair_cosine"]  # has a row of its own
+        # Beside those of the paper, what all rows have; cosines have a row of their own.
+        every = [set(_shown([row])) | {*COMPARED} for row in rows.values()]
+        shown = [each for each in _shown(list(rows.values())) if all(each in own for own in every)]
+        shown = [each for each in shown if each != "mean_pair_cosine"]
         names = [each for each in dict.fromkeys([*COMPARED, *shown]) if each in shown]
         headings = [COMPARED.get(each, SHORT.get(each, each)) for each in names]
         metrics = {

@@ -1,7 +1,8 @@
-"""Names for YAML files: tasks, groups, models, prompts, commands, overlays.
+"""Names for YAML files: tasks, groups, models, prompts, commands, overlays, tables.
 
 A file says what it is by its first key (``task:``, ``model:``, ``prompt:``, ``commands:``,
-``overlay:``). Files whose name begins with an underscore are bases to ``include:``, not specs.
+``overlay:``, ``table:``). Files whose name begins with an underscore are bases to ``include:``, not
+specs.
 Every file is read once, shallowly; it is checked against its schema when its spec is asked for.
 """
 
@@ -15,7 +16,7 @@ from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.paths import spec_roots
 from vlm_harness.yamlfile import YamlFile
 
-KINDS = ("task", "model", "overlay", "prompt")
+KINDS = ("task", "model", "overlay", "prompt", "table")
 
 
 class Registry:
@@ -89,6 +90,9 @@ class Registry:
     def overlay(self, name: str, where: object = None) -> specs.OverlaySpec:
         return spec_check.parse(specs.OverlaySpec, self.file("overlay", name, where))
 
+    def table(self, name: str, where: object = None) -> specs.TableSpec:
+        return spec_check.parse(specs.TableSpec, self.file("table", name, where))
+
     def command(self, name: str, where: object = None) -> str:
         file = self.file("command", name, where)
         return spec_check.parse(specs.CommandsSpec, file).commands[name]
@@ -144,7 +148,7 @@ class Registry:
 
 
 def kind_of(file: YamlFile) -> str:
-    """task, model, prompt, overlay or command, by the key that names the spec."""
+    """task, model, prompt, overlay, table or command, by the key that names the spec."""
     # In this order: a task has a `prompt:` section and may name an `overlay:`.
     found = next((kind for kind in KINDS if kind in file.data), None)
     if found is None and isinstance(file.data.get("commands"), dict):
@@ -155,8 +159,8 @@ def kind_of(file: YamlFile) -> str:
         raise InputError(
             f"cannot tell what this file defines: it has the keys {listing(map(str, keys))}{near}",
             where=file.where(),
-            hint="A spec begins with its kind and name: task:, model:, prompt:, overlay: or "
-            "commands:. A base file for include: has a name that begins with an underscore.",
+            hint="A spec begins with its kind and name: task:, model:, prompt:, overlay:, table: "
+            "or commands:. A base file for include: has a name that begins with an underscore.",
         )
     name = file.data[found]
     if not isinstance(name, str):

@@ -28,6 +28,7 @@ def record(line: Line) -> Record:
         set=line["set"],
         category=line["category"],
         scores=tuple(response["scores"]) if response.get("scores") else None,
+        logprobs="sum_logprobs" in response,
         target=line["target"],
         pair_cosine=line["pair_cosine"],
     )

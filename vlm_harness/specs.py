@@ -1,4 +1,4 @@
-"""Schemas of the YAML files: tasks, models, prompts, commands, overlays, and a run.
+"""Schemas of the YAML files: tasks, models, prompts, commands, overlays, tables, and a run.
 
 Strict: an unknown key is an error that names its file and line and suggests the nearest. The same
 classes give the JSON Schema for editors (``vlm-harness schema task``).
@@ -237,6 +237,7 @@ class TaskSpec(NamedSpec):
     tags: list[str] = []
     reference: str | list[str] | None = Field(None, description="paper, page")
     dataset: DatasetSpec
+    tables: list[Name] = Field([], description="tables that the fields look rows up in, by name")
     fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Any] = Field(
         {}, description="Jinja, in order; each may use the row's columns and the fields above it"
     )
@@ -323,6 +324,20 @@ class OverlaySpec(NamedSpec):
     reference: str | list[str]
     verified: bool = Field(True, description="the corrections were checked by eye on the images")
     corrections: list[Correction] = Field(min_length=1)
+
+
+class TableSpec(NamedSpec):
+    """What the project adds to a benchmark, by a key of its rows, as captions for its questions."""
+
+    table: Name
+    description: str = ""
+    reference: str | list[str] | None = None
+    rows: dict[str | int, Any] = Field(min_length=1, description="a value by key")
+
+    @field_validator("rows")
+    @classmethod
+    def _keys(cls, value: dict[str | int, Any]) -> dict[str, Any]:
+        return {str(key): row for key, row in value.items()}
 
 
 class ModelSpec(NamedSpec):
@@ -417,6 +432,7 @@ KINDS: dict[str, type[Spec]] = {
     "prompt": PromptSpec,
     "commands": CommandsSpec,
     "overlay": OverlaySpec,
+    "table": TableSpec,
     "run": RunConfig,
 }
 

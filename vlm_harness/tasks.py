@@ -1,6 +1,8 @@
 """From a task's YAML and its data to samples."""
 
 import dataclasses
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,10 +60,12 @@ def load_task(
             a group that is too large, an overlay that does not fit.
     """
     table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
+    tables = {name: registry.table(name, spec.at("tables")).rows for name in spec.tables}
+    common = {"rows": table.rows, **tables}
     made = [
         sample
         for index, row in enumerate(table.rows)
-        if (sample := _sample(spec, row, index, data_dir)) is not None
+        if (sample := _sample(spec, common, row, index, data_dir)) is not None
     ]
     if not made:
         raise InputError(f"task {spec.task}: the data hold no sample", where=spec.at("dataset"))
@@ -74,7 +78,8 @@ def load_task(
     if samples:
         wanted = set(samples)
         made = [sample for sample in made if sample.id in wanted]
-    return Task(spec, _limit(made, limit), ids, table.sha256, table.revision, overlay)
+    checksums = {**table.sha256, **{f"table {name}": _sha256(tables[name]) for name in tables}}
+    return Task(spec, _limit(made, limit), ids, checksums, table.revision, overlay)
 
 
 def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
@@ -112,9 +117,16 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
     return corrected
 
 
-def _sample(spec: TaskSpec, row: datasets.Row, index: int, root: Path) -> Sample | None:
+def _sha256(rows: Mapping[Any, Any]) -> str:
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sample(
+    spec: TaskSpec, common: Mapping[str, Any], row: datasets.Row, index: int, root: Path
+) -> Sample | None:
     step: tuple[str | int, ...] = ()
-    context: dict[str, Any] = {**row, "row": row, "row_index": index}
+    context: dict[str, Any] = {**common, **row, "row": row, "row_index": index}
     try:
         for name, source in spec.fields.items():
             step = ("fields", name)

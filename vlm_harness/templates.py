@@ -14,6 +14,7 @@ Filters beside Jinja's own (of which those are missing that draw at random, or o
 | `regex_replace(pattern, new)` | the text with every match replaced |
 | `regex_findall(pattern)` | the list of matches |
 | `caption_with(captions)` | the one caption that holds the word as a word |
+| `row_of(table)` | the table's row for the value as key; an error where there is none |
 | `index_of(list)` | the position of the value in the list; an error where it is missing |
 | `without_letter` | the option without its leading `(a) `, `A. ` |
 | `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
@@ -306,6 +307,12 @@ def _index_of(value: Any, items: Sequence[Any]) -> int:
     return list(items).index(value)
 
 
+def _row_of(key: Any, table: Mapping[str, Any]) -> Any:
+    if str(key) not in table:
+        raise InputError(f"row_of: the table has no row {str(key)!r} among its {len(table)}")
+    return table[str(key)]
+
+
 def _letter_index(text: str) -> int:
     match = re.fullmatch(r"\s*\(?([A-Za-z])\)?[.:]?\s*", str(text))
     if match is None:
@@ -323,6 +330,7 @@ FILTERS: dict[str, Any] = {
     "regex_findall": lambda text, pattern: re.findall(pattern, str(text)),
     "caption_with": _caption_with,
     "index_of": _index_of,
+    "row_of": _row_of,
     "without_letter": strip_label,
     "letter_index": _letter_index,
     "from_json": json.loads,

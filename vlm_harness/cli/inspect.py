@@ -9,8 +9,8 @@ from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.registry import Registry
 
 KINDS = (
-    "tasks", "groups", "models", "prompts", "commands", "overlays", "metrics", "protocols",
-    "extractors", "backends", "readers", "decodings",
+    "tasks", "groups", "models", "prompts", "commands", "overlays", "tables", "metrics",
+    "protocols",    "extractors", "backends", "readers", "decodings",
 )  # fmt: skip
 
 
@@ -19,8 +19,8 @@ KINDS = (
 @include_path_option
 @json_option
 def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, groups, models, prompts, commands, overlays, metrics, protocols, extractors,
-    backends, readers or decodings."""
+    """List tasks, groups, models, prompts, commands, overlays, tables, metrics, protocols,
+    extractors, backends, readers or decodings."""
     if kind not in KINDS:
         raise InputError(
             f"cannot list {kind!r}{suggest(kind, KINDS)}", hint=f"There are: {', '.join(KINDS)}"
@@ -39,7 +39,7 @@ def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> Non
 
 
 def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
-    if kind in ("tasks", "groups", "models", "prompts", "commands", "overlays"):
+    if kind in ("tasks", "groups", "models", "prompts", "commands", "overlays", "tables"):
         return _spec_rows(kind, registry(include_path))
     if kind == "backends":
         from vlm_harness.backends import BACKENDS
@@ -112,13 +112,13 @@ def _first_line(part: Any) -> str:
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|overlay")
+@click.argument("kind", metavar="task|model|prompt|overlay|table")
 @click.argument("name")
 @include_path_option
 @json_option
 def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> None:
-    """Show a task, model, prompt or overlay with includes resolved, and where it is defined."""
-    kinds = ("task", "model", "prompt", "overlay")
+    """Show a file of one of these kinds with includes resolved, and where it is defined."""
+    kinds = ("task", "model", "prompt", "overlay", "table")
     if kind not in kinds:
         raise InputError(f"cannot show {kind!r}{suggest(kind, kinds)}", hint=f"One of {kinds}.")
     found = registry(include_path)
@@ -134,7 +134,7 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|commands|overlay|run")
+@click.argument("kind", metavar="task|model|prompt|commands|overlay|table|run")
 def schema(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors."""
     from vlm_harness.specs import KINDS as SPECS
@@ -143,9 +143,9 @@ def schema(kind: str) -> None:
         raise InputError(f"no schema of {kind!r}{suggest(kind, SPECS)}", hint=listing(SPECS))
     result = SPECS[kind].model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    if kind in ("task", "model", "prompt", "overlay", "commands"):
+    if kind != "run":
         result["properties"]["include"] = {
-            "type": "string",
-            "description": "a YAML file beside this one whose keys are taken where this has none",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "YAML files beside this one whose keys are taken where this has none",
         }
     echo_json(result)

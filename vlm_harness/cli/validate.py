@@ -86,17 +86,20 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     check_metrics(spec)
     if spec.overlay:
         found.overlay(spec.overlay, spec.at("overlay"))
+    for name in spec.tables:
+        found.table(name, spec.at("tables"))
     askers = []
     for protocol in spec.protocols.declared:
         use = getattr(spec.protocols, protocol)
         check_extractors(spec, protocol, use)
         askers.append(asker(spec, protocol, use, found))
-    if spec.dataset.path is None or spec.dataset.reader == "hub":
+    if spec.dataset.reader == "hub":
         return "(not rendered: the data are on the hub)"
-    try:
-        files.locate(spec.dataset, root)
-    except InputError:
-        return "(not rendered: the data are not here)"
+    if spec.dataset.path is not None:
+        try:
+            files.locate(spec.dataset, root)
+        except InputError:
+            return "(not rendered: the data are not here)"
     task = load_task(spec, found, root)
     option_lists = list(dict.fromkeys(sample.options for sample in task.samples))[:100]
     for protocol in spec.protocols.declared:

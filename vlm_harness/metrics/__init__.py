@@ -27,6 +27,8 @@ class Record:
     set: str | None = None
     category: str | None = None
     scores: tuple[float, ...] | None = None
+    logprobs: bool = False
+    """Whether the scores are mean log-probabilities; cosines where not."""
     target: int = 0
     pair_cosine: float | None = None
 
@@ -47,6 +49,13 @@ METRICS: Plugins[Metric] = Plugins(
         "individual_accuracy": "vlm_harness.metrics.accuracy:individual_accuracy",
         "pair_accuracy": "vlm_harness.metrics.accuracy:pair_accuracy",
         "set_accuracy": "vlm_harness.metrics.accuracy:set_accuracy",
+        "relaxed_pair_accuracy": "vlm_harness.metrics.matches:relaxed_pair_accuracy",
+        "relaxed_pair_accuracy_sum": "vlm_harness.metrics.matches:relaxed_pair_accuracy_sum",
+        "text_to_image_accuracy": "vlm_harness.metrics.matches:text_to_image_accuracy",
+        "text_to_image_pair_accuracy": "vlm_harness.metrics.matches:text_to_image_pair_accuracy",
+        "group_accuracy": "vlm_harness.metrics.matches:group_accuracy",
+        "two_way_accuracy": "vlm_harness.metrics.matches:two_way_accuracy",
+        "two_way_pair_accuracy": "vlm_harness.metrics.matches:two_way_pair_accuracy",
         "mean_pair_cosine": "vlm_harness.metrics.cosine:mean_pair_cosine",
         "whatsup_official_pair_accuracy": "vlm_harness.metrics.whatsup:official_pair_accuracy",
         "whatsup_official_set_accuracy": "vlm_harness.metrics.whatsup:official_set_accuracy",
