@@ -16,7 +16,7 @@ import inspect
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -266,10 +266,15 @@ class HfVlm:
 
     def _generate(self, queries: Sequence["_Query"]) -> list[Response]:
         name, arguments = decoding.parse(queries[0].request.decoding)
+        settings = dict(decoding.DECODINGS.get(name)(**arguments))
+        contrast = settings.pop("without_image", None)
+        if contrast is not None:
+            branch = self._without_image(queries)
+            settings["logits_processor"] = LogitsProcessorList([Contrasted(branch, contrast)])
         output = self._run(
             self._inputs(queries),
             max_new_tokens=queries[0].request.max_new_tokens,
-            **decoding.DECODINGS.get(name)(**arguments),
+            **settings,
         )
         texts = self.formatter.tokenizer.batch_decode(output, skip_special_tokens=True)
         return [Response(text=text.strip()) for text in texts]
@@ -314,6 +319,24 @@ class HfVlm:
             else Response(scores=tuple(scores[query]))
             for query in queries
         ]
+
+    def _without_image(self, queries: Sequence["_Query"]) -> "TextBranch":
+        """The same prompts as they are asked without an image (``--images none``).
+
+        Those of a pair are the same where question and order are, and are computed once.
+        """
+        if self._one_image or self.model.config.is_encoder_decoder:
+            raise InputError(
+                f"model {self.spec.model} cannot be asked without an image",
+                where=f"--decoding {queries[0].request.decoding}",
+            )
+        texts = [self.formatter.text(replace(query.request, images=())) for query in queries]
+        unique = list(dict.fromkeys(texts))
+        inputs = self.formatter.inputs(unique, [[] for _ in unique])
+        moved = {
+            name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")
+        }
+        return TextBranch(self.model, **moved, rows=[unique.index(text) for text in texts])
 
     def _inputs(self, queries: Sequence["_Query"]) -> Any:
         return self.formatter.inputs([q.text for q in queries], [q.images for q in queries])
@@ -370,6 +393,69 @@ class _Query:
     request: Request
     text: str
     images: Sequence["Image"]
+
+
+class TextBranch:
+    """Carries prompts without images along while ``generate`` writes the answers to others.
+
+    Args:
+        input_ids, attention_mask: of the different prompts, [prompts, length], padded on the left.
+        rows: which prompt each row of the batch that is generated has.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        rows: Sequence[int],
+    ) -> None:
+        self._model, self._ids, self._mask = model, input_ids, attention_mask
+        self._rows = torch.tensor(rows, device=input_ids.device)
+        self._cache: Any = None
+        # Newer versions of transformers call the argument `cache`.
+        renamed = "cache" in inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if renamed else "past_key_values"
+
+    def next_logits(self, written: torch.Tensor | None) -> torch.Tensor:
+        """Logits of the next token, [rows, vocabulary].
+
+        ``written``: the token that was last written in each row, [rows, 1]; None at first.
+        """
+        ids = self._ids if written is None else written
+        if written is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(written)], dim=1)
+        positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            use_cache=True,
+            **{self._cache_name: self._cache},
+        )
+        self._cache = output.past_key_values
+        logits: torch.Tensor = output.logits[:, -1]
+        if written is not None:
+            return logits
+        self._cache.reorder_cache(self._rows)  # from prompts to rows
+        self._mask = self._mask[self._rows]
+        return logits[self._rows]
+
+
+class Contrasted(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
+    """Scores by what the image changes: see ``vlm_harness.decoding.Contrast``."""
+
+    def __init__(self, branch: TextBranch, contrast: decoding.Contrast) -> None:
+        self._branch, self._contrast, self._step = branch, contrast, 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
+        """``scores``: logits with the image, [rows, vocabulary]."""
+        without = self._branch.next_logits(input_ids[:, -1:] if self._step else None)
+        result: torch.Tensor = self._contrast(
+            scores.float().log_softmax(-1), without.float().log_softmax(-1), self._step
+        )
+        self._step += 1
+        return result
 
 
 class ForcedTokens(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here

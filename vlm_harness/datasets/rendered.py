@@ -3,7 +3,8 @@
 As in What'sUp (Kamath et al. 2023), a set is four pictures of two named objects that differ only in
 the relation between them: left, right, on, under (subset a: a small object and furniture) or left,
 right, front, behind (subset b: two small objects on a table top). Colours, sizes, places and rooms
-vary from set to set, and are the same within one.
+vary from set to set, and are the same within one. The object stays and the subject is moved around
+it; What'sUp's own subset b exchanges the two, which asks more of a model.
 
 Everything follows from the arguments. Object pairs are shared out to the splits by their names
 alone: what a model was trained on is never in the test split, whatever the seeds.
@@ -38,8 +39,6 @@ RELATIONS = {
     "a": ("left", "right", "on", "under"),
     "b": ("left", "right", "front", "behind"),
 }
-DEPTH = 0.13
-"""In front and behind: how far from the middle, up and down."""
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"test": 0.25, "validation": 0.1, "train": 1.0}
 """Of the object pairs, taken in this order; train is the rest."""
@@ -69,7 +68,7 @@ class Scene:
     pattern_shift: float
     horizon: float
     x: float
-    """Where the object stands (subset a), or the middle between the two (subset b)."""
+    """Where the object stands: in the middle, and the same in all four pictures."""
     y: float
     object_scale: float
     """Height of its seat (furniture), or its height."""
@@ -191,11 +190,11 @@ def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
     return Scene(
         **common,
         horizon=_between(random, 0.2, 0.28),
-        x=0.5 + _between(random, -0.06, 0.06),
-        y=0.68 + _between(random, -0.03, 0.03),
-        object_scale=_between(random, 0.26, 0.3),
-        subject_scale=_between(random, 0.26, 0.3),
-        gap=_between(random, 0.3, 0.34),
+        x=0.5 + _between(random, -0.03, 0.03),
+        y=0.63 + _between(random, -0.03, 0.03),
+        object_scale=_between(random, 0.23, 0.26),
+        subject_scale=_between(random, 0.23, 0.26),
+        gap=_between(random, 0.27, 0.3),
     )
 
 
@@ -231,7 +230,7 @@ def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
     wall, floor = drawing.WALLS[scene.wall], drawing.FLOORS[scene.floor]
     image = drawing.room(large, scene.horizon, wall, floor, scene.pattern, scene.pattern_shift)
     canvas = ImageDraw.Draw(image)
-    subject, target = _places(scene, relation)
+    subject, target = places(scene, relation)
     furniture = drawing.FURNITURE.get(scene.object)
 
     def put_subject() -> None:
@@ -255,32 +254,21 @@ def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
     return image.reduce(2)
 
 
-def _places(scene: Scene, relation: str) -> tuple[Place, Place]:
-    """Of the subject and the object."""
-    if scene.subset == "a":
-        return _beside_furniture(scene, relation), Place(scene.x, scene.y, scene.object_scale)
-    # The two change places: which of them stands where tells the relation, and nothing else does.
-    x, y, half, slip = scene.x, scene.y, scene.gap / 2, scene.slip / 2
-    dx, dy = {
-        "left": (-half, 0.0),
-        "right": (half, 0.0),
-        "front": (slip, DEPTH),  # nearer: lower in the picture, and larger
-        "behind": (slip, -DEPTH),
-    }[relation]
-    return (
-        Place(x + dx, y + dy, scene.subject_scale * (1 + dy)),
-        Place(x - dx, y - dy, scene.object_scale * (1 - dy)),
-    )
-
-
-def _beside_furniture(scene: Scene, relation: str) -> Place:
+def places(scene: Scene, relation: str) -> tuple[Place, Place]:
+    """Where the subject and the object stand: the object stays, the subject is moved around it."""
     from vlm_harness.datasets import drawing
 
     x, y, scale = scene.x, scene.y, scene.subject_scale
-    piece = drawing.FURNITURE[scene.object]
-    if relation == "on":
-        return Place(x + piece.on * scene.object_scale + scene.slip, y - scene.object_scale, scale)
-    if relation == "under":
-        return Place(x + piece.under * scene.object_scale + scene.slip, y + 0.005, scale)
-    aside = piece.half * scene.object_scale + scene.gap
-    return Place(x + (aside if relation == "right" else -aside), y, scale)
+    target = Place(x, y, scene.object_scale)
+    if relation == "front":  # nearer: lower in the picture, and larger
+        return Place(x + scene.slip, y + 0.24, 1.15 * scale), target
+    if relation == "behind":
+        return Place(x + scene.slip, y - 0.22, 0.87 * scale), target
+    piece = drawing.FURNITURE.get(scene.object)
+    if piece is not None and relation == "on":
+        x += piece.on * scene.object_scale + scene.slip
+        return Place(x, y - scene.object_scale, scale), target
+    if piece is not None and relation == "under":
+        return Place(x + piece.under * scene.object_scale + scene.slip, y + 0.005, scale), target
+    aside = scene.gap + (piece.half * scene.object_scale if piece else 0.0)
+    return Place(x + (aside if relation == "right" else -aside), y, scale), target
