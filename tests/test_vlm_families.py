@@ -7,9 +7,10 @@ for scores one full forward pass over prompt, answer and EOS.
 import importlib.util
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,40 @@ class Reference:
         ids = self.processor.tokenizer(space + answer, add_special_tokens=False)["input_ids"]
         eos = self.model.generation_config.eos_token_id
         return [*ids, eos if isinstance(eos, int) else eos[0]]
+
+    @torch.inference_mode()
+    def next_logprobs(self, question: str, files: Sequence[bytes], written: Sequence[int]) -> Any:
+        """Log-probabilities of the token after prompt and ``written``, by a pass over all."""
+        inputs = dict(self.inputs(question, files))
+        for name, value in (("input_ids", None), ("attention_mask", 1), ("mm_token_type_ids", 0),
+                            ("token_type_ids", 0)):  # fmt: skip
+            if name in inputs:
+                more = [list(written) if value is None else [value] * len(written)]
+                more_ids = torch.tensor(more, dtype=inputs[name].dtype)
+                inputs[name] = torch.cat([inputs[name], more_ids], dim=1)
+        return self.model(**inputs).logits[0, -1].double().log_softmax(-1)
+
+    def m3id_ids(
+        self, question: str, files: Sequence[bytes], alpha: float, rate: float, steps: int = 8
+    ) -> tuple[list[int], float]:
+        """M3ID as section 5.1 has it, and the smallest gap between its best two tokens."""
+        eos = self.model.generation_config.eos_token_id
+        written: list[int] = []
+        gap = math.inf
+        for t in range(1, steps + 1):
+            l_c = self.next_logprobs(question, files, written)
+            l_u = self.next_logprobs(question, [], written)
+            if l_c.max() < math.log(alpha):
+                weight = (1 - math.exp(-rate * t)) / math.exp(-rate * t)
+                l_c = l_c + weight * (l_c - l_u)
+            best = l_c.topk(2)
+            gap = min(gap, float(best.values[0] - best.values[1]))
+            written.append(int(best.indices[0]))
+            # What was written is read again here, where an image token would ask for an image.
+            image = getattr(self.model.config, "image_token_id", None)
+            if written[-1] in (image, *(eos if isinstance(eos, list) else [eos])):
+                break
+        return written, gap
 
     @torch.inference_mode()
     def score(
@@ -228,6 +263,41 @@ def check_scores(
             assert option.score == pytest.approx(total / n, rel=1e-4, abs=1e-5)
             sums[-1].append(total)
     return sums
+
+
+# --- M3ID -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [family for family in FAMILIES if family.values[0] not in CANNOT_WITHOUT_IMAGE]
+)
+def test_m3id_writes_what_the_slow_loop_writes(
+    name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
+) -> None:
+    ref, model = reference(name), backend(name)
+    changed = 0
+    for alpha, rate in ((1.0, 0.5), (0.1, 0.15)):
+        asked = [
+            replace(request(case, "generate"), decoding=f"m3id:alpha={alpha},lambda={rate}")
+            for case in CASES
+        ]
+        found = [each for each in model.respond(asked, Pictures()) if each]
+        for case, response in zip(CASES, found, strict=True):
+            ids, gap = ref.m3id_ids(case[0], files(case), alpha, rate)
+            if gap > 1e-4:
+                assert response.text is not None
+                assert response.text.startswith(ref.text(ids))
+            changed += response.text != ref.generate(case[0], files(case))
+    assert changed  # or it would prove nothing
+
+
+def test_m3id_with_lambda_zero_is_greedy(backend: Callable[[str], HfVlm]) -> None:
+    model = backend("llava")
+    asked = [request(case, "generate") for case in CASES]
+    greedy = model.respond(asked, Pictures())
+    zero = model.respond([replace(each, decoding="m3id:lambda=0") for each in asked], Pictures())
+    sure = model.respond([replace(each, decoding="m3id:alpha=1e-9") for each in asked], Pictures())
+    assert zero == greedy == sure
 
 
 # --- prompts --------------------------------------------------------------------------------------
