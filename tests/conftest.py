@@ -36,7 +36,7 @@ protocols:
   generate: {extract: keyword, max_new_tokens: 8}
   choice: {}
   likelihood: {}
-metrics: [individual_accuracy, pair_accuracy, mean_pair_cosine]
+metrics: [individual_accuracy, pair_accuracy, relaxed_pair_accuracy, mean_pair_cosine]
 primary_metric: pair_accuracy
 """
 

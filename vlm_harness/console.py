@@ -321,6 +321,45 @@ def _notes(row: Row) -> list[str]:
     return notes
 
 
+def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """What wording and order did to the scores; nothing where all was asked in one way."""
+    if not rows:
+        return
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(title="over commands and orders", title_justify="left", title_style="bold")
+    table.add_column("model\ntask\nprotocol", overflow="fold")
+    for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\nshown"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            Text("\n".join(row[name] for name in ("model", "task", "protocol"))),
+            _percent(row["mean"]),
+            *(_cell(row[name]) for name in ("worst", "best", "best_command")),
+            _percent(row["flip_rate"]),
+            Text(
+                f"{_percent(row['first_position'])}\n({_percent(row['first_position_expected'])})"
+            ),
+        )
+    console.print(table)
+    console.print(
+        "[dim]percent of the primary metric; flips: samples not answered alike everywhere; first "
+        "shown: answers that name the\nfirst option (without bias); *chosen on these samples: as "
+        "papers quote it, and too high by that[/]",
+        highlight=False,
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(found: Mapping[str, Any] | None) -> Text:
+    if found is None:
+        return Text("-")
+    order = f" {found['order_index']}" if "order_index" in found else ""
+    return Text(f"{_percent(found['value'])}\n{found['command']}{order}")
+
+
 class ProgressBar(evaluator.Progress):
     """A progress bar on stderr; plain lines where stderr is no terminal."""
 

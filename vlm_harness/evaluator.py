@@ -20,7 +20,7 @@ from vlm_harness.models import check_args, family, resolve
 from vlm_harness.plan import Cell, Item, Plan, plan
 from vlm_harness.protocols import answer
 from vlm_harness.registry import Registry
-from vlm_harness.results import NEEDED, summarise
+from vlm_harness.results import NEEDED, RESPONSE, summarise
 from vlm_harness.runlog import Line, RunFolder
 from vlm_harness.specs import ModelSpec, RunConfig
 from vlm_harness.types import Model, Request, Response, Variant
@@ -314,7 +314,8 @@ def _batch_kind(item: Item) -> tuple[str, str, int]:
 def _for_metrics(line: Line) -> Line:
     """A line without what metrics do not need, which is most of it."""
     kept = {key: line[key] for key in NEEDED}
-    return {**kept, "response": {"scores": line["response"].get("scores")}}
+    response = {key: line["response"].get(key) for key in RESPONSE if key in line["response"]}
+    return {**kept, "response": response}
 
 
 def _batch_size(planned: Plan, model: ModelSpec) -> int:

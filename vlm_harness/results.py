@@ -14,7 +14,8 @@ NEEDED = (
     "sample_id", "order_index", "options", "correct", "pair", "set", "category", "target",
     "pair_cosine", "status", "tied", "error",
 )  # fmt: skip
-"""Fields of a line that ``summarise`` reads, beside the scores in ``response``."""
+"""Fields of a line that ``summarise`` reads, beside those of ``response``."""
+RESPONSE = ("scores", "sum_logprobs")
 
 
 def record(line: Line) -> Record:

@@ -59,15 +59,18 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
     # A cluster's scheduler stops jobs with SIGTERM: that is an interruption, not a crash.
     signal.signal(signal.SIGTERM, _interrupt)
 
-    from vlm_harness.console import ProgressBar, print_results
+    from vlm_harness.console import ProgressBar, print_results, print_sweeps
     from vlm_harness.evaluator import evaluate_config
+    from vlm_harness.sweeps import sweeps
 
     with ProgressBar(quiet=as_json) as progress:
         finished = evaluate_config(settings, progress=progress, argv=sys.argv)
     if as_json:
-        echo_json({"run": str(finished.path), "results": finished.results})
+        found = {"run": str(finished.path), "results": finished.results}
+        echo_json({**found, "sweeps": sweeps(finished.path)})
     else:
         print_results(finished.results)
+        print_sweeps(sweeps(finished.path))
         click.echo(f"{finished.path / 'results.json'}")
 
 

@@ -1,0 +1,104 @@
+"""What wording and order do to a score, on models whose bias is known."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from rich.console import Console
+
+from vlm_harness import evaluate
+from vlm_harness.console import print_sweeps
+from vlm_harness.sweeps import sweeps
+from vlm_harness.types import Model, Request, Response
+
+
+def swept(bench: Path, model: str, **options: Any) -> list[dict[str, Any]]:
+    run = evaluate(
+        [model],
+        ["sides"],
+        include_path=[str(bench / "specs")],
+        data_dir=str(bench / "data"),
+        output_dir=str(bench / "results"),
+        **options,
+    )
+    return sweeps(run.path)
+
+
+def test_a_model_that_follows_the_words_never_flips(bench: Path) -> None:
+    (row,) = swept(bench, "fake:oracle", protocol=["generate"], command=["all"], order="both")
+    assert row["n_cells"] == 4  # two commands, two orders
+    assert (row["mean"], row["flip_rate"]) == (1.0, 0.0)
+    assert (row["first_position"], row["first_position_expected"]) == (0.5, 0.5)
+    assert row["metric"] == "pair_accuracy"
+
+
+def test_a_model_that_takes_the_first_always_flips(bench: Path) -> None:
+    (row,) = swept(bench, "fake:first", protocol=["choice"], order="both")
+    assert (row["mean"], row["flip_rate"], row["first_position"]) == (0.0, 1.0, 1.0)
+
+
+def test_position_is_not_judged_where_options_were_not_turned_round(bench: Path) -> None:
+    (row,) = swept(bench, "fake:first", protocol=["generate"], command=["all"])
+    assert row["flip_rate"] == 0.0
+    assert row["first_position"] is None
+
+
+def test_nothing_where_all_was_asked_in_one_way(bench: Path) -> None:
+    assert swept(bench, "fake:oracle", protocol=["generate", "choice"]) == []
+    assert swept(bench, "fake:oracle", protocol=["generate"], order="random") == []
+
+
+class Scripted:
+    """Answers by command and sample."""
+
+    answers: ClassVar = {
+        "One.": {"a0": "left", "a1": "right", "b0": "left", "b1": "left"},
+        "Two.": {"a0": "right", "a1": "right", "b0": "left", "b1": "left"},
+    }
+
+    def info(self) -> Model:
+        return Model(name="scripted", backend="fake", checkpoint="x")
+
+    def respond(self, requests: Sequence[Request], pictures: Any) -> list[Response]:
+        return [
+            Response(text=self.answers[request.prompt[-4:]][request.sample.id])
+            for request in requests
+            if request.sample is not None
+        ]
+
+
+def test_best_worst_and_mean_of_commands(tmp_path: Path) -> None:
+    """By hand: under one command 1 of 2 pairs right, under the other 0 of 2."""
+    (tmp_path / "d").mkdir()
+    rows = [{"n": f"{pair}{side}", "side": side, "pair": pair} for pair in "ab" for side in (0, 1)]
+    (tmp_path / "d" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "t.yaml").write_text(
+        "task: t\nversion: 1\ndataset: {reader: jsonl, path: rows.jsonl}\n"
+        "sample: {id: '{{ n }}', options: [left, right], target: '{{ side }}',"
+        " pair: '{{ row.pair }}'}\n"
+        "prompt: {question: Q, commands: {one: One., two: Two.}}\n"
+        "protocols: {generate: {extract: keyword}}\n"
+        "metrics: [pair_accuracy]\nprimary_metric: pair_accuracy\n"
+    )
+    run = evaluate(
+        [Scripted()], ["t"], include_path=[str(tmp_path)],
+        data_dir=str(tmp_path / "d"), output_dir=str(tmp_path / "r"), command=["all"],
+    )  # fmt: skip
+    (row,) = sweeps(run.path)
+    assert row["mean"] == pytest.approx(0.25)
+    assert row["best"] == {"command": "one", "order_index": 0, "value": 0.5}
+    assert row["worst"] == {"command": "two", "order_index": 0, "value": 0.0}
+    assert row["best_command"] == {"command": "one", "value": 0.5}
+    assert row["flip_rate"] == pytest.approx(1 / 4)  # the first sample alone
+
+
+def test_the_table_is_whole_at_80_columns(bench: Path) -> None:
+    rows = swept(bench, "fake:first", protocol=["choice"], order="both")
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_sweeps(rows, console)
+    text = console.export_text()
+    assert "…" not in text
+    assert "100.0" in text
