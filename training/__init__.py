@@ -1,0 +1,1 @@
+"""How the tiny models of models/ are made: `make train-tiny`."""

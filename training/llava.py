@@ -1,0 +1,271 @@
+"""tiny-llava: LLaVA's recipe on tiny-clip's vision tower, which stays as it is.
+
+As in LLaVA-1.5 (Liu et al. 2023), a two-layer MLP turns the patch features of the last layer but
+one into embeddings of a Llama, and both are trained on questions and captions, on the answers'
+tokens alone. What differs is that the Llama starts from nothing, so there is no stage of its own
+for the MLP.
+
+Several turns share one picture: each sees the picture and itself, not the others (an answer would
+give away the next), at the positions that it would have alone. Turns without a picture see
+themselves only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
+from torch.nn import functional
+from transformers import (
+    CLIPModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from training.data import Pictures, Turn, image_processor, other_turn
+from training.dual_encoder import normalise, warm_cosine
+from vlm_harness.datasets.rendered import RELATIONS
+
+PICTURES = 32
+"""A step."""
+TURNS = 4
+"""For each picture of a step."""
+BLIND = 0.05
+"""Share of the turns that are asked without a picture."""
+OTHER = 0.4
+"""Share of the turns that no task asks: captions, colours, places."""
+STEPS = 3000
+LEARNING_RATE = 1e-3
+IGNORED = -100
+
+
+def text_tokenizer(corpus: Sequence[str]) -> Any:
+    """As GPT-2's: byte-level BPE, with case; no token before a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        corpus,
+        BpeTrainer(
+            vocab_size=700,
+            special_tokens=["<pad>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        model_max_length=1024,
+    )
+    image = AddedToken("<image>", special=True, normalized=False)
+    fast.add_special_tokens({"additional_special_tokens": [image]})
+    return fast
+
+
+def build(clip: CLIPModel, tokenizer: Any) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """An untrained model on the vision tower of ``clip``, and its processor."""
+    vision = clip.config.vision_config
+    config = LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 1024,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower_weights(clip, model), strict=True)
+    model.model.vision_tower.requires_grad_(False)
+    model.generation_config.bos_token_id = None
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    processor = LlavaProcessor(
+        image_processor(),
+        tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,  # the class token, which is dropped
+    )
+    return model, processor
+
+
+def tower_weights(clip: CLIPModel, model: LlavaForConditionalGeneration) -> dict[str, Any]:
+    wanted = model.model.vision_tower.state_dict()
+    weights = clip.state_dict()
+    return {
+        name: weights[f"vision_model.{name.removeprefix('vision_model.')}"].float()
+        for name in wanted
+    }
+
+
+@torch.no_grad()
+def patch_features(model: Any, pictures: Pictures, processor: Any) -> torch.Tensor:
+    """What the model reads of each picture: bfloat16 of (pictures, patches, width)."""
+    pixels = torch.from_numpy(pictures.pixels).flatten(0, 1)
+    parts = []
+    for part in pixels.split(512):
+        output = model.model.vision_tower(
+            normalise(part, processor.image_processor), output_hidden_states=True
+        )
+        parts.append(output.hidden_states[model.config.vision_feature_layer][:, 1:].bfloat16())
+    return torch.cat(parts)
+
+
+# --- sequences ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Words:
+    """Turns as tokens. The prompt is that of models/tiny-llava.yaml."""
+
+    tokenizer: Any
+    image_token: int
+
+    def prefix(self) -> list[int]:
+        """All up to the image token, once; the image's own tokens follow in its place."""
+        return self._ids("USER: <image>")
+
+    def turn(self, turn: Turn, blind: bool) -> tuple[list[int], list[int]]:
+        """Tokens of a turn behind the image, and their labels (the answer's tokens and EOS)."""
+        question, answer = turn
+        prompt = self._ids(f"USER: {question} ASSISTANT:" if blind else f"\n{question} ASSISTANT:")
+        target = [*self._ids(f" {answer}"), self.tokenizer.eos_token_id]
+        return prompt + target, [IGNORED] * len(prompt) + target
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of one picture and several turns. Each of (rows, length), the mask (rows, 1, l, l)."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+
+
+def pack(words: Words, rows: Sequence[Sequence[tuple[Turn, bool]]], n_patches: int) -> Packed:
+    """``rows``: for each picture its turns, each with whether it is asked without the picture."""
+    prefix = words.prefix()
+    prefix = prefix[:-1] + [words.image_token] * n_patches
+    start = len(prefix)
+    ids, labels, positions, segments = [], [], [], []
+    for row in rows:
+        row_ids, row_labels = list(prefix), [IGNORED] * start
+        row_positions, row_segments = list(range(start)), [0] * start
+        for number, (turn, blind) in enumerate(row, start=1):
+            tokens, targets = words.turn(turn, blind)
+            first = 0 if blind else start
+            row_ids += tokens
+            row_labels += targets
+            row_positions += range(first, first + len(tokens))
+            # Negative: a segment that does not see the picture.
+            row_segments += [-number if blind else number] * len(tokens)
+        ids.append(torch.tensor(row_ids))
+        labels.append(torch.tensor(row_labels))
+        positions.append(torch.tensor(row_positions))
+        segments.append(torch.tensor(row_segments))
+
+    def padded(values: list[torch.Tensor], filler: int) -> torch.Tensor:
+        return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler)
+
+    segment = padded(segments, len(rows[0]) + 1)
+    same = segment[:, :, None] == segment[:, None, :]
+    sees_picture = (segment[:, :, None] > 0) & (segment[:, None, :] == 0)
+    causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
+    return Packed(
+        padded(ids, words.tokenizer.pad_token_id),
+        padded(labels, IGNORED),
+        padded(positions, 0),
+        ((same | sees_picture) & causal)[:, None],
+    )
+
+
+def answer_loss(model: Any, packed: Packed, features: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of the answers' tokens, (tokens,) before the mean."""
+    embeddings = model.get_input_embeddings()(packed.ids)
+    image = model.model.multi_modal_projector(features.float()).to(embeddings.dtype)
+    is_image = (packed.ids == model.config.image_token_id)[..., None].expand_as(embeddings)
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings.masked_scatter(is_image, image),
+        attention_mask=packed.mask,
+        position_ids=packed.positions,
+        use_cache=False,
+    ).last_hidden_state
+    targets = packed.labels[:, 1:]
+    counted = targets != IGNORED
+    logits = model.lm_head(hidden[:, :-1][counted])
+    return functional.cross_entropy(logits.float(), targets[counted], reduction="none")
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def train(
+    clip: CLIPModel,
+    pictures: Pictures,
+    turns: dict[tuple[str, str, str, str], list[Turn]],
+    corpus: Sequence[str],
+    seed: int,
+    steps: int = STEPS,
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A model on ``PICTURES`` pictures with ``TURNS`` turns each a step."""
+    torch.manual_seed(seed)
+    random = Random(seed)
+    model, processor = build(clip, text_tokenizer(corpus))
+    features = patch_features(model, pictures, processor)
+    words = Words(processor.tokenizer, model.config.image_token_id)
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, 200))
+    total = 0.0
+    for step in range(steps):
+        chosen = random.sample(range(len(features)), PICTURES)
+        rows = [_turns(pictures, index, turns, random) for index in chosen]
+        packed = pack(words, rows, features.shape[1])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = answer_loss(model, packed, features[chosen]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if step % 100 == 99:
+            print(f"  step {step + 1}: loss {total / 100:.4f}", flush=True)
+            total = 0.0
+    return model.eval(), processor
+
+
+def _turns(pictures: Pictures, index: int, turns: Any, random: Random) -> list[tuple[Turn, bool]]:
+    scene = pictures.scenes[index // 4]
+    relation = RELATIONS[scene.subset][index % 4]
+    asked = turns[scene.subset, scene.subject, scene.object, relation]
+    chosen = []
+    for _ in range(TURNS):
+        blind = random.random() < BLIND
+        other = not blind and random.random() < OTHER
+        turn = other_turn(scene, relation, random) if other else random.choice(asked)
+        chosen.append((turn, blind))
+    return chosen
