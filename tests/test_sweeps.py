@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from vlm_harness import evaluate
-from vlm_harness.console import print_sweeps
-from vlm_harness.sweeps import sweeps
+from vlm_harness.console import print_protocol_agreement, print_sweeps
+from vlm_harness.sweeps import _alike, protocol_agreement, sweeps
 from vlm_harness.types import Model, Request, Response
 
 
@@ -102,3 +102,28 @@ def test_the_table_is_whole_at_80_columns(bench: Path) -> None:
     text = console.export_text()
     assert "…" not in text
     assert "100.0" in text
+
+
+def test_agreement_of_protocols(bench: Path) -> None:
+    """By hand: the first option is right for every second sample, whatever the protocol."""
+    run = evaluate(
+        ["fake:oracle", "fake:first"],
+        ["sides"],
+        include_path=[str(bench / "specs")],
+        data_dir=str(bench / "data"),
+        output_dir=str(bench / "results"),
+        protocol=["generate", "choice"],
+    )
+    oracle, first = protocol_agreement(run.path)
+    assert oracle["protocols"] == ["generate", "choice"]
+    assert oracle["matrix"] == first["matrix"] == [[1.0, 1.0], [1.0, 1.0]]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_protocol_agreement([oracle, first], console)
+    assert "100.0" in console.export_text()
+
+
+def test_agreement_counts_what_both_answer() -> None:
+    p, q = {"a": 0, "b": 1, "c": None, "d": 1}, {"a": 0, "b": 0, "c": 1, "d": None}
+    assert _alike(p, q) == 1 / 2  # a and b
+    assert _alike(p, p) == 3 / 4
+    assert _alike({}, {"a": 1}) is None

@@ -349,6 +349,34 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
     )
 
 
+def print_protocol_agreement(
+    rows: Sequence[Mapping[str, Any]], console: Console | None = None
+) -> None:
+    """How often two protocols give the same answer; nothing where each task was asked under one."""
+    if not rows:
+        return
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    names = list(dict.fromkeys(name for row in rows for name in row["protocols"]))
+    table = Table(title="same answer under", title_justify="left", title_style="bold")
+    table.add_column("model\ntask", overflow="fold")
+    table.add_column("")
+    for name in names:
+        table.add_column(Text(name), justify="right")
+    for row in rows:
+        label = Text(f"{row['model']}\n{row['task']}")
+        for name, shares in zip(row["protocols"], row["matrix"], strict=True):
+            found = dict(zip(row["protocols"], shares, strict=True))
+            cells = [_percent(found[each]) if each in found else "" for each in names]
+            table.add_row(label, Text(name), *cells)
+            label = Text("")
+        table.add_section()
+    console.print(table)
+    console.print(
+        "[dim]percent of samples answered under both; on the diagonal, percent answered at all[/]",
+        highlight=False,
+    )
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 

@@ -53,6 +53,57 @@ def sweeps(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def protocol_agreement(folder: Path) -> list[dict[str, Any]]:
+    """For every model and task asked under several protocols, how often two give the same answer.
+
+    Of each protocol the first command and the first order. ``matrix[p][q]`` is the share of samples
+    that p and q answer alike, over those answered under both; on the diagonal, the share that p
+    answers at all (not tied, unparsed or failed). A model that knows the answer gives it however it
+    is asked.
+
+    Raises:
+        InputError: no run folder, or a log that cannot be read.
+    """
+    first: dict[tuple[str, str, str, str], dict[str, Variant]] = {}
+    for cell in read_manifest(folder)["expected"]:
+        variant = Variant(*(cell[name] for name in Variant._fields))
+        key = (variant.model, variant.task, variant.image_mode, variant.labels)
+        first.setdefault(key, {}).setdefault(variant.protocol, variant)
+    rows = []
+    for (model, task, image_mode, _), variants in first.items():
+        if len(variants) < 2:
+            continue
+        answers = {
+            protocol: _answers(log_path(folder, variant), variant)
+            for protocol, variant in variants.items()
+        }
+        rows.append(
+            {
+                "model": model,
+                "task": task,
+                "image_mode": image_mode,
+                "protocols": [*answers],
+                "matrix": [[_alike(p, q) for q in answers.values()] for p in answers.values()],
+            }
+        )
+    return rows
+
+
+def _answers(path: Path, variant: Variant) -> dict[str, Any]:
+    return {
+        line["sample_id"]: line["prediction"]
+        for line in (read_lines(path) if path.is_file() else ())
+        if variant_of(line) == variant and line["order_index"] == 0
+    }
+
+
+def _alike(p: Mapping[str, Any], q: Mapping[str, Any]) -> float | None:
+    if p is q:
+        return sum(answer is not None for answer in p.values()) / len(p) if p else None
+    both = [name for name in p if p[name] is not None and q.get(name) is not None]
+    return sum(p[name] == q[name] for name in both) / len(both) if both else None
+
+
 def _key(variant: Variant) -> Key:
     return variant.model, variant.task, variant.protocol, variant.decoding, variant.image_mode
 

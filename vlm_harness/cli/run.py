@@ -59,18 +59,30 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
     # A cluster's scheduler stops jobs with SIGTERM: that is an interruption, not a crash.
     signal.signal(signal.SIGTERM, _interrupt)
 
-    from vlm_harness.console import ProgressBar, print_results, print_sweeps
+    from vlm_harness.console import (
+        ProgressBar,
+        print_protocol_agreement,
+        print_results,
+        print_sweeps,
+    )
     from vlm_harness.evaluator import evaluate_config
-    from vlm_harness.sweeps import sweeps
+    from vlm_harness.sweeps import protocol_agreement, sweeps
 
     with ProgressBar(quiet=as_json) as progress:
         finished = evaluate_config(settings, progress=progress, argv=sys.argv)
     if as_json:
-        found = {"run": str(finished.path), "results": finished.results}
-        echo_json({**found, "sweeps": sweeps(finished.path)})
+        echo_json(
+            {
+                "run": str(finished.path),
+                "results": finished.results,
+                "sweeps": sweeps(finished.path),
+                "protocol_agreement": protocol_agreement(finished.path),
+            }
+        )
     else:
         print_results(finished.results)
         print_sweeps(sweeps(finished.path))
+        print_protocol_agreement(protocol_agreement(finished.path))
         click.echo(f"{finished.path / 'results.json'}")
 
 
