@@ -17,7 +17,11 @@ COMMANDS = {
     "preview": "vlm_harness.cli.preview:preview",
     "data": "vlm_harness.cli.data:data",
     "rescore": "vlm_harness.cli.rescore:rescore_command",
+    "compare": "vlm_harness.cli.compare:compare_command",
     "contact-sheet": "vlm_harness.cli.contact_sheet:contact_sheet",
+    "agreement": "vlm_harness.cli.agreement:agreement",
+    "mine-pairs": "vlm_harness.cli.mine_pairs:mine_pairs",
+    "reproduce": "vlm_harness.cli.reproduce:reproduce",
 }
 SUMMARIES = {
     "run": "Evaluate models on tasks (the default command).",
@@ -28,7 +32,11 @@ SUMMARIES = {
     "preview": "Show what a model would be asked, without running it.",
     "data": "List, check or prepare the data of tasks.",
     "rescore": "Score a run again from its log alone.",
+    "compare": "Compare two runs, or two models of one run, sample by sample.",
     "contact-sheet": "Draw a few pairs of a run and what was answered.",
+    "agreement": "Set outcomes against how alike an encoder finds the images.",
+    "mine-pairs": "Find image pairs that two encoders disagree on.",
+    "reproduce": "Measure a published table's cells again, and compare.",
 }
 
 

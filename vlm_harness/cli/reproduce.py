@@ -1,0 +1,191 @@
+"""``vlm-harness reproduce``: a published table beside the same cells measured here."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vlm_harness.cli.common import (
+    data_dir_option,
+    echo_json,
+    include_path_option,
+    json_option,
+    registry,
+    split,
+)
+from vlm_harness.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_harness.reproduce import Cell, Here, Measured
+
+Line = tuple[str, ...]
+
+
+@click.command("reproduce")
+@click.argument("table", metavar="TABLE")
+@click.option("--model", "-m", multiple=True, metavar="NAME,...", help="Only these of its models.")
+@click.option("--dry-run", is_flag=True, help="List the cells, and what of them is here.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples, in whole groups."
+)
+@click.option("--output-dir", metavar="DIR", default="results", show_default=True)
+@data_dir_option
+@include_path_option
+@json_option
+def reproduce(
+    table: str,
+    model: tuple[str, ...],
+    dry_run: bool,
+    limit: int | None,
+    output_dir: str,
+    data_dir: str | None,
+    include_path: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure the cells of TABLE, and print them beside the published numbers.
+
+    TABLE is a number of the paper's tables (1 to 7, 9 to 13), or a YAML file of the same form.
+    Cells whose weights or data are not here say so; weights that the hub can give count as here. A
+    number agrees where it lies within the 95% interval of what was measured.
+    """
+    from vlm_harness.console import ProgressBar
+    from vlm_harness.reproduce import Here, cells, load, measure
+
+    found = registry(include_path)
+    every = cells(load(table), found, split(model))
+    here = Here(found, data_dir)
+    if dry_run:
+        _list(every, here, as_json)
+        return
+    wanted = [cell for cell in every if cell.repeatable]
+    if all(here.problems(cell) for cell in wanted):
+        raise InputError(
+            f"none of the {len(every)} cells can be measured here"
+            if wanted
+            else "no row of the table names a model that can be run",
+            hint="\n".join([*_reasons(wanted, here), "See `vlm-harness reproduce --dry-run`."]),
+        )
+    with ProgressBar(quiet=as_json) as progress:
+        measured, stopped = measure(
+            wanted,
+            here,
+            progress=progress,
+            argv=sys.argv,
+            limit=limit,
+            output_dir=output_dir,
+            include_path=list(include_path),
+        )
+    if as_json:
+        echo_json(
+            [{**dataclasses.asdict(each), "agrees": each.agrees, "limit": limit}
+             for each in measured]
+        )  # fmt: skip
+    else:
+        _compare(measured, len(every) - len(wanted), limit)
+    if stopped:
+        raise stopped
+
+
+def _list(every: Sequence["Cell"], here: "Here", as_json: bool) -> None:
+    state = {
+        cell: (
+            "quoted" if cell.cited else "none" if cell.model is None else _mark(here.model(cell)),
+            _mark(here.data(cell)),
+        )
+        for cell in every
+    }
+    if as_json:
+        echo_json(
+            [{**dataclasses.asdict(cell), "weights": weights, "data": data}
+             for cell, (weights, data) in state.items()]
+        )  # fmt: skip
+        return
+    _print(
+        ("row", "model", "task", "metric", "protocol", "published", "weights", "data"),
+        [
+            (cell.name, cell.model or "-", *_what(cell), _number(cell.value, cell), *marks)
+            for cell, marks in state.items()
+        ],
+    )
+    click.echo(
+        f"{len(every)} cells, {sum(cell.repeatable for cell in every)} of them of models that can "
+        "be run again; percent, cosines as they are"
+    )
+    _echo_notes(every)
+    for reason in _reasons([cell for cell in every if cell.repeatable], here):
+        click.echo(reason)
+
+
+def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -> None:
+    lines = []
+    for each in measured:
+        cell = each.cell
+        interval = ""
+        if each.low is not None and each.high is not None:
+            interval = f"{_number(each.low, cell)} to {_number(each.high, cell)}"
+        verdict = {None: "-", True: "within", False: "outside"}[each.agrees]
+        lines.append(
+            (
+                cell.model or "-",
+                *_what(cell),
+                _number(cell.value, cell),
+                _number(each.value, cell),
+                interval,
+                "not measured" if each.problem else verdict,
+            )
+        )
+    _print(
+        ("model", "task", "metric", "protocol", "published", "measured", "95% interval", ""), lines
+    )
+    agreeing = [each.agrees for each in measured if each.agrees is not None]
+    click.echo(
+        f"{sum(agreeing)} of {len(agreeing)} published numbers lie within the 95% interval; "
+        "percent, cosines as they are"
+    )
+    if limit:
+        click.echo(f"limited to {limit} samples a task: not a complete run")
+    if left_out:
+        click.echo(f"{left_out} cells are quoted from others, or of models that cannot be run")
+    _echo_notes([each.cell for each in measured])
+    for problem in dict.fromkeys(each.problem for each in measured if each.problem):
+        click.echo(f"not measured: {problem}")
+
+
+def _print(headings: Line, lines: Sequence[Line]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(header_style="bold")
+    for heading in headings:
+        numeric = heading in ("published", "measured", "95% interval")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    # A file or a pipe has no width of its own, and a table that is folded cannot be searched.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _what(cell: "Cell") -> Line:
+    how = cell.protocol if cell.decoding == "greedy" else f"{cell.protocol} {cell.decoding}"
+    return cell.task, cell.metric, how
+
+
+def _number(value: float | None, cell: "Cell") -> str:
+    return "-" if value is None else f"{value:.{cell.digits}f}"
+
+
+def _mark(problem: Any) -> str:
+    return "not here" if problem else "here"
+
+
+def _echo_notes(every: Sequence["Cell"]) -> None:
+    for name, note in dict.fromkeys((cell.name, cell.note) for cell in every if cell.note):
+        click.echo(f"{name}: {note}")
+
+
+def _reasons(every: Sequence["Cell"], here: "Here") -> list[str]:
+    """Each reason once: several tasks can miss one file."""
+    return list(dict.fromkeys(p.message for cell in every for p in here.problems(cell)))
