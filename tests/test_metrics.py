@@ -322,3 +322,11 @@ def test_a_pair_with_a_failed_sample_is_wrong_and_generated_text_has_no_matches(
         assert units.value == 0.5
         assert METRICS.get(name)(records("a1+ a2+"), RULES).value is None
         assert METRICS.get(name)([first], RULES).n == 0  # incomplete
+
+
+def test_a_score_that_is_no_number_is_wrong() -> None:
+    first, second = scored(BOTH)
+    for bad in (None, float("nan")):
+        broken = replace(second, scores=(bad, 0.3))  # the log has null for NaN
+        for name in CHANCES:
+            assert METRICS.get(name)([first, broken], RULES).value == 0

@@ -377,6 +377,27 @@ def print_protocol_agreement(
     )
 
 
+def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """What other batch sizes changed."""
+    if not rows:
+        return
+    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(title="done again at other batch sizes", title_justify="left", title_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("protocol")
+    table.add_column("dtype")
+    for heading in ("batch", "n", "flips", "other\ntexts", "largest score\ndifference"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        largest = row["max_score_difference"]
+        table.add_row(
+            *(Text(str(row[name])) for name in ("model", "protocol", "dtype", "batch_size", "n")),
+            *(Text(str(row[name])) for name in ("flips", "texts")),
+            "" if largest is None else f"{largest:.1e}",
+        )
+    console.print(table)
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 

@@ -47,8 +47,11 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments of the backend.")
 @click.option("--max-errors", metavar="N|P%", help="Stop after so many failed samples [10%].")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code of the checkpoint.")
+@click.option(
+    "--check-invariance", is_flag=True, help="Do a part again at other batch sizes, and compare."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-def run(as_json: bool, config: str | None, **options: Any) -> None:
+def run(as_json: bool, check_invariance: bool, config: str | None, **options: Any) -> None:
     """Evaluate models on tasks.
 
     --model, --tasks, --protocol and --command take comma lists and repeat; together they are a
@@ -61,15 +64,18 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
 
     from vlm_harness.console import (
         ProgressBar,
+        print_invariance,
         print_protocol_agreement,
         print_results,
         print_sweeps,
     )
     from vlm_harness.evaluator import evaluate_config
+    from vlm_harness.invariance import check_invariance as do_again
     from vlm_harness.sweeps import protocol_agreement, sweeps
 
     with ProgressBar(quiet=as_json) as progress:
         finished = evaluate_config(settings, progress=progress, argv=sys.argv)
+    invariance = do_again(settings, finished.path) if check_invariance else []
     if as_json:
         echo_json(
             {
@@ -77,12 +83,14 @@ def run(as_json: bool, config: str | None, **options: Any) -> None:
                 "results": finished.results,
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
+                "invariance": invariance,
             }
         )
     else:
         print_results(finished.results)
         print_sweeps(sweeps(finished.path))
         print_protocol_agreement(protocol_agreement(finished.path))
+        print_invariance(invariance)
         click.echo(f"{finished.path / 'results.json'}")
 
 

@@ -26,7 +26,7 @@ class Record:
     pair: str | None = None
     set: str | None = None
     category: str | None = None
-    scores: tuple[float, ...] | None = None
+    scores: tuple[float | None, ...] | None = None
     logprobs: bool = False
     """Whether the scores are mean log-probabilities; cosines where not."""
     target: int = 0

@@ -134,6 +134,8 @@ def _matches(first: Record, second: Record) -> Matches:
         return NONE
     a, b = first.target, second.target
     scores = (first.scores[a], first.scores[b], second.scores[a], second.scores[b])
-    if not all(map(math.isfinite, scores)):
+    # A score that is not a number is null in the log.
+    s11, s12, s21, s22 = (math.nan if score is None else score for score in scores)
+    if not all(map(math.isfinite, (s11, s12, s21, s22))):
         return NONE
-    return Matches(*scores, logprobs=first.logprobs)
+    return Matches(s11, s12, s21, s22, first.logprobs)

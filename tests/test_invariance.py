@@ -1,0 +1,51 @@
+"""``--check-invariance``: a model that minds the batch is found out, one that does not is not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlm_harness.evaluator import evaluate_config
+from vlm_harness.invariance import _some, check_invariance, compare
+from vlm_harness.specs import RunConfig
+
+
+def line(prediction: int, scores: Sequence[float] | None = None, text: str | None = None) -> Any:
+    response = {"scores": scores} if scores else {"text": text}
+    return {"prediction": prediction, "response": response}
+
+
+def test_differences_by_hand() -> None:
+    pairs = [
+        (line(0, [0.5, 0.4]), line(0, [0.5, 0.42])),
+        (line(1, [0.1, 0.2]), line(0, [0.2, 0.15])),
+        (line(1, None, "right"), line(1, None, "right.")),
+    ]
+    assert compare(pairs) == {
+        "n": 3, "flips": 1, "texts": 1, "max_score_difference": pytest.approx(0.1),
+    }  # fmt: skip
+    assert compare([])["max_score_difference"] is None
+
+
+def test_whole_pairs_spread_over_the_run() -> None:
+    pairs = {f"s{n}": f"p{n // 2}" for n in range(100)}
+    chosen = _some(pairs, 20)
+    assert 16 <= len(chosen) <= 20
+    assert {pairs[name] for name in chosen} == {f"p{n}" for n in range(0, 50, 5)}
+    assert _some({"a": None, "b": None}, 64) == ["a", "b"]
+
+
+def test_a_run_is_the_same_at_every_batch_size(bench: Path) -> None:
+    config = RunConfig(
+        model=["fake:oracle"], tasks=["sides"], protocol=["generate", "choice"], order="both",
+        data_dir=str(bench / "data"), include_path=[str(bench / "specs")],
+        output_dir=str(bench / "results"),
+    )  # fmt: skip
+    run = evaluate_config(config)
+    rows = check_invariance(config, run.path, sizes=(1, 5))
+    assert [(row["batch_size"], row["protocol"]) for row in rows] == [
+        (1, "choice"), (1, "generate"), (5, "choice"), (5, "generate"),
+    ]  # fmt: skip
+    assert all(row["n"] == 24 and row["flips"] == row["texts"] == 0 for row in rows)
+    assert sorted(path.name for path in (bench / "results").iterdir()) == [run.path.name]

@@ -1,0 +1,204 @@
+"""``vlm-harness compare``: two runs, or two models of one run, on the same samples."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vlm_harness.cli.common import echo_json, json_option, split
+from vlm_harness.errors import InputError, listing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vlm_harness.compare import Comparison, Row, Side
+    from vlm_harness.types import Variant
+
+ONLY = "FIELD=VALUE"
+CAPTION = (
+    "percent; below B-A its 95% interval, paired bootstrap over groups; only A/B: how many one "
+    "side alone has right; p: exact McNemar test, two-sided"
+)
+ADJUSTED = ", below it adjusted for the {} p-values shown"
+CLUSTERED = (
+    "* units of one group (pair, set, or orders of a sample) hang together, which the test does "
+    "not know: p may be too small; go by the interval"
+)
+
+
+@click.command("compare")
+@click.argument("run_a", type=click.Path(path_type=Path))
+@click.argument("run_b", type=click.Path(path_type=Path), required=False)
+@click.option("--model-a", metavar="NAME", help="Of RUN_A [the only one].")
+@click.option("--model-b", metavar="NAME", help="Of RUN_B [the only one].")
+@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all common ones]")
+@click.option("--metric", multiple=True, metavar="NAME,...", help="[all that the tasks have]")
+@click.option("--only", multiple=True, metavar=ONLY, help="Choose on both sides; repeatable.")
+@click.option("--only-a", multiple=True, metavar=ONLY, help="Choose on side A.")
+@click.option("--only-b", multiple=True, metavar=ONLY, help="Choose on side B.")
+@click.option("--common", is_flag=True, help="Where a run is a part of the other: that part.")
+@json_option
+def compare_command(
+    run_a: Path,
+    run_b: Path | None,
+    model_a: str | None,
+    model_b: str | None,
+    task: tuple[str, ...],
+    metric: tuple[str, ...],
+    only: tuple[str, ...],
+    only_a: tuple[str, ...],
+    only_b: tuple[str, ...],
+    common: bool,
+    as_json: bool,
+) -> None:
+    """Compare RUN_A with RUN_B, or two models of RUN_A, on the same samples.
+
+    Both accuracies, their difference with a paired 95% interval, and McNemar's exact test, for each
+    task, protocol and metric. FIELD is protocol, command, order, decoding or image_mode.
+
+    \b
+    vlm-harness compare results/clip results/siglip
+    vlm-harness compare results/both --model-a clip --model-b siglip
+    vlm-harness compare results/x --only-a decoding=greedy --only-b decoding=m3id
+    """
+    from vlm_harness.compare import compare
+
+    found = compare(
+        run_a,
+        run_b,
+        only_a=_chosen(model_a, "--model-a", only, only_a, "--only-a"),
+        only_b=_chosen(model_b, "--model-b", only, only_b, "--only-b"),
+        tasks=split(task),
+        metrics=split(metric),
+        common=common,
+    )
+    if as_json:
+        echo_json(_plain(found))
+    else:
+        _print(found)
+
+
+def _chosen(
+    model: str | None, model_option: str, both: tuple[str, ...], own: tuple[str, ...], option: str
+) -> dict[str, str]:
+    """Values by field; what is said of one side goes before what is said of both."""
+    from vlm_harness.compare import CHOOSABLE
+
+    chosen = {}
+    for texts, where in ((both, "--only"), (own, option)):
+        for text in texts:
+            field, equals, value = text.partition("=")
+            if field not in CHOOSABLE or not equals:
+                raise InputError(
+                    f"{text!r} is not {ONLY}",
+                    where=where,
+                    hint=f"FIELD is one of {listing(CHOOSABLE)}: {where} decoding=greedy",
+                )
+            chosen[field] = value
+    if model is not None:
+        if chosen.get("model", model) != model:
+            raise InputError(f"it names another model than {option}", where=model_option)
+        chosen["model"] = model
+    return chosen
+
+
+def _plain(found: "Comparison") -> dict[str, Any]:
+    """As JSON: what both sides are, and a row a metric."""
+    rows = [
+        {**dataclasses.asdict(row), "task": row.a.task, "a": row.a._asdict(), "b": row.b._asdict()}
+        for row in found.rows
+    ]
+    runs = {"run_a": str(found.a.folder), "run_b": str(found.b.folder)}
+    return {**runs, "comparisons": rows, "notes": list(found.notes)}
+
+
+# --- on the terminal ------------------------------------------------------------------------------
+
+
+def _print(found: "Comparison") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # As in vlm_harness.console: a pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    by_cell: dict[tuple[Variant, Variant], list[Row]] = {}
+    for row in found.rows:
+        by_cell.setdefault((row.a, row.b), []).append(row)
+    for side, index in ((found.a, 0), (found.b, 1)):
+        console.print(Text(_headline(side, [cell[index] for cell in by_cell])))
+    tests = sum(row.p is not None for row in found.rows)
+    for (a, b), rows in by_cell.items():
+        console.print()
+        console.print(Text(_title(a, b), "bold"))
+        console.print(_table(rows, adjusted=tests > 1))
+    console.print(Text(CAPTION + (ADJUSTED.format(tests) if tests > 1 else ""), "dim"))
+    if any(_clustered(row) for row in found.rows):
+        console.print(Text(CLUSTERED, "dim"))
+    for note in found.notes:
+        console.print(Text(note, "yellow"))
+
+
+def _headline(side: "Side", variants: "list[Variant]") -> str:
+    return f"{side.name}: {variants[0].model} ({side.folder})"
+
+
+def _title(a: "Variant", b: "Variant") -> str:
+    """The task, and by what beside the model the sides differ."""
+    parts = [a.task]
+    for field in ("protocol", "command", "order", "decoding", "image_mode"):
+        mine, theirs = getattr(a, field), getattr(b, field)
+        if mine != theirs:
+            parts.append(f"{field.replace('_', ' ')} {mine} (A), {theirs} (B)")
+        elif field == "protocol":
+            parts.append(mine)
+    return " / ".join(parts)
+
+
+def _table(rows: "list[Row]", adjusted: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from vlm_harness.console import SHORT
+
+    # Two lines a metric, so that it all fits into 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", min_width=10)
+    for heading in ("n", "A", "B", "B-A", "only A/B", "p\n(Holm)" if adjusted else "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cosine = "cosine" in row.metric
+        difference = _number(row.difference, cosine, sign=True)
+        if row.ci_low is not None and row.ci_high is not None:
+            low, high = (_number(x, cosine, sign=True) for x in (row.ci_low, row.ci_high))
+            difference += f"\n{low} to {high}"
+        p = _p(row.p) + ("*" if _clustered(row) else "")
+        cells = [
+            f"{row.n}\n{row.unit}s",
+            _number(row.value_a, cosine),
+            _number(row.value_b, cosine),
+            difference,
+            "-" if row.only_a is None else f"{row.only_a}/{row.only_b}",
+            f"{p}\n({_p(row.p_holm)})" if adjusted and row.p is not None else p,
+        ]
+        table.add_row(Text(SHORT.get(row.metric, row.metric)), *map(Text, cells))
+    return table
+
+
+def _clustered(row: "Row") -> bool:
+    return row.p is not None and row.n_clusters < row.n
+
+
+def _number(value: float, cosine: bool, sign: bool = False) -> str:
+    """In percent, but for a cosine."""
+    value, digits = (value, 3) if cosine else (100 * value, 1)
+    value = round(value, digits) + 0.0  # no "-0.0"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -1,0 +1,588 @@
+"""Two runs on the same samples: differences, exact McNemar tests, paired bootstrap intervals.
+
+Both sides are read from their logs alone, so neither models nor data are needed. What is compared
+must have been asked of the same samples with the same labels; anything else is refused, since a
+difference would tell nothing of the models then.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm_harness import yamlfile
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.metrics import METRICS, Metric, Record
+from vlm_harness.results import NEEDED, record
+from vlm_harness.runlog import (
+    DESCRIPTIVE,
+    Line,
+    log_path,
+    read_lines,
+    read_manifest,
+    variant_of,
+)
+from vlm_harness.spec_check import parse
+from vlm_harness.specs import GroupRules, TaskSpec
+from vlm_harness.stats import Floats, Units, interval
+from vlm_harness.types import Variant
+
+CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
+"""Fields of a variant that ``--only`` may fix."""
+SAME = ("dataset", "tables", "fields", "where", "sample", "grouping")
+"""What of a task makes its samples; its questions may differ, and that is noted."""
+UNITS = ("sample", "pair", "set")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared."""
+
+    name: str
+    """``A`` or ``B``."""
+    folder: Path
+    manifest: Mapping[str, Any]
+    variants: Sequence[Variant]
+    """Those of the run that were chosen."""
+
+    def task(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.manifest["identity"]["tasks"][name]
+        return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one task, on both sides."""
+
+    a: Variant
+    b: Variant
+    metric: str
+    unit: str
+    """What is matched: samples (in each of their orders), pairs or sets."""
+    n: int
+    """Of units that count on both sides."""
+    n_clusters: int
+    """Fewer than ``n`` where units hang together; the test takes no notice of that."""
+    value_a: float
+    value_b: float
+    difference: float
+    """B minus A."""
+    ci_low: float | None
+    ci_high: float | None
+    only_a: int | None
+    """Units right on side A alone: McNemar's b. None where units are not right or wrong."""
+    only_b: int | None
+    """Units right on side B alone: McNemar's c."""
+    p: float | None
+    p_holm: float | None = None
+    """Adjusted for all p-values of the comparison."""
+
+
+class Comparison(NamedTuple):
+    a: Side
+    b: Side
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+class _Scored(NamedTuple):
+    """A metric of each unit on its own."""
+
+    numerators: Floats
+    denominators: Floats
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value of McNemar's test (McNemar 1947).
+
+    Units on which both sides agree tell nothing. If neither side is better, those on which they
+    disagree fall to either like a fair coin: a binomial test of b out of b + c with 1/2.
+    """
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number by the step-down method (Holm 1979)."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(factors * np.asarray(p_values)[order])
+    return [float(value) for value in np.minimum(adjusted, 1)]
+
+
+def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, float | None]:
+    """95% interval of a difference of two metrics; ``units`` hold that of each cluster.
+
+    Drawing clusters with both their sides is the paired bootstrap. Where all clusters differ alike
+    there is nothing to draw from, and an interval of no width would claim certainty, as in
+    ``stats.interval``: for proportions, Wilson's bound on the share of clusters that are unlike
+    all those seen is the width then.
+    """
+    # Not as a proportion: differences may be negative, and the formula for shares does not fit.
+    low, high = interval(replace(units, proportion=False), seed=seed)
+    if low is None or high is None or low != high or not units.proportion:
+        return low, high
+    from scipy.stats import binomtest
+
+    clusters = len(units.numerators)
+    unseen = 1 - float(binomtest(clusters, clusters).proportion_ci(0.95, "wilson").low)
+    return max(-1.0, low - unseen), min(1.0, high + unseen)
+
+
+# --- the comparison -------------------------------------------------------------------------------
+
+
+def compare(
+    run_a: Path,
+    run_b: Path | None = None,
+    *,
+    only_a: Mapping[str, str] | None = None,
+    only_b: Mapping[str, str] | None = None,
+    tasks: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    common: bool = False,
+) -> Comparison:
+    """Compare two runs, or two models (or decodings, ...) of one run.
+
+    ``only_a`` and ``only_b`` choose among the variants of a side by field. With ``common``, samples
+    that only one side has are left out, where the other has none that it lacks.
+
+    Raises:
+        InputError: no run folders, no choice that is unique, or sides that must not be compared.
+    """
+    folder_b = run_b or run_a
+    manifest_a, manifest_b = read_manifest(run_a), read_manifest(folder_b)
+    chosen_a, chosen_b = dict(only_a or {}), dict(only_b or {})
+    if run_a.resolve() == folder_b.resolve():
+        _name_models(manifest_a, chosen_a, chosen_b)
+    a = _side("A", run_a, manifest_a, chosen_a)
+    b = _side("B", folder_b, manifest_b, chosen_b)
+    rows: list[Row] = []
+    notes: list[str] = []
+    known: set[str] = set()
+    for variant_a, variant_b in _matched(a, b, tasks):
+        task = variant_a.task
+        if run_a.resolve() == folder_b.resolve() and variant_a == variant_b:
+            raise InputError(
+                f"both sides are the same answers: {variant_a.model} on {task}",
+                where=_both(a, b),
+                hint="Name a second run, or choose with --model-a and --model-b, or with --only-a "
+                "and --only-b.",
+            )
+        _check_task(task, a, b)
+        spec = parse(TaskSpec, yamlfile.YamlFile(a.folder / "manifest.json", a.task(task)["spec"]))
+        lines_a, lines_b = _lines(a, variant_a), _lines(b, variant_b)
+        keys = _common(task, a, b, lines_a, lines_b, common)
+        if len(keys) < max(len(lines_a), len(lines_b)):
+            counts = f"{len(lines_a)} of A and {len(lines_b)} of B"
+            notes.append(f"{task}: {len(keys)} common lines, out of {counts}")
+        pairs = [(lines_a[key], lines_b[key]) for key in keys]
+        _check_lines(task, a, b, pairs)
+        notes += _notes(variant_a, variant_b, pairs)
+        known.update(spec.metrics)
+        records = _records(x for x, _ in pairs), _records(y for _, y in pairs)
+        seed = int(a.manifest["identity"]["seed"])
+        found = [
+            _row(variant_a, variant_b, name, METRICS.get(name), *records, spec.grouping, seed)
+            for name in spec.metrics
+        ]
+        shown = _without_doubles([row for row in found if row is not None])
+        rows += [row for row in shown if not metrics or row.metric in metrics]
+    for metric in metrics:
+        if metric not in known:
+            raise InputError(
+                f"no task compared has the metric {metric!r}{suggest(metric, known)}",
+                where="--metric",
+                hint=f"There are: {listing(known)}",
+            )
+    if not rows:
+        raise InputError(
+            "no metric has a value on both sides",
+            where=_both(a, b),
+            hint=f"Metrics of what was compared: {listing(known)}",
+        )
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    rows = [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
+    return Comparison(a, b, rows, notes)
+
+
+def _without_doubles(rows: Sequence[Row]) -> list[Row]:
+    """Without official formulas that give what the plain metric gives, as over whole groups."""
+    plain = {row.metric: (row.value_a, row.value_b) for row in rows}
+    return [
+        row
+        for row in rows
+        if "_official_" not in row.metric
+        or plain.get(row.metric.split("_official_")[1]) != (row.value_a, row.value_b)
+    ]
+
+
+def _both(a: Side, b: Side) -> str:
+    return str(a.folder) if a.folder == b.folder else f"{a.folder} and {b.folder}"
+
+
+# --- which variants -------------------------------------------------------------------------------
+
+
+def _variants(manifest: Mapping[str, Any]) -> list[Variant]:
+    return [Variant(*(cell[name] for name in Variant._fields)) for cell in manifest["expected"]]
+
+
+def _name_models(
+    manifest: Mapping[str, Any], chosen_a: dict[str, str], chosen_b: dict[str, str]
+) -> None:
+    """Of a run of two models, those that were not named are the first and the second."""
+    names = list(dict.fromkeys(variant.model for variant in _variants(manifest)))
+    if len(names) != 2:
+        return
+    for mine, other, default in ((chosen_a, chosen_b, 0), (chosen_b, chosen_a, 1)):
+        taken = names.index(other["model"]) if other.get("model") in names else 1 - default
+        mine.setdefault("model", names[1 - taken])
+
+
+def _side(name: str, folder: Path, manifest: Mapping[str, Any], chosen: Mapping[str, str]) -> Side:
+    """The variants of a run that are as asked; one model must be left."""
+    variants = _variants(manifest)
+    for field, value in chosen.items():
+        known = {getattr(variant, field) for variant in variants}
+        if value not in known:
+            option = f"--model-{name.lower()}" if field == "model" else f"--only {field}="
+            raise InputError(
+                f"side {name} has no {field.replace('_', ' ')} {value!r}{suggest(value, known)}",
+                where=folder,
+                hint=f"For {option} there are: {listing(known)}",
+            )
+        variants = [variant for variant in variants if getattr(variant, field) == value]
+    models = {variant.model for variant in variants}
+    if len(models) > 1:
+        raise InputError(
+            f"side {name} has {len(models)} models, and one is to be compared",
+            where=folder,
+            hint=f"Choose with --model-{name.lower()}: {listing(models)}",
+        )
+    return Side(name, folder, manifest, variants)
+
+
+def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Variant, Variant]]:
+    """One variant of either side for each task, and for each protocol that both have."""
+    tasks_a, tasks_b = (dict.fromkeys(v.task for v in side.variants) for side in (a, b))
+    shared = [name for name in tasks_a if name in tasks_b]
+    for name in asked:
+        if name not in shared:
+            raise InputError(
+                f"the sides have no common task {name!r}{suggest(name, shared)}",
+                where="--task",
+                hint=f"Side A has: {listing(tasks_a)}\nSide B has: {listing(tasks_b)}",
+            )
+    if not shared:
+        raise InputError(
+            "the sides have no common task",
+            where=_both(a, b),
+            hint=f"Side A has: {listing(tasks_a)}\nSide B has: {listing(tasks_b)}",
+        )
+    return [
+        (_one(a, name, mine), _one(b, name, theirs))
+        for name in shared
+        if not asked or name in asked
+        for mine, theirs in _protocols(a, b, name)
+    ]
+
+
+def _protocols(a: Side, b: Side, task: str) -> list[tuple[str, str]]:
+    """Those that both sides have; a dual encoder and a VLM may have one each, and no other."""
+    mine, theirs = (
+        list(dict.fromkeys(v.protocol for v in side.variants if v.task == task)) for side in (a, b)
+    )
+    same = [(name, name) for name in mine if name in theirs]
+    if same:
+        return same
+    if len(mine) > 1 or len(theirs) > 1:
+        raise InputError(
+            f"the sides have no common protocol on {task}, and more than one each to choose from",
+            where=_both(a, b),
+            hint="Choose with --only-a protocol=NAME and --only-b protocol=NAME.\n"
+            f"Side A has: {listing(mine)}\nSide B has: {listing(theirs)}",
+        )
+    return [(mine[0], theirs[0])]
+
+
+def _one(side: Side, task: str, protocol: str) -> Variant:
+    """The variant of a side; there must be no other."""
+    found = [v for v in side.variants if (v.task, v.protocol) == (task, protocol)]
+    if len(found) == 1:
+        return found[0]
+    values = {field: {getattr(v, field) for v in found} for field in CHOOSABLE}
+    varying = {field: known for field, known in values.items() if len(known) > 1}
+    ways = [f"{field} ({listing(known)})" for field, known in varying.items()]
+    example = next(iter(varying))
+    raise InputError(
+        f"side {side.name} was asked {task} under {protocol} in {len(found)} ways, which differ in "
+        + " and ".join(ways),
+        where=side.folder,
+        hint=f"Choose one: --only {example}={getattr(found[0], example)}, or --only-a and --only-b "
+        "for one side alone.",
+    )
+
+
+# --- what must be equal ---------------------------------------------------------------------------
+
+
+def _check_task(name: str, a: Side, b: Side) -> None:
+    mine, theirs = a.task(name), b.task(name)
+    versions = mine["spec"]["version"], theirs["spec"]["version"]
+    again = "Run one of the two again"
+    if versions[0] != versions[1]:
+        raise InputError(
+            f"task {name} is of version {versions[0]} on side A and of {versions[1]} on side B",
+            where=_both(a, b),
+            hint=f"{again}, with the other's version of the task.",
+        )
+    if mine["data"] != theirs["data"]:
+        files = {
+            path
+            for path in mine["data"].keys() | theirs["data"].keys()
+            if mine["data"].get(path) != theirs["data"].get(path)
+        }
+        raise InputError(
+            f"task {name} was read from other data: checksums differ of {listing(files, 3)}",
+            where=_both(a, b),
+            hint=f"{again}, on the same data.",
+        )
+    differing = [
+        key for key in SAME if _plain(mine["spec"].get(key)) != _plain(theirs["spec"].get(key))
+    ]
+    if differing:
+        raise InputError(
+            f"task {name} is of one version but was changed: {listing(differing)} differ",
+            where=_both(a, b),
+            hint=f"{again}, with the other's task file.",
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A part of a spec without what only describes it."""
+    if not isinstance(value, dict):
+        return value
+    return {key: entry for key, entry in value.items() if key not in DESCRIPTIVE}
+
+
+Key = tuple[str, int]
+
+
+def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
+    """The lines of a variant by sample and number of the order."""
+    path = log_path(side.folder, variant)
+    found: dict[Key, Line] = {}
+    if path.is_file():  # else nothing of it was answered
+        for line in read_lines(path):
+            if variant_of(line) == variant:
+                missing = [field for field in NEEDED if field not in line]
+                if missing:
+                    raise InputError(f"a line has no {listing(missing)}", where=path)
+                found[line["sample_id"], line["order_index"]] = line
+    if not found:
+        raise InputError(
+            f"side {side.name} has answered nothing of {variant.task} under {variant.protocol}",
+            where=side.folder,
+            hint="The command that began the run goes on with it; --task leaves tasks out.",
+        )
+    return found
+
+
+def _common(
+    task: str, a: Side, b: Side, lines_a: Mapping[Key, Line], lines_b: Mapping[Key, Line], ok: bool
+) -> list[Key]:
+    """What both sides were asked, in the order of A's log."""
+    keys = [key for key in lines_a if key in lines_b]
+    if len(keys) == len(lines_a) == len(lines_b):
+        return keys
+    message = (
+        f"the sides were asked other samples of {task}, or in other orders: {len(lines_a)} lines "
+        f"on side A, {len(lines_b)} on side B, {len(keys)} in common"
+    )
+    if len(keys) < min(len(lines_a), len(lines_b)):
+        hint = "Neither is a part of the other: run one of the two again, on the other's samples."
+        raise InputError(message, where=_both(a, b), hint=hint)
+    if not ok:
+        hint = "Finish the smaller run, or compare what is common with --common."
+        raise InputError(message, where=_both(a, b), hint=hint)
+    return keys
+
+
+def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]) -> None:
+    """That the same was asked: labels, options, groups, and images as far as both read them."""
+    labels = pairs[0][0]["labels"], pairs[0][1]["labels"]
+    if labels[0] != labels[1]:
+        raise InputError(
+            f"{task}: labels are {labels[0]} on side A and {labels[1]} on side B",
+            where=_both(a, b),
+            hint=f"Run one of the two again, with --labels {labels[0]} or --labels {labels[1]}.",
+        )
+    for field, meaning in (
+        ("options", "options"), ("target", "label"), ("pair", "pair"), ("set", "set"),
+    ):  # fmt: skip
+        differing = [x["sample_id"] for x, y in pairs if x[field] != y[field]]
+        if differing:
+            raise InputError(
+                f"{task}: the {meaning} differs of {len(differing)} of {len(pairs)} lines, the "
+                f"first of sample {differing[0]}",
+                where=_both(a, b),
+                hint="Run one of the two again, on the same data with the same labels.",
+            )
+    sums_a, sums_b = _image_sums(x for x, _ in pairs), _image_sums(y for _, y in pairs)
+    changed = [path for path in sums_a if sums_a[path] != sums_b.get(path, sums_a[path])]
+    if changed:
+        raise InputError(
+            f"{task}: {len(changed)} images are other files, the first {changed[0]}",
+            where=_both(a, b),
+            hint="Run one of the two again, on the same images.",
+        )
+
+
+def _image_sums(lines: Iterable[Line]) -> dict[str, str]:
+    """Checksums by path, over a whole log: with swapped images a sample has another's."""
+    return {
+        image["path"]: image["sha256"]
+        for line in lines
+        for image in line.get("images") or ()
+        if image["sha256"] is not None
+    }
+
+
+def _notes(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]]) -> list[str]:
+    """What does not forbid the comparison but must be known to read it."""
+    notes = []
+    label = f"{a.task} / {a.protocol}"
+    reordered = sum(x["order"] != y["order"] for x, y in pairs)
+    if reordered:
+        notes.append(f"{label}: options shown in another order on {reordered} of {len(pairs)}")
+    if (a.protocol, a.command) == (b.protocol, b.command):
+        reworded = sum(
+            x.get("prompt") != y.get("prompt") for x, y in pairs if x["order"] == y["order"]
+        )
+        if reworded:
+            notes.append(f"{label}: asked in other words on {reworded} of {len(pairs)}")
+    for name, index in (("A", 0), ("B", 1)):
+        for status, text in (("unparsed", "unparsed"), ("error", "failed")):
+            count = sum(pair[index]["status"] == status for pair in pairs)
+            if count:
+                notes.append(f"{label}: {count} {text} on side {name} (count as wrong)")
+    return notes
+
+
+# --- from lines to a row --------------------------------------------------------------------------
+
+
+def _records(lines: Iterable[Line]) -> list[Record]:
+    """As metrics want them, one by one.
+
+    Metrics are asked about single units here. Of a failed response, which has no scores, a unit
+    alone could not tell that the others had some; scores that are no numbers say so, and are wrong
+    just as well. JSON has no NaN either: the log has null for it.
+    """
+    found = [record(line) for line in lines]
+    if not any(each.scores for each in found):
+        return found
+    return [
+        replace(each, scores=(math.nan,) * each.n_options)
+        if each.scores is None or None in each.scores
+        else each
+        for each in found
+    ]
+
+
+def _row(
+    a: Variant,
+    b: Variant,
+    name: str,
+    metric: Metric,
+    records_a: Sequence[Record],
+    records_b: Sequence[Record],
+    rules: GroupRules,
+    seed: int,
+) -> Row | None:
+    """A metric on both sides, or None where it is undefined or is no sum over units."""
+    whole_a, whole_b = metric(records_a, rules), metric(records_b, rules)
+    if whole_a.value is None or whole_b.value is None:
+        return None
+    for unit in UNITS:
+        members = _members(records_a, unit)
+        scored_a = _score(metric, rules, records_a, members)
+        if not _adds_up(scored_a, whole_a):
+            continue
+        scored_b = _score(metric, rules, records_b, members)
+        if _adds_up(scored_b, whole_b):
+            break
+    else:
+        return None
+    # A metric may leave units out by their scores, on one side alone: those have no partner.
+    kept = (scored_a.denominators == scored_b.denominators) & (scored_a.denominators > 0)
+    if not kept.any():
+        return None
+    top_a, top_b = scored_a.numerators[kept], scored_b.numerators[kept]
+    weights = scored_a.denominators[kept]
+    first = [records_a[group[0]] for group, keep in zip(members, kept, strict=True) if keep]
+    clusters = [each.cluster for each in first]
+    units = Units.of(list(top_b - top_a), clusters, list(weights), proportion=whole_a.proportion)
+    low, high = difference_interval(units, seed)
+    right_or_wrong = bool(
+        whole_a.proportion
+        and (weights == 1).all()
+        and np.isin(top_a, (0, 1)).all()
+        and np.isin(top_b, (0, 1)).all()
+    )
+    only_a = int((top_a > top_b).sum()) if right_or_wrong else None
+    only_b = int((top_b > top_a).sum()) if right_or_wrong else None
+    return Row(
+        a,
+        b,
+        name,
+        unit,
+        n=int(kept.sum()),
+        n_clusters=len(units.numerators),
+        value_a=float(top_a.sum() / weights.sum()),
+        value_b=float(top_b.sum() / weights.sum()),
+        difference=float((top_b - top_a).sum() / weights.sum()),
+        ci_low=low,
+        ci_high=high,
+        only_a=only_a,
+        only_b=only_b,
+        p=None if only_a is None or only_b is None else mcnemar(only_a, only_b),
+    )
+
+
+def _members(records: Sequence[Record], unit: str) -> list[list[int]]:
+    """Positions of the records of each unit; groups are scored within one order."""
+    found: dict[tuple[str, str, int], list[int]] = {}
+    for position, each in enumerate(records):
+        key = None if unit == "sample" else getattr(each, unit)
+        name = ("sample", each.sample_id) if key is None else (unit, key)
+        found.setdefault((*name, each.order_index), []).append(position)
+    return list(found.values())
+
+
+def _score(
+    metric: Metric, rules: GroupRules, records: Sequence[Record], members: Sequence[Sequence[int]]
+) -> _Scored:
+    units = [metric([records[position] for position in group], rules) for group in members]
+    return _Scored(
+        np.array([each.numerators.sum() for each in units]),
+        np.array([each.denominators.sum() for each in units]),
+    )
+
+
+def _adds_up(scored: _Scored, whole: Units) -> bool:
+    """Whether the units make the metric: pairs do that of ``pair_accuracy``, samples do not."""
+    return math.isclose(scored.numerators.sum(), whole.numerators.sum(), abs_tol=1e-9) and (
+        math.isclose(scored.denominators.sum(), whole.denominators.sum(), abs_tol=1e-9)
+    )
