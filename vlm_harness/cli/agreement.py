@@ -1,0 +1,173 @@
+"""``vlm-harness agreement``: do models fail on the pairs that an encoder finds alike?"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlm_harness.cli.common import (
+    data_dir_option,
+    echo_json,
+    include_path_option,
+    json_option,
+    registry,
+    split,
+)
+from vlm_harness.errors import InputError
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--encoder", "-e", metavar="MODEL", help="Dual encoder or vision-only checkpoint.")
+@click.option("--from-log", is_flag=True, help="Take the cosines that dual encoders logged.")
+@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all whose samples pair]")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    default=0.95,
+    show_default=True,
+    help="Cosine above which two images agree erroneously.",
+)
+@click.option(
+    "--bins",
+    type=click.IntRange(1, 50),
+    default=5,
+    show_default=True,
+    help="Of equally many pairs, by cosine.",
+)
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw it, too.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
+@data_dir_option
+@include_path_option
+@json_option
+def agreement(
+    runs: tuple[Path, ...],
+    encoder: str | None,
+    from_log: bool,
+    task: tuple[str, ...],
+    threshold: float,
+    bins: int,
+    plot: Path | None,
+    batch_size: int,
+    device: str | None,
+    data_dir: str | None,
+    include_path: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Set the cosine of each pair's two images against what the models of RUN answered.
+
+    Cosines are those of --encoder, over images read from where the run read them (or --data-dir);
+    with --from-log, those that a dual encoder of the run has logged.
+    """
+    if (encoder is None) == (not from_log):
+        raise InputError(
+            "give one of the two: --encoder MODEL, or --from-log"
+            if encoder is None
+            else "--encoder computes cosines and --from-log takes logged ones: give one of the two",
+            where="--encoder",
+        )
+    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
+        raise InputError(
+            f"the plot is a PNG file in a folder that exists, and {plot} is none", where="--plot"
+        )
+
+    from vlm_harness import agreement as analysis
+    from vlm_harness.runlog import read_manifest
+
+    for run in runs:
+        read_manifest(run)  # a mistyped folder is said before a model is loaded
+    if encoder is None:
+        reports = analysis.analyse(runs, analysis.from_log, split(task), threshold, bins)
+    else:
+        from vlm_harness.backends import LoadOptions
+        from vlm_harness.embeddings import open_encoder
+
+        options = LoadOptions(device=device)
+        name, model = open_encoder(encoder, registry(include_path), options, "--encoder")
+
+        def say(text: str) -> None:
+            click.echo(text, err=True)
+
+        embedder = analysis.Embedder(name, model, data_dir, batch_size, say)
+        reports = analysis.analyse(runs, embedder, split(task), threshold, bins)
+    if plot is not None:
+        analysis.plot(reports, plot)
+    if as_json:
+        echo_json({"reports": reports})
+        return
+    for report in reports:
+        _print(report)
+    if plot is not None:
+        click.echo(str(plot))
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+
+    def say(text: str) -> None:
+        console.print(Text(text), soft_wrap=True)
+
+    mean, share, ranks = (report[k] for k in ("mean_cosine", "share_above", "rank_correlation"))
+    threshold = f"{report['threshold']:g}"
+    console.print(Text(f"{report['task']}, as {report['encoder']} sees its images", "bold"))
+    say(
+        f"{report['n_pairs']} pairs; mean cosine {_number(mean)}; above {threshold}: "
+        f"{_percent(share)}"
+    )
+    if ranks:
+        say(
+            f"Spearman correlation within each embedding pair: mean {ranks['mean']:.3f}, "
+            f"least {ranks['min']:.3f}"
+        )
+    for why, n in report["left_out"].items():
+        say(f"{n} pairs left out: {why}")
+    if not report["n_pairs"]:
+        return
+    table = Table("by cosine", title="accuracy: pair, individual", title_justify="left")
+    for bounds in report["bins"]:
+        table.add_column(
+            f"{bounds['low']:.3f} to {bounds['high']:.3f}\n{bounds['n']} pairs", justify="right"
+        )
+    for row in report["rows"]:
+        cells = [
+            f"{_percent(each['pair_accuracy'])}\n{_percent(each['individual_accuracy'])}"
+            for each in row["bins"]
+        ]
+        table.add_row(Text(row["label"]), *cells)
+    console.print(table)
+    table = Table("pairs", title_justify="left")
+    for heading in (
+        f"above {threshold}:\nright", "\nwrong", "\npair accuracy",
+        "not above:\nright", "\nwrong", "\npair accuracy", "Spearman of cosine\nand outcome",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for row in report["rows"]:
+        cells = []
+        for side in ("agree", "disagree"):
+            found = row["quadrants"][side]
+            cells += [str(found["right"]), str(found["wrong"]), _percent(found["pair_accuracy"])]
+        rho = row["spearman"]
+        last = f"{rho['rho']:.3f}\np = {rho['p']:.2g}, n = {rho['n']}" if rho else "-"
+        table.add_row(Text(row["label"]), *cells, last)
+    console.print(table)
+
+
+def _percent(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "-"
+    value, low, high = (estimate[key] for key in ("value", "ci_low", "ci_high"))
+    return f"{100 * value:.1f}" + ("" if low is None else f" ({100 * low:.0f}-{100 * high:.0f})")
+
+
+def _number(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "-"
+    value, low, high = (estimate[key] for key in ("value", "ci_low", "ci_high"))
+    return f"{value:.3f}" + ("" if low is None else f" ({low:.3f}-{high:.3f})")
