@@ -666,7 +666,9 @@ def test_preview(tool: Tool) -> None:
 
 def test_data_commands(tool: Tool) -> None:
     rows = json.loads(tool("data", "list", *tool.places, "--json").out)["tasks"]
-    assert [row["task"] for row in rows if row["here"]] == ["sides"]
+    here = [row["task"] for row in rows if row["here"] and row["reader"] != "rendered"]
+    assert here == ["sides"]
+    assert all(row["here"] for row in rows if row["reader"] == "rendered")  # drawn, not fetched
     result = tool("data", "check", *tool.places)
     assert result.code == 0
     assert "ok    sides: 12 samples, 12 images, 6 of 6 pairs whole" in result.out

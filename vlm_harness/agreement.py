@@ -22,7 +22,7 @@ from vlm_harness.errors import InputError
 from vlm_harness.metrics import Record
 from vlm_harness.metrics.accuracy import individual_accuracy, pair_accuracy
 from vlm_harness.registry import Registry
-from vlm_harness.report.pairs import _check_tasks, _data_root, _without_labels
+from vlm_harness.report.pairs import check_tasks, data_root, without_labels
 from vlm_harness.results import record
 from vlm_harness.runlog import Line, log_path, read_lines, read_manifest, variant_of
 from vlm_harness.spec_check import parse
@@ -102,7 +102,7 @@ class Embedder:
         self._known: dict[tuple[Path, str], tuple[str, Embeddings] | None] = {}
 
     def __call__(self, task: _Task) -> list[Similarity]:
-        root = _data_root(task.manifest, self._data_dir)
+        root = data_root(task.manifest, self._data_dir)
         images = _images(task, root)
         left_out: Counter[str] = Counter()
         pairs = {}
@@ -223,7 +223,7 @@ def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
         for folder, manifest in manifests.items()
     }
     paired = dict.fromkeys(cell.task for each in cells.values() for cell in each)
-    _check_tasks(folders[0], asked, paired)
+    check_tasks(folders[0], asked, paired)
     for folder, variants in cells.items():
         wanted = [cell for cell in variants if not asked or cell.task in asked]
         for name in dict.fromkeys(cell.task for cell in wanted):
@@ -288,7 +288,7 @@ def _images(task: _Task, root: Path) -> dict[str, list[ImageRef]]:
     include = task.manifest["config"].get("include_path", ())
     registry = Registry.standard(include) if spec.tables else Registry([])
     found: dict[str, list[ImageRef]] = {}
-    for sample in load_task(_without_labels(spec), registry, root).samples:
+    for sample in load_task(without_labels(spec), registry, root).samples:
         if sample.pair is not None:
             found.setdefault(sample.pair, []).extend(sample.images)
     return found

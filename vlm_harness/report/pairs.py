@@ -103,7 +103,7 @@ def collect(
         if cell.get("n_pairs")
     ]
     paired = dict.fromkeys(cell.task for cell in cells)
-    _check_tasks(folder, tasks, paired)
+    check_tasks(folder, tasks, paired)
     shown = [cell for cell in cells if not tasks or cell.task in tasks]
     logs = {
         name: _read(folder, manifest, [cell for cell in shown if cell.task == name])
@@ -116,7 +116,7 @@ def collect(
             where=folder,
             hint="The command that began the run goes on with it.",
         )
-    root = _data_root(manifest, data_dir)
+    root = data_root(manifest, data_dir)
     return Sheet(
         run_id=str(manifest.get("run_id") or folder.resolve().name),
         tiles=[
@@ -129,7 +129,7 @@ def collect(
     )
 
 
-def _check_tasks(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
+def check_tasks(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
     if not paired:
         raise InputError("there are no pairs to show: all samples stand alone", where=folder)
     for name in asked:
@@ -141,7 +141,7 @@ def _check_tasks(folder: Path, asked: Sequence[str], paired: Collection[str]) ->
             )
 
 
-def _data_root(manifest: Mapping[str, Any], option: str | None) -> Path:
+def data_root(manifest: Mapping[str, Any], option: str | None) -> Path:
     """``--data-dir``, else where the run found its data, else where they are looked for."""
     recorded = manifest.get("data_dir")
     if option is None and recorded is not None and Path(recorded).is_dir():
@@ -204,7 +204,7 @@ def _tiles(
     spec = log.spec
     include = manifest["config"].get("include_path", ())
     registry = Registry.standard(include) if spec.tables else Registry([])
-    task = load_task(_without_labels(spec), registry, root)
+    task = load_task(without_labels(spec), registry, root)
     samples = {sample.id: sample for sample in task.samples}
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     position = {name: index for index, name in enumerate(samples)}
@@ -234,7 +234,7 @@ def _tiles(
         )
 
 
-def _without_labels(spec: TaskSpec) -> TaskSpec:
+def without_labels(spec: TaskSpec) -> TaskSpec:
     """A task that neither corrects labels nor checks them: those that count are in the log."""
     pair, both = spec.grouping.pair, spec.grouping.set
     grouping = GroupRules(pair=GroupRule(size=pair.size), set=GroupRule(size=both.size))
