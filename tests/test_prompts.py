@@ -74,8 +74,13 @@ LETTERED = {
 }
 
 
+ELSEWHERE = ("whatsup_rendered_", "coco_spatial_", "gqa_spatial_", "mmvp_vlm")
+"""Looked at in test_rendered.py and test_benchmarks.py."""
+
+
 def test_every_bundled_task_is_looked_at_here() -> None:
-    assert sorted({**PAPER, **OURS}) == sorted(LETTERED) == REGISTRY.names("task")
+    names = [name for name in REGISTRY.names("task") if not name.startswith(ELSEWHERE)]
+    assert sorted({**PAPER, **OURS}) == sorted(LETTERED) == names
 
 
 @pytest.mark.parametrize(("task", "text"), {**PAPER, **OURS}.items())
