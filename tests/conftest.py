@@ -2,17 +2,24 @@
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 from PIL import Image
 
+from vlm_harness import cli
+
 # The same examples on every run of CI; new ones on a developer's machine.
 hypothesis.settings.register_profile("ci", derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+Command = Callable[..., tuple[int, str, str]]
+"""The command with its arguments: exit code, output, messages."""
 
 TASK = """\
 task: sides
@@ -47,6 +54,23 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """``vlm-harness`` as a shell would call it, in this process."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vlm-harness", *map(str, args)])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return call
 
 
 def write_sides(root: Path, pairs: int = 6) -> Path:

@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TASK
+from conftest import TASK, Command
 from helpers_models import tiny_clip
 from PIL import Image
 from scipy.stats import spearmanr
 
-from vlm_harness import cli
 from vlm_harness.agreement import Row, Similarity, compare, quantile_bins, rank_correlations
 from vlm_harness.agreement import spearman as correlation
 from vlm_harness.metrics import Record
 from vlm_harness.specs import GroupRules
 from vlm_harness.types import Variant
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 def row(right: Sequence[str], model: str = "m", orders: int = 1, command: str = "c") -> Row:
@@ -146,22 +143,6 @@ def test_labels() -> None:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_clip(tmp_path_factory.mktemp("models") / "clip")
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vlm-harness", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
+from conftest import Command
 from filelock import FileLock
 
 from vlm_harness import cli
@@ -27,25 +28,16 @@ class Result(NamedTuple):
 
 
 class Tool:
-    """Calls the command as a shell would, in this process."""
+    """The command, run in a folder with the toy benchmark."""
 
-    def __init__(self, bench: Path, monkeypatch: Any, capsys: Any) -> None:
-        self.bench, self.monkeypatch, self.capsys = bench, monkeypatch, capsys
-        monkeypatch.chdir(bench)
-        monkeypatch.setattr("signal.signal", lambda *_: None)
+    def __init__(self, bench: Path, command: Command) -> None:
+        self.bench, self.command = bench, command
         self.places = [
             "--include-path", str(bench / "specs"), "--data-dir", str(bench / "data"),
         ]  # fmt: skip
 
     def __call__(self, *args: str) -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["vlm-harness", *args])
-        self.capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Result(code, *self.capsys.readouterr())
+        return Result(*self.command(*args))
 
     def run(self, *args: str) -> Result:
         """``--model fake:oracle --tasks sides``, where the arguments do not say otherwise."""
@@ -67,8 +59,9 @@ def refused(result: Result) -> str:
 
 
 @pytest.fixture
-def tool(bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
-    return Tool(bench, monkeypatch, capsys)
+def tool(bench: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Tool:
+    monkeypatch.chdir(bench)
+    return Tool(bench, command)
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TASK
+from conftest import TASK, Command
 from rich.cells import cell_len
 
-from vlm_harness import cli
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.compare import (
     Comparison,
@@ -489,24 +488,6 @@ def test_choices_that_are_none(go: Callable[..., Path]) -> None:
 
 # --- the command ----------------------------------------------------------------------------------
 
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The real command, in this process: exit code, output, messages."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["vlm-harness", "compare", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
-
 
 def test_output_fits_80_columns(
     go: Callable[..., Path], command: Command, monkeypatch: pytest.MonkeyPatch
@@ -515,7 +496,7 @@ def test_output_fits_80_columns(
     run = go("r", FOUR_WAY, models=models, limit=16, protocol=["similarity"])
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    code, out, err = command(run)
+    code, out, err = command("compare", run)
     assert (code, err) == (0, "")
     assert "two-way pair" in out
     out = re.sub(r"\x1b\[[0-9;]*m", "", out)
@@ -527,7 +508,7 @@ def test_output_fits_80_columns(
 
 def test_names_are_no_markup(go: Callable[..., Path], command: Command) -> None:
     a = go("a").rename(go("b", models={"two": first}).parent / "[red]a[blink]")
-    code, out, _ = command(a, a.parent / "b", "--metric", "pair_accuracy")
+    code, out, _ = command("compare", a, a.parent / "b", "--metric", "pair_accuracy")
     assert code == 0
     assert "/[red]a[blink])" in out.replace("\n", "")
     assert "Holm" not in out  # a single test needs no adjustment
@@ -535,7 +516,7 @@ def test_names_are_no_markup(go: Callable[..., Path], command: Command) -> None:
 
 def test_json(go: Callable[..., Path], command: Command) -> None:
     run = go("r", models={"one": oracle, "two": first})
-    code, out, _ = command(run, "--model-a", "two", "--model-b", "one", "--json")
+    code, out, _ = command("compare", run, "--model-a", "two", "--model-b", "one", "--json")
     found = json.loads(out)
     assert code == 0
     assert [(row["task"], row["metric"]) for row in found["comparisons"]] == [
@@ -557,7 +538,7 @@ def test_refusals_are_one_message_and_code_2(go: Callable[..., Path], command: C
         ([run, "--model-a", "x", "--only-a", "model=y"], "names another model"),
         ([run, "--task", "x"], "no common task 'x'"),
     ):
-        code, out, err = command(*args)
+        code, out, err = command("compare", *args)
         assert (code, out) == (2, "")
         assert err.count("error: ") == 1
         assert message in err

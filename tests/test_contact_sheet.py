@@ -4,16 +4,14 @@ import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TASK, write_sides
+from conftest import TASK, Command, write_sides
 from PIL import Image
 
-from vlm_harness import cli
 from vlm_harness.report import contact_sheet
 from vlm_harness.report.pairs import Absent, Answer, Asked, Sheet, Tile, collect
 
@@ -30,24 +28,6 @@ HOSTILE = [
     "\u0301" * 5000,
     "<b>%s {0} {{ x }}",
 ]
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The real command, in this process: exit code, output, messages."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vlm-harness", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,17 +3,16 @@
 import itertools
 import json
 import shutil
-import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 from helpers_models import drawing, randomise, tiny_clip, tiny_llava
 
-from vlm_harness import cli
 from vlm_harness.backends import LoadOptions
 from vlm_harness.embeddings import embed, open_encoder
 from vlm_harness.errors import InputError
@@ -21,7 +20,6 @@ from vlm_harness.images import file_ref
 from vlm_harness.mining import first_copies, images_below, mine
 from vlm_harness.registry import Registry
 
-Command = Callable[..., tuple[int, str, str]]
 SIZES = [(60, 40), (33, 70), (48, 48)]
 
 
@@ -255,20 +253,6 @@ def test_no_encoder_by_name() -> None:
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vlm-harness", *map(str, args)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 def test_from_files(checkpoints: Path, pictures: Path, tmp_path: Path, command: Command) -> None:

@@ -1,15 +1,14 @@
 """Published tables: that they say what the paper says, and how they are measured again."""
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Command
 
-from vlm_harness import cli
 from vlm_harness.errors import InputError, TooManyErrors
 from vlm_harness.registry import Registry
 from vlm_harness.reproduce import Cell, Here, Measured, cells, load, measure, paper_tables
@@ -31,8 +30,6 @@ rows:
   - {name: Theirs, model: null, cited: true, protocol: generate, values: [1, 2, 3]}
 """
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
@@ -40,21 +37,10 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Call:
-    """``vlm-harness reproduce`` in this process: exit code, stdout, stderr."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["vlm-harness", "reproduce", *args])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Command:
+    """``vlm-harness reproduce`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return partial(command, "reproduce")
 
 
 @pytest.fixture
@@ -151,14 +137,14 @@ def test_rows_that_tables_share_are_the_same(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("number", COUNTS)
-def test_dry_run_lists_every_cell(number: int, call: Call, tmp_path: Path) -> None:
+def test_dry_run_lists_every_cell(number: int, call: Command, tmp_path: Path) -> None:
     code, out, _ = call(str(number), "--dry-run", "--data-dir", str(tmp_path))
     assert code == 0
     assert out.count("│ not here │\n") == COUNTS[number]  # none of the data is
     assert f"{COUNTS[number]} cells" in out
 
 
-def test_dry_run_says_what_is_here(call: Call, table: str) -> None:
+def test_dry_run_says_what_is_here(call: Command, table: str) -> None:
     code, out, _ = call(table, "--dry-run", "--json")
     assert code == 0
     state = [(cell["model"], cell["weights"], cell["data"]) for cell in json.loads(out)]
@@ -170,7 +156,7 @@ def test_dry_run_says_what_is_here(call: Call, table: str) -> None:
     ]
 
 
-def test_measured_beside_published(call: Call, table: str) -> None:
+def test_measured_beside_published(call: Command, table: str) -> None:
     code, out, err = call(table, "--limit", "8")
     assert code == 0, err
     rows = [
@@ -192,7 +178,7 @@ def test_measured_beside_published(call: Call, table: str) -> None:
     assert "not measured: model no-such: the weights" in out
 
 
-def test_one_run_a_protocol_and_decoding(call: Call, table: str, tmp_path: Path) -> None:
+def test_one_run_a_protocol_and_decoding(call: Command, table: str, tmp_path: Path) -> None:
     code, out, _ = call(table, "--limit", "4", "--json", "--model", "fake:oracle,fake:first")
     assert code == 0
     assert len(json.loads(out)) == 6
@@ -201,7 +187,7 @@ def test_one_run_a_protocol_and_decoding(call: Call, table: str, tmp_path: Path)
     assert call(table, "--limit", "4", "--json", "--model", "fake:oracle,fake:first")[1] == out
 
 
-def test_nothing_to_be_measured_is_one_message(call: Call, tmp_path: Path) -> None:
+def test_nothing_to_be_measured_is_one_message(call: Command, tmp_path: Path) -> None:
     code, out, err = call("1", "--data-dir", str(tmp_path))
     assert (code, out) == (2, "")
     assert "none of the 20 cells can be measured here" in err
@@ -225,7 +211,7 @@ def test_nothing_to_be_measured_is_one_message(call: Call, tmp_path: Path) -> No
         ("published: mine\n", "", "published: this key is required"),
     ],
 )
-def test_bad_tables(call: Call, table: str, old: str, new: str, message: str) -> None:
+def test_bad_tables(call: Command, table: str, old: str, new: str, message: str) -> None:
     assert old in RENDERED
     Path(table).write_text(RENDERED.replace(old, new))
     code, out, err = call(table)
@@ -243,7 +229,7 @@ def test_bad_tables(call: Call, table: str, old: str, new: str, message: str) ->
         (["1", "--model", "lava"], "--model: the table has no model 'lava'; did you mean 'llava'?"),
     ],
 )
-def test_bad_arguments(call: Call, args: list[str], message: str) -> None:
+def test_bad_arguments(call: Command, args: list[str], message: str) -> None:
     code, out, err = call(*args)
     assert (code, out) == (2, "")
     assert message in err

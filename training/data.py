@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
 from transformers import CLIPImageProcessor
 
 from vlm_harness.datasets.rendered import RELATIONS, Scene, draw, make_scene, object_pairs, places
@@ -41,6 +43,25 @@ def image_processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     )
+
+
+def byte_level_bpe(
+    corpus: Sequence[str], size: int, special: list[str], *, leading_space: bool, lower: bool
+) -> Tokenizer:
+    """A byte-level BPE of ``size`` tokens, the special ones first."""
+    tokenizer = Tokenizer(models.BPE())
+    if lower:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=leading_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
 
 
 @dataclass(frozen=True)

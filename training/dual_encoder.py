@@ -6,12 +6,10 @@ from random import Random
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-from training.data import SIDE, Pictures, image_processor
+from training.data import SIDE, Pictures, byte_level_bpe, image_processor
 from vlm_harness.datasets.rendered import RELATIONS, Scene
 
 BATCH = 128
@@ -25,19 +23,7 @@ WIDTH = 128
 def text_tokenizer(corpus: Sequence[str]) -> Any:
     """As CLIP's: lower case, byte-level BPE between start and end."""
     start, end = "<|startoftext|>", "<|endoftext|>"
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        corpus,
-        BpeTrainer(
-            vocab_size=600,
-            special_tokens=[start, end],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    tokenizer = byte_level_bpe(corpus, 600, [start, end], leading_space=True, lower=True)
     tokenizer.post_processor = TemplateProcessing(
         single=f"{start} $A {end}",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (start, end)],

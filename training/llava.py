@@ -16,8 +16,7 @@ from random import Random
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
+from tokenizers import AddedToken
 from torch.nn import functional
 from transformers import (
     CLIPModel,
@@ -27,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.data import Pictures, Turn, image_processor, other_turn
+from training.data import Pictures, Turn, byte_level_bpe, image_processor, other_turn
 from training.dual_encoder import normalise, warm_cosine
 from vlm_harness.datasets.rendered import RELATIONS
 
@@ -46,18 +45,7 @@ IGNORED = -100
 
 def text_tokenizer(corpus: Sequence[str]) -> Any:
     """As GPT-2's: byte-level BPE, with case; no token before a text."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        corpus,
-        BpeTrainer(
-            vocab_size=700,
-            special_tokens=["<pad>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    tokenizer = byte_level_bpe(corpus, 700, ["<pad>", "</s>"], leading_space=False, lower=False)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="</s>",

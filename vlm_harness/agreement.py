@@ -5,30 +5,25 @@ Paper, section 3.1: two different images whose embeddings have a cosine above a 
 right about such a pair all the same. So cosines stand here beside outcomes, pair by pair.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vlm_harness import metrics, yamlfile
+from vlm_harness import metrics
 from vlm_harness.errors import InputError
 from vlm_harness.metrics import Record
 from vlm_harness.metrics.accuracy import individual_accuracy, pair_accuracy
-from vlm_harness.registry import Registry
-from vlm_harness.report.pairs import check_tasks, data_root, without_labels
+from vlm_harness.recorded import RecordedRun, check_paired
 from vlm_harness.results import record
-from vlm_harness.runlog import Line, log_path, read_lines, read_manifest, variant_of
-from vlm_harness.spec_check import parse
+from vlm_harness.runlog import Line, variant_of
 from vlm_harness.specs import GroupRules, TaskSpec
 from vlm_harness.stats import Units, estimate
-from vlm_harness.tasks import load_task
 from vlm_harness.types import ImageRef, Variant
 
 if TYPE_CHECKING:
@@ -68,8 +63,8 @@ class Row:
 class _Task:
     """A task as its runs have it: who answered, and which images the logs speak of."""
 
-    folder: Path
-    manifest: Mapping[str, Any]
+    run: RecordedRun
+    """The first of them that has it."""
     spec: TaskSpec
     rows: dict[tuple[Path, Variant], Row] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
@@ -102,7 +97,7 @@ class Embedder:
         self._known: dict[tuple[Path, str], tuple[str, Embeddings] | None] = {}
 
     def __call__(self, task: _Task) -> list[Similarity]:
-        root = data_root(task.manifest, self._data_dir)
+        root = task.run.data_root(self._data_dir)
         images = _images(task, root)
         left_out: Counter[str] = Counter()
         pairs = {}
@@ -213,54 +208,41 @@ def analyse(
 
 def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
-    manifests = {folder: read_manifest(folder) for folder in dict.fromkeys(folders)}
-    cells = {
-        folder: [
-            Variant(*(cell[name] for name in Variant._fields))
-            for cell in manifest["expected"]
-            if cell.get("n_pairs")
-        ]
-        for folder, manifest in manifests.items()
-    }
-    paired = dict.fromkeys(cell.task for each in cells.values() for cell in each)
-    check_tasks(folders[0], asked, paired)
-    for folder, variants in cells.items():
-        wanted = [cell for cell in variants if not asked or cell.task in asked]
+    runs = [RecordedRun(folder) for folder in dict.fromkeys(folders)]
+    paired = dict.fromkeys(cell.task for run in runs for cell in run.paired)
+    check_paired(folders[0], asked, paired)
+    for run in runs:
+        wanted = [cell for cell in run.paired if not asked or cell.task in asked]
         for name in dict.fromkeys(cell.task for cell in wanted):
-            task = _task(folder, manifests[folder], name)
+            task = _task(run, name)
             _check_same(found.setdefault(name, task), task)
         for cell in wanted:
-            found[cell.task].rows[folder, cell] = Row(_run_id(folder, manifests[folder]), cell)
-        # A log holds several cells.
-        for path, name in {log_path(folder, cell): cell.task for cell in wanted}.items():
-            for line in read_lines(path) if path.is_file() else ():
-                _take(found[name], folder, line)
+            found[cell.task].rows[run.folder, cell] = Row(run.name, cell)
+        for line in run.lines(wanted):
+            _take(found[line["task"]], run.folder, line)
     return found
 
 
-def _task(folder: Path, manifest: Mapping[str, Any], name: str) -> _Task:
-    spec = parse(
-        TaskSpec,
-        yamlfile.YamlFile(folder / "manifest.json", manifest["identity"]["tasks"][name]["spec"]),
-    )
+def _task(run: RecordedRun, name: str) -> _Task:
+    spec = run.spec(name)
     if spec.grouping.pair.size != 2:
         raise InputError(
             f"task {name}: a cosine is of two images, and its pairs are of "
             f"{spec.grouping.pair.size} samples",
-            where=folder,
+            where=run.folder,
             hint="Choose other tasks of the run with --task.",
         )
-    return _Task(folder, manifest, spec)
+    return _Task(run, spec)
 
 
 def _check_same(one: _Task, other: _Task) -> None:
     """Pairs of two runs are compared by name: the names must mean the same."""
     name = one.spec.task
-    data = [task.manifest["identity"]["tasks"][name]["data"] for task in (one, other)]
+    data = [task.run.task(name)["data"] for task in (one, other)]
     if one.spec.version != other.spec.version or data[0] != data[1]:
         raise InputError(
-            f"the runs {one.folder} and {other.folder} have different data or versions of the "
-            f"task {name}",
+            f"the runs {one.run.folder} and {other.run.folder} have different data or versions "
+            f"of the task {name}",
             hint="Look at them one by one, or at other tasks with --task.",
         )
 
@@ -278,17 +260,10 @@ def _take(task: _Task, folder: Path, line: Line) -> None:
         task.logged.setdefault(line["model"], {}).setdefault(pair, line["pair_cosine"])
 
 
-def _run_id(folder: Path, manifest: Mapping[str, Any]) -> str:
-    return str(manifest.get("run_id") or folder.resolve().name)
-
-
 def _images(task: _Task, root: Path) -> dict[str, list[ImageRef]]:
     """The images of each pair. From the task's data: some models read none, and log none."""
-    spec = task.spec
-    include = task.manifest["config"].get("include_path", ())
-    registry = Registry.standard(include) if spec.tables else Registry([])
     found: dict[str, list[ImageRef]] = {}
-    for sample in load_task(without_labels(spec), registry, root).samples:
+    for sample in task.run.read_again(task.spec.task, root).samples:
         if sample.pair is not None:
             found.setdefault(sample.pair, []).extend(sample.images)
     return found
@@ -444,144 +419,3 @@ def _labels(rows: Sequence[Row]) -> list[str]:
         " / ".join([each["model"], *(each[name] for name in varying if each["model"] in several)])
         for each in named
     ]
-
-
-# --- plot -----------------------------------------------------------------------------------------
-
-COLOURS = "#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#57606a"
-INK, GREY, GRID = "#1f2328", "#656d76", "#d8dee4"
-WIDTH, LEFT, RIGHT, PANEL, BARS = 1400, 110, 50, 340, 40  # in pixels, and bars of the histogram
-Span = tuple[float, float]
-
-
-def plot(reports: Sequence[Report], path: Path) -> None:
-    """Draw the cosines of each report and, below them, accuracy by bin; a PNG file.
-
-    With Pillow alone, as the contact sheet: two panels need no plotting library.
-    """
-    from PIL import Image
-
-    from vlm_harness.atomic import write_bytes
-
-    parts = [_figure(report) for report in reports if report["n_pairs"]]
-    page = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
-    y = 0
-    for part in parts:
-        page.paste(part, (0, y))
-        y += part.height
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
-
-
-def _figure(report: Report) -> Any:
-    from PIL import Image, ImageDraw, ImageFont
-
-    rows, threshold = report["rows"], report["threshold"]
-    cosines = np.array([each["cosine"] for each in report["pairs"]])
-    low, high = (float(pick([*cosines, threshold])) for pick in (min, max))
-    margin = max(0.03 * (high - low), 0.001)
-    x_span = low - margin, high + margin
-    legend = 34 * len(rows)
-    top, middle = 90, 90 + PANEL + 90
-    image = Image.new("RGB", (WIDTH, middle + PANEL + 90 + legend + 30), "white")
-    pen = ImageDraw.Draw(image)
-
-    def text(
-        x: float, y: float, words: str, size: int = 22, fill: str = INK, anchor: str = "la"
-    ) -> None:
-        pen.text((x, y), words, fill, ImageFont.load_default(size), anchor)
-
-    def across(value: float) -> float:
-        share: float = (value - x_span[0]) / (x_span[1] - x_span[0])
-        return LEFT + (WIDTH - LEFT - RIGHT) * share
-
-    def panel(y: int, span: Span, title: str, percent: bool = False) -> Callable[[float], float]:
-        def up(value: float) -> float:
-            return y + PANEL * (1 - (value - span[0]) / (span[1] - span[0]))
-
-        text(LEFT, y - 14, title, 20, GREY, "ls")
-        for tick in _ticks(span, whole=not percent):
-            pen.line([(LEFT, up(tick)), (WIDTH - RIGHT, up(tick))], GRID, 1)
-            label = f"{100 * tick:.0f}%" if percent else f"{tick:.0f}"
-            text(LEFT - 12, up(tick), label, 20, GREY, "rm")
-        for tick in _ticks(x_span):
-            pen.line([(across(tick), y + PANEL), (across(tick), y + PANEL + 8)], INK, 2)
-            text(across(tick), y + PANEL + 14, f"{tick:.4g}", 20, GREY, "ma")
-        return up
-
-    def dashed(at: Span, to: Span, fill: str) -> None:
-        steps = max(1, int(np.hypot(to[0] - at[0], to[1] - at[1]) // 16))
-        points = np.linspace(at, to, 2 * steps)
-        for one, other in zip(points[::2], points[1::2], strict=True):
-            pen.line([tuple(one), tuple(other)], fill, 2)
-
-    text(
-        LEFT,
-        14,
-        f"{report['task']}: {report['n_pairs']} pairs, as {report['encoder']} sees them",
-        28,
-    )
-    # Bars end at the threshold: none holds pairs of both its sides.
-    width = (x_span[1] - x_span[0]) / BARS
-    edges = threshold + width * np.arange(
-        np.floor((x_span[0] - threshold) / width), np.ceil((x_span[1] - threshold) / width) + 1
-    )
-    counts, _ = np.histogram(cosines, edges)
-    up = panel(top, (0, 1.2 * counts.max()), "number of pairs by cosine of their two images")
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        if count:
-            pen.rectangle((across(start) + 1, up(count), across(end) - 1, up(0)), "#8c959f")
-    up = panel(middle, (0, 1.04), "pair accuracy by cosine, 95% intervals", percent=True)
-    chances = {each["pair_accuracy"]["chance"] for row in rows for each in row["bins"]} - {None}
-    for chance in [chances.pop()] if len(chances) == 1 else []:
-        dashed((LEFT, up(chance)), (WIDTH - RIGHT, up(chance)), GREY)
-        text(LEFT + 6, up(chance) - 4, "chance", 18, GREY, "ls")
-    for y in (top, middle):
-        pen.line([(LEFT, y), (LEFT, y + PANEL), (WIDTH - RIGHT, y + PANEL)], INK, 2)
-        dashed((across(threshold), y), (across(threshold), y + PANEL), INK)
-    words = f"{100 * report['share_above']['value']:.0f}% above {threshold:g}"
-    near_edge = across(threshold) > WIDTH - RIGHT - 200
-    text(
-        across(threshold) + (-8 if near_edge else 8),
-        top + 4,
-        words,
-        20,
-        INK,
-        "ra" if near_edge else "la",
-    )
-    for number, row in enumerate(rows):
-        colour = COLOURS[number % len(COLOURS)]
-        aside = 7 * (number - (len(rows) - 1) / 2)  # intervals of several models beside each other
-        points = []
-        for bounds, each in zip(report["bins"], row["bins"], strict=True):
-            found = each["pair_accuracy"]
-            if found["value"] is None:
-                continue
-            x = across(bounds["median"]) + aside
-            points.append((x, up(found["value"])))
-            if found["ci_low"] is not None:
-                pen.line([(x, up(found["ci_low"])), (x, up(found["ci_high"]))], colour, 3)
-        if len(points) > 1:
-            pen.line(points, colour, 2)
-        for x, at in points:
-            pen.ellipse((x - 6, at - 6, x + 6, at + 6), colour)
-        below = middle + PANEL + 70 + 34 * number
-        pen.rectangle((LEFT, below + 3, LEFT + 22, below + 19), colour)
-        rho = row["spearman"]
-        text(
-            LEFT + 34,
-            below,
-            row["label"][:80]
-            + (f": Spearman {rho['rho']:.2f} (p = {rho['p']:.2g}, n = {rho['n']})" if rho else ""),
-        )
-    return image
-
-
-def _ticks(span: Span, whole: bool = False) -> list[float]:
-    """About five round numbers within a span."""
-    raw = (span[1] - span[0]) / 7
-    power = 10.0 ** float(np.floor(np.log10(raw)))
-    step = next(power * each for each in (1, 2, 5, 10) if power * each >= raw * 0.99)
-    step = max(1.0, step) if whole else step
-    return [k * step for k in range(ceil(span[0] / step), floor(span[1] / step + 1e-9) + 1)]

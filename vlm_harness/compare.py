@@ -13,21 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm_harness import yamlfile
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.metrics import METRICS, Metric, Record
+from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import NEEDED, record
-from vlm_harness.runlog import (
-    DESCRIPTIVE,
-    Line,
-    log_path,
-    read_lines,
-    read_manifest,
-    variant_of,
-)
-from vlm_harness.spec_check import parse
-from vlm_harness.specs import GroupRules, TaskSpec
-from vlm_harness.stats import Floats, Units, interval
+from vlm_harness.runlog import DESCRIPTIVE, Line, log_path
+from vlm_harness.specs import GroupRules
+from vlm_harness.stats import Floats, Units, difference_interval, holm, mcnemar
 from vlm_harness.types import Variant
 
 CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
@@ -43,14 +35,13 @@ class Side:
 
     name: str
     """``A`` or ``B``."""
-    folder: Path
-    manifest: Mapping[str, Any]
+    run: RecordedRun
     variants: Sequence[Variant]
     """Those of the run that were chosen."""
 
-    def task(self, name: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.manifest["identity"]["tasks"][name]
-        return found
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
 
 
 @dataclass(frozen=True)
@@ -95,50 +86,6 @@ class _Scored(NamedTuple):
     denominators: Floats
 
 
-# --- statistics -----------------------------------------------------------------------------------
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p-value of McNemar's test (McNemar 1947).
-
-    Units on which both sides agree tell nothing. If neither side is better, those on which they
-    disagree fall to either like a fair coin: a binomial test of b out of b + c with 1/2.
-    """
-    if only_a + only_b == 0:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number by the step-down method (Holm 1979)."""
-    order = np.argsort(p_values)
-    factors = np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.maximum.accumulate(factors * np.asarray(p_values)[order])
-    return [float(value) for value in np.minimum(adjusted, 1)]
-
-
-def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, float | None]:
-    """95% interval of a difference of two metrics; ``units`` hold that of each cluster.
-
-    Drawing clusters with both their sides is the paired bootstrap. Where all clusters differ alike
-    there is nothing to draw from, and an interval of no width would claim certainty, as in
-    ``stats.interval``: for proportions, Wilson's bound on the share of clusters that are unlike
-    all those seen is the width then.
-    """
-    # Not as a proportion: differences may be negative, and the formula for shares does not fit.
-    low, high = interval(replace(units, proportion=False), seed=seed)
-    if low is None or high is None or low != high or not units.proportion:
-        return low, high
-    from scipy.stats import binomtest
-
-    clusters = len(units.numerators)
-    unseen = 1 - float(binomtest(clusters, clusters).proportion_ci(0.95, "wilson").low)
-    return max(-1.0, low - unseen), min(1.0, high + unseen)
-
-
 # --- the comparison -------------------------------------------------------------------------------
 
 
@@ -160,19 +107,19 @@ def compare(
     Raises:
         InputError: no run folders, no choice that is unique, or sides that must not be compared.
     """
-    folder_b = run_b or run_a
-    manifest_a, manifest_b = read_manifest(run_a), read_manifest(folder_b)
+    found_a, found_b = RecordedRun(run_a), RecordedRun(run_b or run_a)
+    one_run = found_a.folder.resolve() == found_b.folder.resolve()
     chosen_a, chosen_b = dict(only_a or {}), dict(only_b or {})
-    if run_a.resolve() == folder_b.resolve():
-        _name_models(manifest_a, chosen_a, chosen_b)
-    a = _side("A", run_a, manifest_a, chosen_a)
-    b = _side("B", folder_b, manifest_b, chosen_b)
+    if one_run:
+        _name_models(found_a, chosen_a, chosen_b)
+    a = _side("A", found_a, chosen_a)
+    b = _side("B", found_b, chosen_b)
     rows: list[Row] = []
     notes: list[str] = []
     known: set[str] = set()
     for variant_a, variant_b in _matched(a, b, tasks):
         task = variant_a.task
-        if run_a.resolve() == folder_b.resolve() and variant_a == variant_b:
+        if one_run and variant_a == variant_b:
             raise InputError(
                 f"both sides are the same answers: {variant_a.model} on {task}",
                 where=_both(a, b),
@@ -180,7 +127,7 @@ def compare(
                 "and --only-b.",
             )
         _check_task(task, a, b)
-        spec = parse(TaskSpec, yamlfile.YamlFile(a.folder / "manifest.json", a.task(task)["spec"]))
+        spec = a.run.spec(task)
         lines_a, lines_b = _lines(a, variant_a), _lines(b, variant_b)
         keys = _common(task, a, b, lines_a, lines_b, common)
         if len(keys) < max(len(lines_a), len(lines_b)):
@@ -191,7 +138,7 @@ def compare(
         notes += _notes(variant_a, variant_b, pairs)
         known.update(spec.metrics)
         records = _records(x for x, _ in pairs), _records(y for _, y in pairs)
-        seed = int(a.manifest["identity"]["seed"])
+        seed = int(a.run.manifest["identity"]["seed"])
         found = [
             _row(variant_a, variant_b, name, METRICS.get(name), *records, spec.grouping, seed)
             for name in spec.metrics
@@ -234,15 +181,9 @@ def _both(a: Side, b: Side) -> str:
 # --- which variants -------------------------------------------------------------------------------
 
 
-def _variants(manifest: Mapping[str, Any]) -> list[Variant]:
-    return [Variant(*(cell[name] for name in Variant._fields)) for cell in manifest["expected"]]
-
-
-def _name_models(
-    manifest: Mapping[str, Any], chosen_a: dict[str, str], chosen_b: dict[str, str]
-) -> None:
+def _name_models(run: RecordedRun, chosen_a: dict[str, str], chosen_b: dict[str, str]) -> None:
     """Of a run of two models, those that were not named are the first and the second."""
-    names = list(dict.fromkeys(variant.model for variant in _variants(manifest)))
+    names = list(dict.fromkeys(variant.model for variant in run.variants))
     if len(names) != 2:
         return
     for mine, other, default in ((chosen_a, chosen_b, 0), (chosen_b, chosen_a, 1)):
@@ -250,16 +191,16 @@ def _name_models(
         mine.setdefault("model", names[1 - taken])
 
 
-def _side(name: str, folder: Path, manifest: Mapping[str, Any], chosen: Mapping[str, str]) -> Side:
+def _side(name: str, run: RecordedRun, chosen: Mapping[str, str]) -> Side:
     """The variants of a run that are as asked; one model must be left."""
-    variants = _variants(manifest)
+    variants = run.variants
     for field, value in chosen.items():
         known = {getattr(variant, field) for variant in variants}
         if value not in known:
             option = f"--model-{name.lower()}" if field == "model" else f"--only {field}="
             raise InputError(
                 f"side {name} has no {field.replace('_', ' ')} {value!r}{suggest(value, known)}",
-                where=folder,
+                where=run.folder,
                 hint=f"For {option} there are: {listing(known)}",
             )
         variants = [variant for variant in variants if getattr(variant, field) == value]
@@ -267,10 +208,10 @@ def _side(name: str, folder: Path, manifest: Mapping[str, Any], chosen: Mapping[
     if len(models) > 1:
         raise InputError(
             f"side {name} has {len(models)} models, and one is to be compared",
-            where=folder,
+            where=run.folder,
             hint=f"Choose with --model-{name.lower()}: {listing(models)}",
         )
-    return Side(name, folder, manifest, variants)
+    return Side(name, run, variants)
 
 
 def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Variant, Variant]]:
@@ -338,7 +279,7 @@ def _one(side: Side, task: str, protocol: str) -> Variant:
 
 
 def _check_task(name: str, a: Side, b: Side) -> None:
-    mine, theirs = a.task(name), b.task(name)
+    mine, theirs = a.run.task(name), b.run.task(name)
     versions = mine["spec"]["version"], theirs["spec"]["version"]
     again = "Run one of the two again"
     if versions[0] != versions[1]:
@@ -381,15 +322,13 @@ Key = tuple[str, int]
 
 def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
     """The lines of a variant by sample and number of the order."""
-    path = log_path(side.folder, variant)
     found: dict[Key, Line] = {}
-    if path.is_file():  # else nothing of it was answered
-        for line in read_lines(path):
-            if variant_of(line) == variant:
-                missing = [field for field in NEEDED if field not in line]
-                if missing:
-                    raise InputError(f"a line has no {listing(missing)}", where=path)
-                found[line["sample_id"], line["order_index"]] = line
+    for line in side.run.lines([variant]):
+        missing = [field for field in NEEDED if field not in line]
+        if missing:
+            path = log_path(side.folder, variant)
+            raise InputError(f"a line has no {listing(missing)}", where=path)
+        found[line["sample_id"], line["order_index"]] = line
     if not found:
         raise InputError(
             f"side {side.name} has answered nothing of {variant.task} under {variant.protocol}",

@@ -60,10 +60,17 @@ COMPARED = {
 VARIANT_FIELDS = ("command", "order", "decoding", "image_mode")
 
 
+def terminal(width: int = 160) -> Console:
+    """Standard output.
+
+    A file or a pipe has no width of its own, and a table cut to 80 columns could not be read there.
+    """
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
 def print_results(results: Sequence[Row], console: Console | None = None) -> None:
     """A list of the results; of several models a comparison, as in the paper's tables."""
-    # A file or a pipe has no width of its own; a table cut to 80 columns could not be read there.
-    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    console = console or terminal()
     compared = len({row["model"] for row in results}) > 1
     for table in _comparison(results, console.width) if compared else [_list(results)]:
         # A single task wider than the terminal is better broken by it than cut off here.
@@ -325,7 +332,7 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
     """What wording and order did to the scores; nothing where all was asked in one way."""
     if not rows:
         return
-    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    console = console or terminal()
     table = Table(title="over commands and orders", title_justify="left", title_style="bold")
     table.add_column("model\ntask\nprotocol", overflow="fold")
     for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\nshown"):
@@ -355,7 +362,7 @@ def print_protocol_agreement(
     """How often two protocols give the same answer; nothing where each task was asked under one."""
     if not rows:
         return
-    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    console = console or terminal()
     names = list(dict.fromkeys(name for row in rows for name in row["protocols"]))
     table = Table(title="same answer under", title_justify="left", title_style="bold")
     table.add_column("model\ntask", overflow="fold")
@@ -381,7 +388,7 @@ def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None 
     """What other batch sizes changed."""
     if not rows:
         return
-    console = console or Console(width=None if sys.stdout.isatty() else 160)
+    console = console or terminal()
     table = Table(title="done again at other batch sizes", title_justify="left", title_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("protocol")

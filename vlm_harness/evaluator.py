@@ -123,8 +123,7 @@ def run(
                     continue
                 backend = (loaded or {}).get(model.model)
                 if backend is None:
-                    progress.loading(model.model)
-                    backend = family(model).load(model, _load_options(planned))
+                    backend = load(model, planned, progress)
                 infos[model.model] = backend.info()
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
@@ -136,6 +135,19 @@ def run(
             state.write_results()
         folder.write_manifest(infos, finished=True)
         return Run(folder.path, state.results(), state.n_new)
+
+
+def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:
+    """The backend of a model of a plan, with its weights."""
+    config = planned.config
+    progress.loading(model.model)
+    options = LoadOptions(
+        device=config.device,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+        data_dir=planned.data_dir,
+    )
+    return family(model).load(model, options)
 
 
 @dataclass
@@ -329,13 +341,3 @@ def _allowed_errors(text: str, total: int) -> float:
         return float(text)
     share = float(text[:-1]) / 100
     return max(1.0, total * share) if share else 0.0
-
-
-def _load_options(planned: Plan) -> LoadOptions:
-    config = planned.config
-    return LoadOptions(
-        device=config.device,
-        dtype=config.dtype,
-        trust_remote_code=config.trust_remote_code,
-        data_dir=planned.data_dir,
-    )

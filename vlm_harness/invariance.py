@@ -7,13 +7,19 @@ difference between two models that is no larger than that share says nothing.
 """
 
 import math
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.evaluator import Progress, evaluate_config
-from vlm_harness.runlog import Line, key_of, read_lines, read_manifest
+from vlm_harness.backends import Backend
+from vlm_harness.evaluator import Progress, load, run
+from vlm_harness.models import resolve
+from vlm_harness.plan import plan
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.registry import Registry
+from vlm_harness.runlog import Line, key_of
 from vlm_harness.specs import RunConfig
 
 SIZES = (1, 3, 16)
@@ -37,41 +43,39 @@ def check_invariance(
     Raises:
         InputError: as the run itself.
     """
-    before = {key_of(line): line for line in _lines(folder)}
+    recorded = RecordedRun(folder)
+    progress = progress or Progress()
+    before = {key_of(line): line for line in _lines(recorded)}
     samples = _some({line["sample_id"]: line["pair"] for line in before.values()}, count)
-    dtypes = {
-        name: model.get("dtype") for name, model in read_manifest(folder).get("models", {}).items()
-    }
+    registry = Registry.standard(config.include_path)
     rows = []
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as place:
-            again = evaluate_config(
-                config.model_copy(
-                    update={
-                        "samples": samples,
-                        "limit": None,
-                        "batch_size": size,
-                        "output_dir": place,
-                        "run_id": "again",
-                        "fresh": False,
-                    }
-                ),
-                progress=progress,
-            )
-            found: dict[tuple[str, str], list[tuple[Line, Line]]] = {}
-            for line in _lines(again.path):
-                pair = (before[key_of(line)], line)
-                found.setdefault((line["model"], line["protocol"]), []).append(pair)
-        rows += [
-            {
-                "batch_size": size,
-                "model": model,
-                "protocol": protocol,
-                "dtype": dtypes.get(model),
-                **compare(pairs),
-            }
-            for (model, protocol), pairs in found.items()
-        ]
+    for name in dict.fromkeys(config.model):
+        spec = resolve(name, registry, config.model_args)
+        dtype = recorded.manifest.get("models", {}).get(spec.model, {}).get("dtype")
+        loaded: dict[str, Backend] = {}  # once for all batch sizes
+        for size in sizes:
+            with tempfile.TemporaryDirectory() as place:
+                changed = {"samples": samples, "limit": None, "batch_size": size, "run_id": "again"}
+                settings = config.model_copy(
+                    update={**changed, "output_dir": place, "fresh": False}
+                )
+                planned = plan(settings, registry, [spec])
+                if not loaded:
+                    loaded[spec.model] = load(spec, planned, progress)
+                again = run(planned, progress, sys.argv, loaded)
+                pairs: dict[str, list[tuple[Line, Line]]] = {}
+                for line in _lines(RecordedRun(again.path)):
+                    pairs.setdefault(line["protocol"], []).append((before[key_of(line)], line))
+            rows += [
+                {
+                    "batch_size": size,
+                    "model": spec.model,
+                    "protocol": protocol,
+                    "dtype": dtype,
+                    **compare(found),
+                }
+                for protocol, found in pairs.items()
+            ]
     return rows
 
 
@@ -106,6 +110,5 @@ def _some(pairs: Mapping[str, str | None], count: int) -> list[str]:
     return [sample for group in members[::step] for sample in group]
 
 
-def _lines(folder: Path) -> Iterable[Line]:
-    for path in sorted((folder / "samples").glob("*.jsonl")):
-        yield from read_lines(path)
+def _lines(recorded: RecordedRun) -> Iterable[Line]:
+    return recorded.lines(sorted(recorded.variants))

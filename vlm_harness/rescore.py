@@ -1,20 +1,18 @@
 """The right half of a run again, from its log alone: extract, score, summarise. Needs no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlm_harness import yamlfile
 from vlm_harness.atomic import write_json
 from vlm_harness.protocols import answer
+from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import summarise
 from vlm_harness.runlog import (
     Line,
     key_of,
     locked,
-    log_path,
-    read_lines,
-    read_manifest,
     variant_of,
     verdict,
 )
@@ -35,17 +33,17 @@ def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[st
     Raises:
         InputError: no run folder, or a log that does not fit its manifest.
     """
-    manifest = read_manifest(folder)
+    run = RecordedRun(folder)
+    manifest = run.manifest
     identity = manifest["identity"]
-    tasks = {
-        name: parse(TaskSpec, yamlfile.YamlFile(folder / "manifest.json", task["spec"]))
-        for name, task in identity["tasks"].items()
-    }
+    tasks = {name: run.spec(name) for name in identity["tasks"]}
     corrections = {name: _corrections(task["overlay"]) for name, task in identity["tasks"].items()}
     own = manifest["config"]["labels"]
     labels = labels or own
     with locked(folder):
-        lines = _lines(folder, manifest["expected"])
+        lines: dict[Variant, list[Line]] = {variant: [] for variant in run.variants}
+        for line in run.lines(run.variants):
+            lines[variant_of(line)].append(line)
         rows = [
             summarise(
                 tasks[variant.task],
@@ -60,7 +58,7 @@ def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[st
                 limit=identity["limit"],
                 seed=identity["seed"],
             )
-            for expected, variant in zip(manifest["expected"], lines, strict=False)
+            for expected, variant in zip(manifest["expected"], lines, strict=True)
         ]
         path = folder / ("results.json" if labels == own else f"results.{labels}.json")
         write_json(path, {"schema": manifest["schema"], "results": rows})
@@ -96,14 +94,3 @@ def _corrections(overlay: Mapping[str, Any] | None) -> dict[str, str]:
         return {}
     spec = parse(OverlaySpec, yamlfile.YamlFile(Path("overlay"), dict(overlay)))
     return {str(correction.id): correction.answer for correction in spec.corrections}
-
-
-def _lines(folder: Path, expected: Sequence[Mapping[str, Any]]) -> dict[Variant, list[Line]]:
-    """All lines of a run by variant; each log is read once."""
-    variants = [Variant(*(cell[field] for field in Variant._fields)) for cell in expected]
-    found: dict[Variant, list[Line]] = {variant: [] for variant in variants}
-    for path in dict.fromkeys(log_path(folder, variant) for variant in variants):
-        if path.is_file():  # else nothing of it was answered
-            for line in read_lines(path):
-                found.setdefault(variant_of(line), []).append(line)
-    return found

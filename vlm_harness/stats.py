@@ -1,7 +1,7 @@
 """Means with intervals: a bootstrap over groups, since samples of a pair are not independent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,3 +111,47 @@ def estimate(units: Units, chance: float | None = None, *, seed: int = 0) -> Est
     """Value and interval; ``chance`` where it is not that of the units."""
     low, high = interval(units, seed=seed)
     return Estimate(units.value, low, high, units.n, units.chance if chance is None else chance)
+
+
+# --- two of a kind --------------------------------------------------------------------------------
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p-value of McNemar's test (McNemar 1947).
+
+    Units on which both sides agree tell nothing. If neither side is better, those on which they
+    disagree fall to either like a fair coin: a binomial test of b out of b + c with 1/2.
+    """
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number by the step-down method (Holm 1979)."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(factors * np.asarray(p_values)[order])
+    return [float(value) for value in np.minimum(adjusted, 1)]
+
+
+def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, float | None]:
+    """95% interval of a difference of two metrics; ``units`` hold that of each cluster.
+
+    Drawing clusters with both their sides is the paired bootstrap. Where all clusters differ alike
+    there is nothing to draw from, and an interval of no width would claim certainty, as in
+    ``interval``: for proportions, Wilson's bound on the share of clusters that are unlike
+    all those seen is the width then.
+    """
+    # Not as a proportion: differences may be negative, and the formula for shares does not fit.
+    low, high = interval(replace(units, proportion=False), seed=seed)
+    if low is None or high is None or low != high or not units.proportion:
+        return low, high
+    from scipy.stats import binomtest
+
+    clusters = len(units.numerators)
+    unseen = 1 - float(binomtest(clusters, clusters).proportion_ci(0.95, "wilson").low)
+    return max(-1.0, low - unseen), min(1.0, high + unseen)

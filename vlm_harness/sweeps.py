@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness import yamlfile
 from vlm_harness.metrics import METRICS, Record
+from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import record
-from vlm_harness.runlog import Line, log_path, read_lines, read_manifest, variant_of
-from vlm_harness.spec_check import parse
+from vlm_harness.runlog import Line
 from vlm_harness.specs import TaskSpec
 from vlm_harness.types import Variant
 
@@ -28,28 +27,17 @@ def sweeps(folder: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: no run folder, or a log that cannot be read.
     """
-    manifest = read_manifest(folder)
-    specs = manifest["identity"]["tasks"]
+    run = RecordedRun(folder)
     asked: dict[Key, list[Variant]] = {}
-    for cell in manifest["expected"]:
-        variant = Variant(*(cell[name] for name in Variant._fields))
+    for variant in run.variants:
         asked.setdefault(_key(variant), []).append(variant)
     rows = []
     for key, variants in asked.items():
-        orders = variants[0].order
-        if len(variants) == 1 and orders not in ("both", "cyclic"):
+        if len(variants) == 1 and variants[0].order not in ("both", "cyclic"):
             continue
-        path = log_path(folder, variants[0])
-        lines = [
-            line
-            for line in (read_lines(path) if path.is_file() else ())
-            if variant_of(line) in variants
-        ]
+        lines = list(run.lines(variants))
         if lines:
-            spec = parse(
-                TaskSpec, yamlfile.YamlFile(folder / "manifest.json", specs[key[1]]["spec"])
-            )
-            rows.append(_row(key, spec, lines))
+            rows.append(_row(key, run.spec(variants[0].task), lines))
     return rows
 
 
@@ -65,18 +53,15 @@ def protocol_agreement(folder: Path) -> list[dict[str, Any]]:
         InputError: no run folder, or a log that cannot be read.
     """
     first: dict[tuple[str, str, str, str], dict[str, Variant]] = {}
-    for cell in read_manifest(folder)["expected"]:
-        variant = Variant(*(cell[name] for name in Variant._fields))
+    run = RecordedRun(folder)
+    for variant in run.variants:
         key = (variant.model, variant.task, variant.image_mode, variant.labels)
         first.setdefault(key, {}).setdefault(variant.protocol, variant)
     rows = []
     for (model, task, image_mode, _), variants in first.items():
         if len(variants) < 2:
             continue
-        answers = {
-            protocol: _answers(log_path(folder, variant), variant)
-            for protocol, variant in variants.items()
-        }
+        answers = {protocol: _answers(run, variant) for protocol, variant in variants.items()}
         rows.append(
             {
                 "model": model,
@@ -89,11 +74,11 @@ def protocol_agreement(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _answers(path: Path, variant: Variant) -> dict[str, Any]:
+def _answers(run: RecordedRun, variant: Variant) -> dict[str, Any]:
     return {
         line["sample_id"]: line["prediction"]
-        for line in (read_lines(path) if path.is_file() else ())
-        if variant_of(line) == variant and line["order_index"] == 0
+        for line in run.lines([variant])
+        if line["order_index"] == 0
     }
 
 

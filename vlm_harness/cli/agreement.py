@@ -1,6 +1,5 @@
 """``vlm-harness agreement``: do models fail on the pairs that an encoder finds alike?"""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,9 @@ def agreement(
         embedder = analysis.Embedder(name, model, data_dir, batch_size, say)
         reports = analysis.analyse(runs, embedder, split(task), threshold, bins)
     if plot is not None:
-        analysis.plot(reports, plot)
+        from vlm_harness.report import agreement_plot
+
+        agreement_plot.write(reports, plot)
     if as_json:
         echo_json({"reports": reports})
         return
@@ -105,11 +106,12 @@ def agreement(
 
 
 def _print(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    from vlm_harness.console import terminal
+
+    console = terminal()
 
     def say(text: str) -> None:
         console.print(Text(text), soft_wrap=True)

@@ -1,7 +1,6 @@
 """``vlm-harness compare``: two runs, or two models of one run, on the same samples."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +117,11 @@ def _plain(found: "Comparison") -> dict[str, Any]:
 
 
 def _print(found: "Comparison") -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    # As in vlm_harness.console: a pipe has no width of its own.
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    from vlm_harness.console import terminal
+
+    console = terminal(100)
     by_cell: dict[tuple[Variant, Variant], list[Row]] = {}
     for row in found.rows:
         by_cell.setdefault((row.a, row.b), []).append(row)

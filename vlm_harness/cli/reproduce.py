@@ -154,9 +154,10 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
 
 
 def _print(headings: Line, lines: Sequence[Line]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from vlm_harness.console import terminal
 
     table = Table(header_style="bold")
     for heading in headings:
@@ -164,8 +165,7 @@ def _print(headings: Line, lines: Sequence[Line]) -> None:
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for line in lines:
         table.add_row(*map(escape, line))
-    # A file or a pipe has no width of its own, and a table that is folded cannot be searched.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    terminal(200).print(table)  # in a pipe: what is folded cannot be searched
 
 
 def _what(cell: "Cell") -> Line:

@@ -5,20 +5,18 @@ the manifest has it; labels are those of the log, so no overlay is needed and no
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vlm_harness import images, paths, yamlfile
-from vlm_harness.errors import InputError, SampleError, listing, suggest
-from vlm_harness.registry import Registry
-from vlm_harness.runlog import Line, log_path, read_lines, read_manifest, variant_of
-from vlm_harness.spec_check import parse
-from vlm_harness.specs import GroupRule, GroupRules, TaskSpec
-from vlm_harness.tasks import load_task
+from vlm_harness import images
+from vlm_harness.errors import InputError, SampleError
+from vlm_harness.recorded import RecordedRun, check_paired
+from vlm_harness.runlog import Line, variant_of
+from vlm_harness.specs import TaskSpec
 from vlm_harness.templates import TemplateError, compile_template
 from vlm_harness.types import ImageRef, Sample, Variant
 
@@ -96,17 +94,11 @@ def collect(
     Raises:
         InputError: no run folder, a task that is not in it, no pair, or data that are not there.
     """
-    manifest = read_manifest(folder)
-    cells = [
-        Variant(*(cell[name] for name in Variant._fields))
-        for cell in manifest["expected"]
-        if cell.get("n_pairs")
-    ]
-    paired = dict.fromkeys(cell.task for cell in cells)
-    check_tasks(folder, tasks, paired)
-    shown = [cell for cell in cells if not tasks or cell.task in tasks]
+    run = RecordedRun(folder)
+    check_paired(folder, tasks, dict.fromkeys(cell.task for cell in run.paired))
+    shown = [cell for cell in run.paired if not tasks or cell.task in tasks]
     logs = {
-        name: _read(folder, manifest, [cell for cell in shown if cell.task == name])
+        name: _read(run, [cell for cell in shown if cell.task == name])
         for name in dict.fromkeys(cell.task for cell in shown)
     }
     chosen = _choose(logs, pairs, prefer_few_options=not tasks)
@@ -116,53 +108,30 @@ def collect(
             where=folder,
             hint="The command that began the run goes on with it.",
         )
-    root = data_root(manifest, data_dir)
+    root = run.data_root(data_dir)
     return Sheet(
-        run_id=str(manifest.get("run_id") or folder.resolve().name),
+        run_id=run.name,
         tiles=[
-            tile
-            for name, keys in chosen.items()
-            for tile in _tiles(logs[name], manifest, keys, root)
+            tile for name, keys in chosen.items() for tile in _tiles(logs[name], run, keys, root)
         ],
         n_pairs=sum(len(logs[name].pairs) for name in chosen),
-        notes=_notes(manifest, [cell for cell in shown if cell.task in chosen]),
+        notes=_notes(run.manifest, [cell for cell in shown if cell.task in chosen]),
     )
 
 
-def check_tasks(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
-    if not paired:
-        raise InputError("there are no pairs to show: all samples stand alone", where=folder)
-    for name in asked:
-        if name not in paired:
-            raise InputError(
-                f"the run has no task {name!r} whose samples come in pairs{suggest(name, paired)}",
-                where="--task",
-                hint=f"Of the tasks that it has, these do: {listing(paired)}",
-            )
-
-
-def data_root(manifest: Mapping[str, Any], option: str | None) -> Path:
-    """``--data-dir``, else where the run found its data, else where they are looked for."""
-    recorded = manifest.get("data_dir")
-    if option is None and recorded is not None and Path(recorded).is_dir():
-        return Path(recorded)
-    return paths.data_dir(option)
-
-
-def _read(folder: Path, manifest: Mapping[str, Any], cells: Sequence[Variant]) -> _Log:
+def _read(run: RecordedRun, cells: Sequence[Variant]) -> _Log:
     """What the first cell of each model and protocol answered in the first order of the options."""
-    spec = manifest["identity"]["tasks"][cells[0].task]["spec"]
-    task = parse(TaskSpec, yamlfile.YamlFile(folder / "manifest.json", spec))
+    task = run.spec(cells[0].task)
     first: dict[tuple[str, str], Variant] = {}
     for cell in cells:
         first.setdefault((cell.model, cell.protocol), cell)
     rows = list(first.values())
     pairs: dict[str, dict[str, dict[Variant, Line]]] = {}
-    for path in dict.fromkeys(log_path(folder, row) for row in rows):
-        for line in read_lines(path) if path.is_file() else ():
-            variant, pair = variant_of(line), line.get("pair")
-            if pair is not None and variant in rows and line["order_index"] == 0:
-                pairs.setdefault(pair, {}).setdefault(line["sample_id"], {})[variant] = line
+    for line in run.lines(rows):
+        pair = line.get("pair")
+        if pair is not None and line["order_index"] == 0:
+            by_row = pairs.setdefault(pair, {}).setdefault(line["sample_id"], {})
+            by_row[variant_of(line)] = line
     size = task.grouping.pair.size
     return _Log(task, rows, {key: pair for key, pair in pairs.items() if len(pair) == size})
 
@@ -198,17 +167,13 @@ def _n_options(log: _Log) -> int:
 # --- what was shown and answered ------------------------------------------------------------------
 
 
-def _tiles(
-    log: _Log, manifest: Mapping[str, Any], chosen: Iterable[str], root: Path
-) -> Iterator[Tile]:
+def _tiles(log: _Log, run: RecordedRun, chosen: Iterable[str], root: Path) -> Iterator[Tile]:
     spec = log.spec
-    include = manifest["config"].get("include_path", ())
-    registry = Registry.standard(include) if spec.tables else Registry([])
-    task = load_task(without_labels(spec), registry, root)
+    task = run.read_again(spec.task, root)
     samples = {sample.id: sample for sample in task.samples}
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     position = {name: index for index, name in enumerate(samples)}
-    cells = [c for c in manifest["identity"]["cells"] if c["variant"]["task"] == spec.task]
+    cells = [c for c in run.manifest["identity"]["cells"] if c["variant"]["task"] == spec.task]
     # That of the first cell which has one: captions are scored without.
     question = next((c["question"] for c in cells if c["question"]), spec.prompt.question)
     n_protocols = Counter(row.model for row in log.rows)
@@ -232,13 +197,6 @@ def _tiles(
                 _asked(question, samples.get(name), lines, log.rows, refs) for name, lines in pair
             ],
         )
-
-
-def without_labels(spec: TaskSpec) -> TaskSpec:
-    """A task that neither corrects labels nor checks them: those that count are in the log."""
-    pair, both = spec.grouping.pair, spec.grouping.set
-    grouping = GroupRules(pair=GroupRule(size=pair.size), set=GroupRule(size=both.size))
-    return spec.model_copy(update={"overlay": None, "grouping": grouping})
 
 
 def _asked(
