@@ -518,6 +518,43 @@ def test_apply_overlay_keeps_the_published_label() -> None:
     assert (corrected.target, corrected.target_original) == (1, 0)
 
 
+# --- several samples of a row ---------------------------------------------------------------------
+
+
+def test_each_row_gives_a_sample_for_each_value(tmp_path: Path) -> None:
+    write_rows(tmp_path, ROWS[:2])
+    text = change(
+        ('"{{ name }}"', '"{{ name }}-{{ turn }}-{{ flipped }}"\n  pair: "{{ name }}-{{ turn }}"'),
+        ('"{{ side }}"', '"{{ 1 - side if flipped else side }}"'),
+        ("sample:", "each: {turn: [a, b], flipped: [false, true]}\nsample:"),
+    )
+    samples = make(tmp_path, text).samples
+    assert [(s.id, s.pair, s.target) for s in samples] == [
+        ("s0-a-False", "s0-a", 0), ("s0-a-True", "s0-a", 1),
+        ("s0-b-False", "s0-b", 0), ("s0-b-True", "s0-b", 1),
+        ("s1-a-False", "s1-a", 1), ("s1-a-True", "s1-a", 0),
+        ("s1-b-False", "s1-b", 1), ("s1-b-True", "s1-b", 0),
+    ]  # fmt: skip
+    assert samples[1].fields["flipped"] is True
+
+
+@pytest.mark.parametrize(
+    ("each", "message"),
+    [("{a: []}", "each.a: "), ("{a: x}", "each.a: must be a list"), ("{a-b: [x]}", "each.a-b: ")],
+)
+def test_each_takes_lists(each: str, message: str, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    assert message in refusal(tmp_path, change(("sample:", f"each: {each}\nsample:")))
+
+
+def test_the_positive_option_is_one(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    assert make(tmp_path, BASE + "positive: right\n").spec.positive == "right"
+    message = refusal(tmp_path, BASE + "positive: rihgt\n")
+    assert "t.yaml:9: positive: no sample has the option 'rihgt'; did you mean 'right'" in message
+    assert "There are: left, right" in message
+
+
 # --- groups and limits ----------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from vlm_harness.types import Variant
 
 CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
 """Fields of a variant that ``--only`` may fix."""
-SAME = ("dataset", "tables", "fields", "where", "sample", "grouping")
+SAME = ("dataset", "tables", "each", "fields", "where", "sample", "grouping")
 """What of a task makes its samples; its questions may differ, and that is noted."""
 UNITS = ("sample", "pair", "set")
 
@@ -321,10 +321,10 @@ def _check_task(name: str, a: Side, b: Side) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A part of a spec without what only describes it."""
+    """A part of a spec without what only describes it; what is empty may be missing altogether."""
     if not isinstance(value, dict):
-        return value
-    return {key: entry for key, entry in value.items() if key not in DESCRIPTIVE}
+        return value or None
+    return {key: entry for key, entry in value.items() if key not in DESCRIPTIVE} or None
 
 
 Key = tuple[str, int]

@@ -24,6 +24,7 @@ from vlm_harness.errors import listing
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=120)]
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Scalar = str | int | float | bool
 
 
@@ -238,7 +239,10 @@ class TaskSpec(NamedSpec):
     reference: str | list[str] | None = Field(None, description="paper, page")
     dataset: DatasetSpec
     tables: list[Name] = Field([], description="tables that the fields look rows up in, by name")
-    fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Any] = Field(
+    each: dict[FieldName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="values by name: a row gives a sample for each (of several, each with each)"
+    )
+    fields: dict[FieldName, Any] = Field(
         {}, description="Jinja, in order; each may use the row's columns and the fields above it"
     )
     where: JinjaText | None = Field(None, description="rows for which this is false are left out")

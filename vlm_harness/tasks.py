@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,14 @@ def load_task(
     table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
     tables = {name: registry.table(name, spec.at("tables")).rows for name in spec.tables}
     common = {"rows": table.rows, **tables}
+    variants = [
+        dict(zip(spec.each, values, strict=True)) for values in product(*spec.each.values())
+    ]
     made = [
         sample
         for index, row in enumerate(table.rows)
-        if (sample := _sample(spec, common, row, index, data_dir)) is not None
+        for own in variants
+        if (sample := _sample(spec, common, row, own, index, data_dir)) is not None
     ]
     if not made:
         raise InputError(f"task {spec.task}: the data hold no sample", where=spec.at("dataset"))
@@ -124,10 +129,16 @@ def _sha256(rows: Mapping[Any, Any]) -> str:
 
 
 def _sample(
-    spec: TaskSpec, common: Mapping[str, Any], row: datasets.Row, index: int, root: Path
+    spec: TaskSpec,
+    common: Mapping[str, Any],
+    row: datasets.Row,
+    own: Mapping[str, Any],
+    index: int,
+    root: Path,
 ) -> Sample | None:
+    """``own`` are the values of ``each`` that tell this sample from others of its row."""
     step: tuple[str | int, ...] = ()
-    context: dict[str, Any] = {**common, **row, "row": row, "row_index": index}
+    context: dict[str, Any] = {**common, **row, **own, "row": row, "row_index": index}
     try:
         for name, source in spec.fields.items():
             step = ("fields", name)
