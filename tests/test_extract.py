@@ -18,6 +18,8 @@ OPEN = ["(a) Open", "(b) Closed"]
 VISIBLE = ["visible", "not visible"]
 SIDES = ["The left side", "The right side"]
 NINE = [f"option text {n}" for n in range(9)]
+NUMBERED = ["(1) A cat on a dog.", "(2) A dog on a cat."]
+UNFIT = "Neither caption fits. "
 DIRECTIONS = ["left", "right", "front", "behind"]
 YN = ["Yes", "No"]
 TF = ["False", "True"]
@@ -83,6 +85,10 @@ KEYWORD = [
     ("neither left nor right, but under", FOUR, 3),
     ("It is neither left, right, nor on, but under it.", FOUR, 3),
     ("neither left nor right", LR, "refusal"),
+    ("The answer is left. It is neither left nor right, though.", LR, "refusal"),
+    ("It is neither left nor right. Well, the answer is left.", LR, 0),
+    ("I would choose left.", LR, 0),
+    ("The plate is on the right, so I'd pick:\nleft", LR, 0),
     ("left and right are wrong", LR, "refusal"),
     ("Neither left nor right; a left shoe is shown.", LR, "refusal"),
     ("To see whether it is left or right, look at the plate: it is left.", LR, 0),
@@ -179,7 +185,38 @@ LETTER = [
     ("The door is open, so (b).", OPEN, "ambiguous"),
     ("(a) Open (b) Closed", OPEN, "ambiguous"),
     ("A or B", OPEN, "ambiguous"),
-]
+    ("A: Closed", ["(c) Open", "(d) Closed"], "nothing"),
+    # options that bear numbers
+    ("(1)", NUMBERED, 0),
+    ("2", NUMBERED, 1),
+    ("2.", NUMBERED, 1),
+    ("**2**", NUMBERED, 1),
+    ("Output (2).", NUMBERED, 1),
+    ("Caption 2", NUMBERED, 1),
+    ("The answer is 1.", NUMBERED, 0),
+    ("The caption (2) fits better.", NUMBERED, 1),
+    ("(1) A cat on a dog.", NUMBERED, 0),
+    ("2. A dog on a cat.", NUMBERED, 1),
+    ("(1) A dog on a cat.", NUMBERED, "ambiguous"),
+    ("(1) or (2)", NUMBERED, "ambiguous"),
+    ("There are 2 dogs.", NUMBERED, "nothing"),
+    ("A. A cat on a dog.", NUMBERED, "nothing"),
+    ("(3) A dog beside a cat.", NUMBERED, "nothing"),
+    ("Neither (1) nor (2)", NUMBERED, "refusal"),
+    # an answer under protest is one: what is chosen in the end, not what is compared
+    (f"{UNFIT}However, the correct caption would be:\n\n(1) A cat on a dog.", NUMBERED, 0),
+    (f"{UNFIT}If I had to choose, I would select:\n\nOutput (2).", NUMBERED, 1),
+    (f"{UNFIT}If I had to pick the closest, it would be:\n(1)\n\nBut no dog is seen.", NUMBERED, 0),
+    (f"{UNFIT}I will choose the one that is less inaccurate:\n\n(2)", NUMBERED, 1),
+    (f"{UNFIT}Forced to choose, (1).", NUMBERED, 0),
+    (f"{UNFIT}I would not choose (1) or (2).", NUMBERED, "refusal"),
+    (f"{UNFIT}You don't have to choose (1).", NUMBERED, "refusal"),
+    (f"{UNFIT}If I had to choose, I could not.", NUMBERED, "refusal"),
+    (f"{UNFIT}But (1) is closer.", NUMBERED, "refusal"),
+    (f"{UNFIT}The correct caption would be:\n\n(3) A dog.", NUMBERED, "refusal"),
+    ("If it is a dog, the correct caption would be:\n(2)\nBut neither (1) nor (2) fits.",
+     NUMBERED, "refusal"),
+]  # fmt: skip
 
 YES_NO = [
     ("Yes", YN, 0),
@@ -278,6 +315,20 @@ def test_keyword_arguments() -> None:
     assert keyword("beside", LR, synonyms=both).reason == "ambiguous"
 
 
+def test_keyword_ignores_phrases_that_name_no_option() -> None:
+    """On the floor is not on the chair."""
+    ignore = ["on the floor", "on the ground"]
+    under = "The mug is on the floor, under the chair."
+    assert keyword(under, FOUR).reason == "ambiguous"
+    assert keyword(under, FOUR, ignore=ignore).index == FOUR.index("under")
+    assert keyword("The mug is on the floor.", FOUR, ignore=ignore).reason == "nothing"
+    assert keyword("The mug is on the\nground", FOUR, ignore=ignore).reason == "nothing"
+    assert keyword("On the floorboards", FOUR, ignore=ignore).index == FOUR.index("on")
+    assert keyword("On the chair.", FOUR, ignore=ignore).index == FOUR.index("on")
+    assert keyword("Not on the floor but on the chair", FOUR, ignore=ignore).index == 2
+    assert keyword("on the floor", ["on", "on the floor"], ignore=ignore).index == 1
+
+
 def test_contains_excludes() -> None:
     options = ["on", "front"]
     contains = EXTRACTORS.get("contains")
@@ -339,6 +390,8 @@ def test_chain() -> None:
         ("a dog", "a dog"),
         ("A", "A"),
         ("(a)", "(a)"),
+        ("(2) two dogs", "two dogs"),
+        ("2. Downing Street", "2. Downing Street"),
         ("A.M.", "A.M."),
         ("see (b) here", "see (b) here"),
     ],

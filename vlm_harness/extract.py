@@ -39,7 +39,7 @@ class Extractor(Protocol):
 K = TypeVar("K", bound=Hashable)
 
 _NOTHING = Extraction(None, "nothing")
-_LABEL = re.compile(r"\A\s*(?:\([A-Za-z]\)|[A-Za-z][.)])\s+(?=\S)")
+_LABEL = re.compile(r"\A\s*(?:\([A-Za-z0-9]\)|[A-Za-z][.)])\s+(?=\S)")
 _SPECIAL = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|end_of_\w{1,20})>")
 # An underscore inside a word stays, or `x_left` would become two words.
 _MARKDOWN = re.compile(r"[*`]+|(?<![^\W_])_+|_+(?![^\W_])")
@@ -50,6 +50,9 @@ _MARKER = r"""(?P<marker>(?i:
     \b(?:(?:final|correct|right|best)[ ]){0,3}(?:answer|choice|option)
         (?:[ ]to[ ](?:the|this|your)[ ]question)?
         (?:["']?[ ]?[:=]|[ ](?:is|would[ ]be|should[ ]be|must[ ]be)\b[ ]?:?)
+    | \b(?:correct|right|best|closest)[ ](?:caption|description)[ ](?:is|would[ ]be)\b[ ]?:?
+    | \bI(?:[ ](?:will|would|must)|'(?:ll|d))[ ](?:choose|select|pick)\b
+    | \b(?:if[ ])?(?:I[ ])?(?:forced|have|had|need)[ ]to[ ](?:choose|select|pick)\b
     | \bassistant: | <answer> | </think> | \\boxed\{
 )\s*)"""
 
@@ -97,7 +100,7 @@ _DENIED = re.compile(
 
 
 def strip_label(option: str) -> str:
-    """The option without a leading "(a) ", "a) " or "A. "."""
+    """The option without a leading "(a) ", "a) ", "A. " or "(1) "."""
     return _LABEL.sub("", option)
 
 
@@ -179,13 +182,16 @@ def _read(
         elif kind in ("label", "end"):
             if kind == "label" and scope:  # "not A. Left" goes on
                 continue
+            if explicit and not sentence and not clause and text.endswith(":", 0, token.start()):
+                continue  # what was announced stands on the next line
             sentence.update(clause)
             clause.clear()
             if token.group() == "?":
                 asked |= sentence
             else:
                 affirmed |= sentence
-                final = sentence if explicit and sentence else final
+                if explicit and sentence:  # only what is denied after it can withdraw it
+                    final, denied = sentence, set()
             sentence, scope, explicit = {}, None, False
         elif _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
             denied |= {key(token), *clause}
@@ -197,9 +203,10 @@ def _read(
         else:
             clause[key(token)] = token.group()
 
-    if len(final) == 1:
+    none_fits = bool(positions) and denied >= positions.keys()
+    if len(final) == 1 and not none_fits:
         affirmed, asked = final, {}
-    elif refused or (positions and denied >= positions.keys()):
+    elif refused or none_fits:
         return Extraction(None, "refusal")
     named = affirmed | asked
     if len(named) > 1:
@@ -222,11 +229,14 @@ def keyword(
     *,
     ignore_case: bool = True,
     synonyms: Mapping[str, Sequence[str]] | None = None,
+    ignore: Sequence[str] = (),
 ) -> Extraction:
     """The one option that the text affirms as a whole word or phrase.
 
     The longer option wins where two overlap. Hyphens and apostrophes belong to words ("on" is not
     in "hands-on", nor "can" in "can't"), except in "left-hand", "left-side" and the genitive.
+    ``ignore`` are phrases that hold an option's word and name none ("on the floor", where what is
+    asked is whether something is on a chair).
     """
     fold = str.casefold if ignore_case else str
     also = synonyms or {}
@@ -242,6 +252,10 @@ def keyword(
     owners.pop("", None)
     if not owners:
         return _NOTHING
+    text = _clean(text)
+    for phrase in map(_squeeze, ignore):
+        if fold(phrase) not in owners:
+            text = re.sub(_word(phrase, ignore_case), " ", text)
     folded = sorted(owners, key=lambda phrase: (-len(phrase), phrase))
     # A group each, since ignoring case matches more than folding it does ("İ" and "i").
     answer = "|".join(
@@ -251,7 +265,7 @@ def keyword(
     def key(token: re.Match[str]) -> tuple[int, ...]:
         return tuple(owners[folded[int((token.lastgroup or "")[1:])]])
 
-    return _read(_clean(text), answer, key, {tuple(held): held for held in owners.values()})
+    return _read(text, answer, key, {tuple(held): held for held in owners.values()})
 
 
 def _word(phrase: str, ignore_case: bool) -> str:
@@ -261,19 +275,19 @@ def _word(phrase: str, ignore_case: bool) -> str:
     return rf"(?<!\w)(?<!\w['-])(?<!\d[.,])(?{flag}:{words})(?!{within})"
 
 
-_BOLD_LETTER = re.compile(r"(\*{1,2}|__|`)([A-Za-z])[.):]?\1")
+_BOLD_LABEL = re.compile(r"(\*{1,2}|__|`)([A-Za-z0-9])[.):]?\1")
 _CUES = "|".join(
     rf"(?<=\b{word}{link})"
-    for word in ("answer", "choice", "option", "letter")
+    for word in ("answer", "choice", "option", "letter", "caption")
     for link in ("[ ]", ":", ":[ ]", r":\n", "[ ]is[ ]", "[ ]is:[ ]")
 )
 
 
-def _own_letters(options: Sequence[str]) -> str:
-    """The letters that all options bear as labels, each another; else nothing."""
-    labels = [_LABEL.match(option) for option in options]
-    letters = "".join(c for label in labels if label for c in label.group() if c.isalpha()).upper()
-    return letters if len(letters) == len(set(letters)) == len(options) else ""
+def _own_labels(options: Sequence[str]) -> str:
+    """The letters or digits that all options bear as labels, each another; else nothing."""
+    found = [_LABEL.match(option) for option in options]
+    labels = "".join(c for label in found if label for c in label.group() if c.isalnum()).upper()
+    return labels if len(labels) == len(set(labels)) == len(options) else ""
 
 
 def letter(text: str, options: Sequence[str]) -> Extraction:
@@ -281,11 +295,11 @@ def letter(text: str, options: Sequence[str]) -> Extraction:
 
     A capital counts where it stands alone; "A" and "I" only before punctuation or a verb; small
     letters only in brackets, in quotes, as a label or after "answer" or "option". Options that bear
-    labels of their own, as "(b) Closed", are named by those. An option's text that contradicts the
-    letter makes the answer ambiguous.
+    labels of their own, as "(b) Closed" or "(2) Closed", are named by those, and digits as small
+    letters are. An option's text that contradicts the label makes the answer ambiguous.
     """
-    text = _clean(_BOLD_LETTER.sub(r"(\2)", text))
-    upper = _own_letters(options) or string.ascii_uppercase[: len(options)]
+    text = _clean(_BOLD_LABEL.sub(r"(\2)", text))
+    upper = _own_labels(options) or string.ascii_uppercase[: len(options)]
     lone = text.strip(string.punctuation + string.whitespace).upper()
     if len(lone) == 1 and lone in upper:
         return Extraction(upper.index(lone), "found", text)
@@ -295,15 +309,19 @@ def letter(text: str, options: Sequence[str]) -> Extraction:
     start, end = r"(?<![\w'.-])", r"(?![\w'-]|\.\w)"
     # Before these a letter is no article or pronoun.
     follow = r"(?=[^\w\s'-]|[ ][-–—=][ ]|\s?\Z|\n|[ ](?:is|and|or|because|since|as|but)\b)"
+    # "There are 2 dogs" names no option, "A dog" not the option A.
+    capitals = "".join(c for c in upper if c.isalpha() and c not in "AI")
+    bare = rf"| {start}[{capitals}]{end}" if capitals else ""
+    bare += rf"| {start}A{end}{follow}" if "A" in upper else ""
     answer = rf"""(?P<letter>
         (?<!\w)[(\[{{]{either}[)\]}}] | (?<!\w)["']{either}[.)]?["'] | (?<![\w'(.-]){either}\)
         | (?m:^){either}[.:](?!\w) | \A(?![Ii]){either},
-        | {start}(?![AI])[{upper}]{end} | {start}A{end}{follow}
+        {bare}
         | (?={either}{end})(?i:{_CUES})(?:(?![AaIi]){either} | {either}{follow})
     )"""
 
     def key(token: re.Match[str]) -> str:
-        return next(filter(str.isalpha, token.group())).upper()
+        return next(filter(str.isalnum, token.group())).upper()
 
     found = _read(text, answer, key, {name: [index] for index, name in enumerate(upper)})
     if found.index is not None and keyword(text, options).index not in (None, found.index):
