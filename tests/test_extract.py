@@ -122,6 +122,13 @@ KEYWORD = [
     ("It is not possible to accurately determine the side; left perhaps.", LR, "refusal"),
     ("Neither caption (1) nor (2) fits, left is blue.", LR, "refusal"),
     ("none of the above", LR, "refusal"),
+    ("none of these apply; left is blue", LR, "refusal"),
+    ("All of these are left.", LR, "refusal"),
+    ("All of these things are left.", LR, 0),
+    ("two cats sit", ["Two cats sit.", "Cats sit"], 0),  # not the other, which it holds
+    ("Cats sit.", ["Two cats sit.", "Cats sit"], 1),
+    ('Below the word "stop."', ['Below the word "stop."', 'Above the word "stop."'], 0),
+    ('It is above the word "stop."', ['Below the word "stop."', 'above the word "stop."'], 1),
     ("both", LR, "refusal"),
     ("Unknown", ["left", "unknown"], 1),
     ("It cannot be determined.", ["left", "cannot be determined"], 1),
@@ -181,6 +188,8 @@ LETTER = [
     ("Neither (a) nor (b)", OPEN, "refusal"),
     ("I cannot determine whether (a) or (b).", OPEN, "refusal"),
     ("Both options (a) and (b) are incorrect.", OPEN, "refusal"),
+    ("Neither", ["(a) Left", "(b) Neither"], "nothing"),  # an option's text is for keyword
+    ("(1) All of these men sit.", ["(1) All of these men sit.", "(2) They stand."], 0),
     ("(a) Closed", OPEN, "ambiguous"),
     ("The door is open, so (b).", OPEN, "ambiguous"),
     ("(a) Open (b) Closed", OPEN, "ambiguous"),
@@ -376,6 +385,7 @@ def test_chain() -> None:
     assert extract(chain, "It is closed", OPEN) == ("keyword", Extraction(1, "found", "closed"))
     assert extract(chain, "(b)", OPEN)[0] == "letter"
     assert extract(chain, "(a) Closed", OPEN) == ("letter", Extraction(None, "ambiguous", "(a)"))
+    assert extract(chain, "Neither.", ["(a) Left", "(b) Neither"])[1].index == 1
     assert extract(chain, "A door", OPEN) == ("keyword", Extraction(None, "nothing"))
     with pytest.raises(ValueError, match="no extractor"):
         extract([], "left", LR)

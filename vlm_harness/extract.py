@@ -44,6 +44,7 @@ _SPECIAL = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|e
 # An underscore inside a word stays, or `x_left` would become two words.
 _MARKDOWN = re.compile(r"[*`]+|(?<![^\W_])_+|_+(?![^\W_])")
 _HARD_WRAP = re.compile(r"(?<=[a-z,])\n(?=[a-z])")
+_QUOTES = " \"'"
 _PLAIN = str.maketrans("“”‘’（）：，。", "\"\"''():,.")
 
 _MARKER = r"""(?P<marker>(?i:
@@ -66,6 +67,8 @@ _REFUSAL = r"""(?P<refusal>(?i:
     | \b(?:not[ ]|n't[ ]\w{1,12}[ ])enough[ ](?:information|context|detail)
     | \bsorry\W{1,3}(?:but[ ])?i(?:[ ]ca|'m[ ](?:not|un)|[ ]am[ ](?:not|un))
     | \b(?:none|neither|both|all|either)[ ](?:of[ ](?:the[ ]above|them|these|those)
+            # not "all of these men": what follows is a verb, or nothing
+            (?:(?![ ]\w)|(?=[ ](?:is|are|seems?|appl(?:y|ies)|fits?|match(?:es)?|describes?)\b))
         |(?:of[ ])?(?:(?:the|these|those)[ ])?(?:(?:given|provided|listed|two)[ ])?
         (?:caption|option|answer|choice|statement)s?)\b
     | \b(?:none|neither|both)[ ](?:is|are|seems?)\b
@@ -111,7 +114,7 @@ def _squeeze(text: str) -> str:
 def _clean(text: str) -> str:
     text = _SPECIAL.sub(" ", text).translate(_PLAIN)
     lines = (" ".join(line.split()) for line in _MARKDOWN.sub(" ", text).splitlines())
-    return _HARD_WRAP.sub(" ", "\n".join(filter(None, lines)).strip(" \n\"'"))
+    return _HARD_WRAP.sub(" ", "\n".join(filter(None, lines)).strip("\n" + _QUOTES))
 
 
 _COMMON = re.compile(f"{_MARKER}|{_REFUSAL}|{_CONTROL}", re.VERBOSE)
@@ -233,10 +236,10 @@ def keyword(
 ) -> Extraction:
     """The one option that the text affirms as a whole word or phrase.
 
-    The longer option wins where two overlap. Hyphens and apostrophes belong to words ("on" is not
-    in "hands-on", nor "can" in "can't"), except in "left-hand", "left-side" and the genitive.
-    ``ignore`` are phrases that hold an option's word and name none ("on the floor", where what is
-    asked is whether something is on a chair).
+    The longer option wins where two overlap; its full stop may be missing. Hyphens and apostrophes
+    belong to words ("on" is not in "hands-on", nor "can" in "can't"), except in "left-hand",
+    "left-side" and the genitive. ``ignore`` are phrases that hold an option's word and name none
+    ("on the floor", where what is asked is whether something is on a chair).
     """
     fold = str.casefold if ignore_case else str
     also = synonyms or {}
@@ -244,7 +247,8 @@ def keyword(
     owners: dict[str, list[int]] = {}
     for index, option in enumerate(options):
         bare = strip_label(option)
-        for phrase in map(_squeeze, (bare, *also.get(bare, ()), *also.get(option, ()))):
+        for written in (bare, *also.get(bare, ()), *also.get(option, ())):
+            phrase = _squeeze(written).strip(_QUOTES).rstrip(_QUOTES + ".")
             spelling.setdefault(fold(phrase), phrase)
             held = owners.setdefault(fold(phrase), [])
             if index not in held:
@@ -290,6 +294,10 @@ def _own_labels(options: Sequence[str]) -> str:
     return labels if len(labels) == len(set(labels)) == len(options) else ""
 
 
+def _folded(text: str) -> str:
+    return _squeeze(text).strip(_QUOTES + ".").casefold()
+
+
 def letter(text: str, options: Sequence[str]) -> Extraction:
     """The one option that the text affirms by its letter, in the order shown.
 
@@ -303,7 +311,8 @@ def letter(text: str, options: Sequence[str]) -> Extraction:
     lone = text.strip(string.punctuation + string.whitespace).upper()
     if len(lone) == 1 and lone in upper:
         return Extraction(upper.index(lone), "found", text)
-    if not upper:
+    # "Neither" is no refusal where it is an option: that is for keyword.
+    if not upper or _folded(text) in [_folded(strip_label(option)) for option in options]:
         return _NOTHING
     either = f"[{upper}{upper.lower()}]"
     start, end = r"(?<![\w'.-])", r"(?![\w'-]|\.\w)"
