@@ -74,8 +74,11 @@ LETTERED = {
 }
 
 
-ELSEWHERE = ("whatsup_rendered_", "coco_spatial_", "gqa_spatial_", "mmvp_vlm")
-"""Looked at in test_rendered.py and test_benchmarks.py."""
+ELSEWHERE = (
+    "whatsup_rendered_", "coco_spatial_", "gqa_spatial_", "mmvp_vlm",
+    "pope_", "sugarcrepe_", "vsr_",
+)  # fmt: skip
+"""Looked at in test_rendered.py, test_benchmarks.py and test_coco_benchmarks.py."""
 
 
 def test_every_bundled_task_is_looked_at_here() -> None:

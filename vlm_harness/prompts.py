@@ -39,7 +39,7 @@ class Asker:
             )
 
     def _shown(self, option: str, position: int) -> str:
-        context = {"option": option}
+        context: dict[str, Any] = {"option": option, "number": position + 1}
         if position < len(LETTERS):  # beyond, a template that asks for one is an error
             context["letter"] = LETTERS[position]
         return str(compile_template(self.template.option)(context))

@@ -288,7 +288,8 @@ class PromptSpec(NamedSpec):
     description: str = ""
     option: JinjaText = Field(
         "{{ option }}",
-        description="one option as it is shown and, by likelihood, scored; may use `letter`",
+        description="one option as it is shown and, by likelihood, scored; may use `letter`, "
+        "`number`",
     )
     template: JinjaText = Field(
         description="may use question, options (as shown), letters, command"
