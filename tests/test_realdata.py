@@ -1,4 +1,4 @@
-"""Real photographs and recorded answers with published scores. Skipped where they are absent."""
+"""Real photographs. Skipped where they are absent; recorded answers: test_recorded_answers.py."""
 
 import csv
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from helpers_models import (
     tiny_clip,
     tiny_llava,
@@ -22,76 +21,11 @@ from vlm_harness.rescore import rescore
 
 pytestmark = pytest.mark.realdata
 
-REPLAYED = """\
-include: {base}
-task: whatsup_b_items
-dataset: {{reader: jsonl, path: whatsup/controlled_clevr_items.jsonl}}
-fields:
-  name: "{{{{ obj_a }}}}_{{{{ row.relation }}}}_{{{{ obj_b }}}}"
-  choices: "{{{{ ['left', 'right', 'front', 'behind'] }}}}"
-sample: {{captions: null, images: []}}
-protocols: {{similarity: null}}
-"""
-MODEL = """\
-model: llava-1.5-7b-recorded
-backend: replay
-checkpoint: {path}
-args: {{keys: {{id: "{{{{ row.id }}}}"}}, text: generation}}
-"""
-
 
 def metric(run: Run, name: str) -> float:
     value = run.results[0]["metrics"][name]["value"]
     assert value is not None
     return 100 * float(value)
-
-
-def test_recorded_llava_on_whatsup_a(realdata: Path, tmp_path: Path) -> None:
-    """The published figures are over the labels as published: pillow/chair uncorrected."""
-    run = evaluate(
-        [f"replay:{realdata}/whatsup/recorded_llava15/A_baseline.jsonl"],
-        ["whatsup_a_four_way"],
-        model_args={"keys": "image_path", "text": "generation"},
-        labels="original",
-        data_dir=str(realdata),
-        output_dir=str(tmp_path),
-    )
-    (row,) = run.results
-    assert metric(run, "individual_accuracy") == pytest.approx(60.303, abs=5e-4)
-    assert metric(run, "whatsup_official_pair_accuracy") == pytest.approx(40.6061, abs=5e-5)
-    assert metric(run, "whatsup_official_set_accuracy") == 0.0
-    assert (row["n_samples"], row["n_expected"], row["n_unparsed"]) == (330, 412, 0)
-    # Over whole groups alone: 67 of 132 pairs.
-    assert metric(run, "pair_accuracy") == pytest.approx(100 * 67 / 132)
-    assert row["groups"] == {
-        "pair": {"n": 206, "n_incomplete": 206 - 132},
-        "set": {"n": 103, "n_incomplete": 103 - 48},
-    }
-    assert not row["complete"]
-
-
-def test_recorded_llava_on_whatsup_b(realdata: Path, tmp_path: Path) -> None:
-    specs = tmp_path / "specs"
-    specs.mkdir()
-    base = ROOT / "tasks" / "whatsup" / "_four_way.yaml"
-    (specs / "task.yaml").write_text(REPLAYED.format(base=base))
-    path = realdata / "whatsup" / "recorded_llava15" / "B_baseline.jsonl"
-    (specs / "model.yaml").write_text(MODEL.format(path=path))
-    run = evaluate(
-        ["llava-1.5-7b-recorded"],
-        ["whatsup_b_items"],
-        include_path=[str(specs)],
-        data_dir=str(realdata),
-        output_dir=str(tmp_path),
-    )
-    (row,) = run.results
-    assert metric(run, "individual_accuracy") == pytest.approx(73.0887, abs=5e-5)
-    assert metric(run, "whatsup_official_pair_accuracy") == pytest.approx(41.5902, abs=5e-5)
-    assert metric(run, "whatsup_official_set_accuracy") == pytest.approx(3.6697, abs=5e-5)
-    assert row["groups"] == {
-        "pair": {"n": 204, "n_incomplete": 204 - 129},
-        "set": {"n": 102, "n_incomplete": 102 - 42},
-    }
 
 
 def test_mmvp_labels(realdata: Path, tmp_path: Path) -> None:
@@ -288,6 +222,89 @@ def test_whatsup_photographs_with_llava(official_layout: Path, tmp_path: Path) -
                 )
                 checked += 1
     assert checked >= 2 * (5 * 2 + 4 * 4)
+
+
+@pytest.fixture(scope="module")
+def coco_layout(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The items of POPE, SugarCrepe and VSR whose photograph is at hand, in official layouts."""
+    root = tmp_path_factory.mktemp("coco")
+
+    def put(benchmark: str, image: str, *target: str) -> None:
+        path = root.joinpath(*target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(realdata / benchmark / image, path)
+
+    def items(benchmark: str) -> list[dict[str, Any]]:
+        path = realdata / benchmark / "subset_with_images.jsonl"
+        return [json.loads(line) for line in path.open()]
+
+    files: dict[str, list[dict[str, Any]]] = {}
+    for item in items("pope"):
+        put("pope", item["image_file"], "pope", "val2014", item["image"])
+        name = f"pope/coco/coco_pope_{item['category']}.json"
+        files.setdefault(name, []).append({**item, "text": item["text"].split("\n")[0]})
+    for item in items("vsr"):
+        put("vsr", item["image_file"], "vsr", "images", item["image"])
+        files.setdefault("vsr/splits/random/test.jsonl", []).append(item)
+    for name, rows in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    objects: dict[str, dict[str, Any]] = {}
+    for item in items("sugarcrepe"):
+        put("sugarcrepe", item["image"], "sugarcrepe/data/coco/images/val2017", item["filename"])
+        objects.setdefault(item["subset"], {})[item["index"]] = item
+    for subset, content in objects.items():
+        (root / "sugarcrepe" / "data" / f"{subset}.json").write_text(json.dumps(content))
+    return root
+
+
+def test_sugarcrepe_photographs_with_clip(coco_layout: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "clip"
+    tiny_clip(folder)
+    run = evaluate(
+        [str(folder)],
+        ["sugarcrepe"],
+        data_dir=str(coco_layout),
+        output_dir=str(tmp_path / "results"),
+    )
+    lines = logged(run)
+    assert len(lines) == 227
+    assert all(row["complete"] for row in run.results)
+    for line in list(lines.values())[::10]:
+        image = Image.open(coco_layout / line["images"][0]["path"]).convert("RGB")
+        expected = reference_similarity("clip", folder, image, line["candidates"])
+        assert line["response"]["scores"] == pytest.approx(expected, abs=1e-5)
+        # The official code's rule; captions whose words the tiny vocabulary lacks are alike to it.
+        if abs(expected[0] - expected[1]) > 1e-5:
+            assert line["correct"] == (expected[0] > expected[1])
+
+
+def test_pope_and_vsr_photographs_with_llava(coco_layout: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "llava"
+    tiny_llava(folder)
+    run = evaluate(
+        [str(folder)],
+        ["pope", "vsr_random", "vsr_flipped"],
+        protocol=["likelihood"],
+        data_dir=str(coco_layout),
+        output_dir=str(tmp_path / "results"),
+        model_args={
+            "prompt_format": "USER: <image>\n{{ prompt }} ASSISTANT:",
+            "answer_prefix": " ",
+        },
+    )
+    assert all(row["complete"] for row in run.results)
+    by_task = {row["task"]: row for row in run.results}
+    assert [by_task[f"pope_{s}"]["n_samples"] for s in ("random", "popular", "adversarial")] == [
+        12, 12, 12,
+    ]  # fmt: skip
+    assert by_task["vsr_random"]["n_samples"] == 32
+    pairs = by_task["vsr_flipped"]
+    assert pairs["n_samples"] == 2 * pairs["n_groups"] > 0
+    for name in ("f1", "recall", "yes_ratio"):
+        assert by_task["pope_random"]["metrics"][name]["value"] is not None
 
 
 def assert_same_predictions(runs: list[Run]) -> None:
