@@ -250,6 +250,10 @@ def test_f1_is_compared_as_it_is_though_its_units_differ_between_the_sides() -> 
     assert same.difference == 0
     assert same.ci_low is not None
     assert same.ci_low < 0  # thirty answers that are alike are no certainty
+    # A yes is neither right nor wrong: no test either.
+    said_yes = one("yes_ratio", a, b)
+    assert said_yes is not None
+    assert (said_yes.value_a, said_yes.value_b, said_yes.p) == (3 / 8, 4 / 8, None)
     # The denominator of recall is what is right: samples have their partners.
     recall = one("recall", a, b)
     assert recall is not None

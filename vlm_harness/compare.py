@@ -517,7 +517,7 @@ def _row_of_ratios(
 ) -> Row:
     """A metric such as F1: what counts in it differs between the sides, so no unit has a partner.
 
-    The two values are compared as they are, and there is no test of McNemar's.
+    The two values are compared as they are, without McNemar's test.
     """
     assert whole_a.value is not None
     assert whole_b.value is not None

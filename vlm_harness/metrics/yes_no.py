@@ -49,6 +49,7 @@ def yes_ratio(records: Sequence[Record], rules: GroupRules) -> Units:
         [each.prediction == each.positive for each in answered],
         [each.cluster for each in answered],
         chance=chance,
+        by_answers=True,
     )
 
 
