@@ -254,6 +254,10 @@ def test_f1_is_compared_as_it_is_though_its_units_differ_between_the_sides() -> 
     said_yes = one("yes_ratio", a, b)
     assert said_yes is not None
     assert (said_yes.value_a, said_yes.value_b, said_yes.p) == (3 / 8, 4 / 8, None)
+    silent = [replace(each, prediction=None, correct=False) for each in b[:5]] + b[5:]
+    said_yes = one("yes_ratio", a, silent)  # of b's first five answers four are yes
+    assert said_yes is not None
+    assert (said_yes.value_a, said_yes.value_b) == pytest.approx((30 / 80, 36 / 75))
     # The denominator of recall is what is right: samples have their partners.
     recall = one("recall", a, b)
     assert recall is not None

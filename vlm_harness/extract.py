@@ -258,7 +258,7 @@ def keyword(
         return _NOTHING
     text = _clean(text)
     for phrase in map(_squeeze, ignore):
-        if fold(phrase) not in owners:
+        if phrase and fold(phrase) not in owners:
             text = re.sub(_word(phrase, ignore_case), " ", text)
     folded = sorted(owners, key=lambda phrase: (-len(phrase), phrase))
     # A group each, since ignoring case matches more than folding it does ("İ" and "i").

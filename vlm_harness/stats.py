@@ -28,7 +28,7 @@ class Units:
     """A share of things that are right or wrong; false for a mean of other numbers."""
     by_answers: bool = False
     """What counts in the denominator depends on the answers, as in precision: two runs cannot be
-    matched unit by unit then."""
+    matched unit by unit then. What does not count must still be there, with a weight of zero."""
 
     @classmethod
     def of(

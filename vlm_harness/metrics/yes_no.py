@@ -43,12 +43,16 @@ def recall(records: Sequence[Record], rules: GroupRules) -> Units:
 
 def yes_ratio(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of answers that are positive, right or wrong; what is no answer is left out (n)."""
-    answered = [each for each in _with_positive(records) if each.prediction is not None]
-    chance = sum(guess([each]) for each in answered) / len(answered) if answered else None
+    counted = _with_positive(records)
+    answered = [each.prediction is not None for each in counted]
+    n = sum(answered)
+    chance = sum(guess([each]) for each in counted if each.prediction is not None)
     return Units.of(
-        [each.prediction == each.positive for each in answered],
-        [each.cluster for each in answered],
-        chance=chance,
+        [each.prediction == each.positive for each in counted],
+        [each.cluster for each in counted],
+        answered,
+        n=n,
+        chance=chance / n if n else None,
         by_answers=True,
     )
 
