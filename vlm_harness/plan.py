@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vlm_harness import decoding
 from vlm_harness.errors import InputError, listing, suggest
@@ -165,6 +165,9 @@ def plan(
         for model in models
         for name, spec in specs.items()
     }
+    for protocol in config.protocol:
+        if not any(protocol in names for names in chosen.values()):
+            _refuse(protocol, models[0], next(iter(specs.values())))
     root = data_dir(config.data_dir)
     problems: list[InputError] = []
     tasks: dict[str, Task] = {}
@@ -204,7 +207,7 @@ def plan(
     return Plan(config, models, tasks, cells, root)
 
 
-def _protocols(model: ModelSpec, task: Any, asked: Sequence[str]) -> list[str]:
+def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[str]:
     """The protocols to run, checked against what the task declares and the backend can do."""
     provides = family(model).provides
     declared = task.protocols.declared
@@ -226,15 +229,22 @@ def _protocols(model: ModelSpec, task: Any, asked: Sequence[str]) -> list[str]:
                 where="--protocol",
                 hint=f"It declares: {listing(declared)} ({task.at('protocols')}).",
             )
-        if name not in able:
-            kind = PROTOCOLS.get(name).kind
-            raise InputError(
-                f"the protocol {name!r} needs a backend that provides {kind!r}, and the backend "
-                f"{model.backend} of model {model.model} provides {listing(provides)}",
-                where="--protocol",
-                hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
-            )
-    return list(dict.fromkeys(asked))
+    # Of a grid of dual encoders and MLLMs, each is asked in those ways that it can answer.
+    found = [name for name in dict.fromkeys(asked) if name in able]
+    if not found:
+        _refuse(asked[0], model, task)
+    return found
+
+
+def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
+    provides = family(model).provides
+    able = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
+    raise InputError(
+        f"the protocol {protocol!r} needs a backend that provides {PROTOCOLS.get(protocol).kind!r},"
+        f" and the backend {model.backend} of model {model.model} provides {listing(provides)}",
+        where="--protocol",
+        hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
+    )
 
 
 def _cells(
