@@ -224,6 +224,39 @@ def test_metrics_of_scores() -> None:
     assert found.ci_low is not None
 
 
+def test_f1_is_compared_as_it_is_though_its_units_differ_between_the_sides() -> None:
+    def answers(text: str) -> list[Record]:
+        """``yn``: right is yes, answered no."""
+        return [
+            Record(
+                str(i), 0, 2, right == answer,
+                target="yn".index(right), prediction="yn".index(answer), positive=0,
+            )
+            for i, (right, answer) in enumerate(text.split())
+        ]  # fmt: skip
+
+    a = answers("yy yy yn yn nn nn ny nn " * 10)  # TP 2, FN 2, FP 1
+    b = answers("yy yy yy yn ny nn nn nn " * 10)  # TP 3, FN 1, FP 1
+    found = one("f1", a, b)
+    assert found is not None
+    assert (found.value_a, found.value_b) == pytest.approx((4 / 7, 6 / 8))
+    assert found.difference == pytest.approx(6 / 8 - 4 / 7)
+    assert (found.n, found.n_clusters, found.only_a, found.p) == (80, 80, None, None)
+    assert found.ci_low is not None
+    assert found.ci_high is not None
+    assert found.ci_low < found.difference < found.ci_high
+    same = one("precision", a, a)
+    assert same is not None
+    assert same.difference == 0
+    assert same.ci_low is not None
+    assert same.ci_low < 0  # thirty answers that are alike are no certainty
+    # The denominator of recall is what is right: samples have their partners.
+    recall = one("recall", a, b)
+    assert recall is not None
+    assert (recall.n, recall.only_a, recall.only_b) == (40, 0, 10)
+    assert (recall.value_a, recall.value_b) == (2 / 4, 3 / 4)
+
+
 def test_a_pair_that_failed_is_wrong_as_in_the_results(go: Callable[..., Path]) -> None:
     def failing(request: Request) -> Any:
         assert request.sample is not None
@@ -245,7 +278,7 @@ def test_a_pair_that_failed_is_wrong_as_in_the_results(go: Callable[..., Path]) 
 def test_scores_of_a_failed_line_are_no_numbers() -> None:
     line = {
         "sample_id": "x", "order_index": 0, "options": ["a", "b"], "correct": False, "pair": "p",
-        "set": None, "category": None, "target": 0, "pair_cosine": None,
+        "set": None, "category": None, "target": 0, "pair_cosine": None, "prediction": None,
     }  # fmt: skip
     responses: list[dict[str, Any]] = [{}, {"scores": [None, 1]}, {"scores": [1, 0]}]
     failed, nan, fine = _records({**line, "response": response} for response in responses)

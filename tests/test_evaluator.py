@@ -16,6 +16,7 @@ from vlm_harness.evaluator import Run, evaluate
 from vlm_harness.extract import EXTRACTORS, Extraction
 from vlm_harness.rescore import rescore
 from vlm_harness.runlog import fingerprint, locked
+from vlm_harness.sweeps import sweeps
 from vlm_harness.types import Model, OptionScore, Request, Response
 
 REQUIRED = {
@@ -436,6 +437,36 @@ def test_a_misspelt_metric_is_found_before_anything_runs(bench: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'individual_accuracy'"):
         go(bench, protocol=["choice"])
     assert not (bench / "results").exists()
+
+
+def test_a_metric_of_one_option_needs_its_name(bench: Path) -> None:
+    spec = bench / "specs" / "sides.yaml"
+    spec.write_text(spec.read_text().replace("[individual_accuracy,", "[f1, individual_accuracy,"))
+    with pytest.raises(InputError, match=r"the metric 'f1' is about one option") as caught:
+        go(bench)
+    assert caught.value.where == f"{spec}:22"
+
+
+def test_f1_of_the_positive_option(bench: Path) -> None:
+    """Positive is left. Of 6 left: 4 left, 1 right, 1 unparsed; of 6 right: 1 left, 1 unparsed."""
+    spec = bench / "specs" / "sides.yaml"
+    text = spec.read_text().replace("[individual_accuracy,", "[f1, precision, recall, yes_ratio,")
+    spec.write_text(text.replace("primary_metric: pair_accuracy", "primary_metric: f1")
+                    + "positive: left\n")  # fmt: skip
+    answers = {"thing0-left": "right", "thing1-left": "?", "thing2-right": "left",
+               "thing3-right": "neither"}  # fmt: skip
+
+    def handler(request: Request) -> Any:
+        assert request.sample is not None
+        return answers.get(request.sample.id, request.sample.options[request.sample.target])
+
+    run = go(bench, handler, protocol=["generate"], order="both")
+    expected = {"f1": 8 / (8 + 2 + 2), "precision": 4 / 6, "recall": 4 / 6, "yes_ratio": 5 / 10}
+    assert {name: value(run, name) for name in expected} == pytest.approx(expected)
+    assert run.results[0]["metrics"]["f1"]["chance"] == pytest.approx(1 / 2)
+    assert rescore(run.path)[1] == run.results
+    (row,) = sweeps(run.path)
+    assert (row["metric"], row["mean"]) == ("f1", pytest.approx(8 / 12))
 
 
 def test_other_recorded_answers_are_another_run(bench: Path, tmp_path: Path) -> None:

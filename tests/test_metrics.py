@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,10 +22,21 @@ RULES = GroupRules()
 def records(text: str, **common: object) -> list[Record]:
     """``a1+ a2- b1+``: pair a has a right and a wrong sample, pair b one right one alone.
 
-    Capital letters are sets: ``Aa1+`` is of set A and pair Aa.
+    Capital letters are sets: ``Aa1+`` is of set A and pair Aa. ``yn`` is a sample whose right
+    option is yes and that was answered no; ``-`` is no answer, ``o`` a third option.
     """
     made = []
-    for word in text.split():
+    for number, word in enumerate(text.split()):
+        if len(word) == 2:
+            target, answer = "yno".index(word[0]), "yno-".index(word[1])
+            prediction = None if answer == 3 else answer
+            made.append(
+                Record(
+                    str(number), 0, 2, prediction == target,
+                    target=target, prediction=prediction, positive=0,
+                )
+            )  # fmt: skip
+            continue
         name, mark = word[:-1], word[-1]
         key = name.rstrip("0123456789")
         made.append(
@@ -60,6 +72,37 @@ CASES = [
     ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 / 3, 6),
     ("whatsup_official_set_accuracy", FOUR + " Ba1+ Bb1+", 1 / 1.5, 6),
     ("whatsup_official_set_accuracy", "Aa1+ Aa2+ Ab1+ Ab2-", 0.0, 4),
+    # yes is the positive option: TP 3, FN 1, FP 1, TN 3
+    ("f1", "yy yy yy yn ny nn nn nn", 6 / 8, 8),
+    ("precision", "yy yy yy yn ny nn nn nn", 3 / 4, 4),
+    ("recall", "yy yy yy yn ny nn nn nn", 3 / 4, 4),
+    ("yes_ratio", "yy yy yy yn ny nn nn nn", 4 / 8, 8),
+    # precision 2/2, recall 2/3: 2 * 1 * (2/3) / (1 + 2/3)
+    ("f1", "yy yy yn nn", 4 / 5, 4),
+    ("precision", "yy yy yn nn", 1.0, 2),
+    ("recall", "yy yy yn nn", 2 / 3, 3),
+    # always yes, always no, all right
+    ("f1", "yy ny", 2 / 3, 2),
+    ("f1", "yn nn", 0.0, 2),
+    ("precision", "yn nn", None, 0),
+    ("recall", "yn nn", 0.0, 1),
+    ("yes_ratio", "yn nn", 0.0, 2),
+    ("f1", "yy nn", 1.0, 2),
+    # no answer is a miss where yes is right, a false alarm where no is
+    ("f1", "yy y- nn", 2 / 3, 3),
+    ("f1", "yy n- nn", 2 / 3, 3),
+    ("f1", "y- n-", 0.0, 2),
+    ("precision", "yy y- nn", 1.0, 1),
+    ("precision", "yy n- nn", 1 / 2, 2),
+    ("recall", "yy y- n-", 1 / 2, 2),
+    ("yes_ratio", "yy y- n- nn", 1 / 2, 2),
+    ("yes_ratio", "y- n-", None, 0),
+    # a third option: no miss and no false alarm but where yes was right
+    ("f1", "yy no on yo", 2 / 3, 4),
+    ("f1", "nn nn", None, 2),  # yes is never right and never said
+    ("recall", "nn ny", None, 0),
+    ("f1", "a1+ a2-", None, 0),  # samples without the positive option
+    ("yes_ratio", "yy a1+ a2-", 1.0, 1),
 ]
 
 
@@ -105,6 +148,13 @@ def test_orders_are_scored_apart() -> None:
         ("pair_accuracy", "a1+", None),
         ("mean_pair_cosine", "a1+ a2+", None),
         ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 * (1 / 16) / 3),
+        # of one positive and three negatives a coin gets TP 1/2, FN 1/2, FP 3/2
+        ("f1", "yy nn nn nn", 1 / 3),
+        ("precision", "yy nn nn nn", 1 / 4),
+        ("recall", "yy nn nn nn", 1 / 2),
+        ("yes_ratio", "yy nn nn nn", 1 / 2),
+        ("f1", "yn nn", 1 / 2),
+        ("recall", "nn", None),
     ],
 )
 def test_chance(name: str, samples: str, value: float | None) -> None:
@@ -174,6 +224,40 @@ def test_interval_where_nothing_varies_is_wilsons() -> None:
     assert none[1] > 0.5  # type: ignore[operator]  # two clusters tell little
     same = METRICS.get("mean_pair_cosine")(records("a1+ a2+ b1+ b2+", pair_cosine=0.9), RULES)
     assert interval(same) == (pytest.approx(0.9), pytest.approx(0.9))
+
+
+def test_right_denials_are_no_evidence_for_an_f1_of_one() -> None:
+    few = interval(METRICS.get("f1")(records("yy yy yy"), RULES))
+    assert few == (pytest.approx(0.43850, abs=1e-5), pytest.approx(1.0))
+    assert interval(METRICS.get("f1")(records("yy yy yy" + 97 * " nn"), RULES)) == few
+
+
+def test_resamples_over_nothing_are_left_out() -> None:
+    """Of 12 samples 2 are answered yes: a resample in eight or nine has neither."""
+    low, high = interval(METRICS.get("precision")(records("yy ny" + 10 * " nn"), RULES))
+    assert (low, high) == (0.0, 1.0)
+
+
+@given(st.lists(st.sampled_from(["yy", "yn", "y-", "ny", "nn", "n-"]), min_size=1, max_size=8))
+def test_f1_is_the_lowest_of_all_readings_of_what_is_no_answer(samples: list[str]) -> None:
+    def reading(answers: tuple[str, ...]) -> float | None:
+        pairs = list(zip((word[0] for word in samples), answers, strict=True))
+        tp, wrong = pairs.count(("y", "y")), pairs.count(("y", "n")) + pairs.count(("n", "y"))
+        return 2 * tp / (2 * tp + wrong) if tp + wrong else None
+
+    readings = [
+        reading(answers)
+        for answers in product(*("yn" if word[1] == "-" else word[1] for word in samples))
+    ]
+    lowest = min((value for value in readings if value is not None), default=None)
+    assert METRICS.get("f1")(records(" ".join(samples)), RULES).value == pytest.approx(lowest)
+
+
+def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    made = records("yy yy yn y- ny ny n- nn")
+    p, r = (METRICS.get(name)(made, RULES).value for name in ("precision", "recall"))
+    assert (p, r) == (2 / 5, 2 / 4)
+    assert METRICS.get("f1")(made, RULES).value == pytest.approx(2 * p * r / (p + r))
 
 
 def test_a_pair_whose_members_differ_in_their_options_is_whole() -> None:

@@ -19,7 +19,14 @@ from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import NEEDED, record
 from vlm_harness.runlog import DESCRIPTIVE, Line, log_path
 from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Floats, Units, difference_interval, holm, mcnemar
+from vlm_harness.stats import (
+    Floats,
+    Units,
+    difference_interval,
+    holm,
+    mcnemar,
+    ratio_difference_interval,
+)
 from vlm_harness.types import Variant
 
 CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
@@ -137,7 +144,10 @@ def compare(
         _check_lines(task, a, b, pairs)
         notes += _notes(variant_a, variant_b, pairs)
         known.update(spec.metrics)
-        records = _records(x for x, _ in pairs), _records(y for _, y in pairs)
+        records = (
+            _records((x for x, _ in pairs), spec.positive),
+            _records((y for _, y in pairs), spec.positive),
+        )
         seed = int(a.run.manifest["identity"]["seed"])
         found = [
             _row(variant_a, variant_b, name, METRICS.get(name), *records, spec.grouping, seed)
@@ -422,14 +432,14 @@ def _notes(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]]) -> list[s
 # --- from lines to a row --------------------------------------------------------------------------
 
 
-def _records(lines: Iterable[Line]) -> list[Record]:
+def _records(lines: Iterable[Line], positive: str | None = None) -> list[Record]:
     """As metrics want them, one by one.
 
     Metrics are asked about single units here. Of a failed response, which has no scores, a unit
     alone could not tell that the others had some; scores that are no numbers say so, and are wrong
     just as well. JSON has no NaN either: the log has null for it.
     """
-    found = [record(line) for line in lines]
+    found = [record(line, positive) for line in lines]
     if not any(each.scores for each in found):
         return found
     return [
@@ -454,6 +464,8 @@ def _row(
     whole_a, whole_b = metric(records_a, rules), metric(records_b, rules)
     if whole_a.value is None or whole_b.value is None:
         return None
+    if whole_a.by_answers:
+        return _row_of_ratios(a, b, name, whole_a, whole_b, len(records_a), seed)
     for unit in UNITS:
         members = _members(records_a, unit)
         scored_a = _score(metric, rules, records_a, members)
@@ -497,6 +509,34 @@ def _row(
         only_a=only_a,
         only_b=only_b,
         p=None if only_a is None or only_b is None else mcnemar(only_a, only_b),
+    )
+
+
+def _row_of_ratios(
+    a: Variant, b: Variant, name: str, whole_a: Units, whole_b: Units, n: int, seed: int
+) -> Row:
+    """A metric such as F1: what counts in it differs between the sides, so no unit has a partner.
+
+    The two values are compared as they are, and there is no test of McNemar's.
+    """
+    assert whole_a.value is not None
+    assert whole_b.value is not None
+    low, high = ratio_difference_interval(whole_a, whole_b, seed)
+    return Row(
+        a,
+        b,
+        name,
+        "sample",
+        n=n,
+        n_clusters=len(whole_a.numerators),
+        value_a=whole_a.value,
+        value_b=whole_b.value,
+        difference=whole_b.value - whole_a.value,
+        ci_low=low,
+        ci_high=high,
+        only_a=None,
+        only_b=None,
+        p=None,
     )
 
 

@@ -46,6 +46,8 @@ SHORT = {
     "group_accuracy": "group",
     "two_way_accuracy": "two-way",
     "two_way_pair_accuracy": "two-way pair",
+    "f1": "F1",
+    "yes_ratio": "yes",
     "whatsup_official_pair_accuracy": "pair/(n/2)",
     "whatsup_official_set_accuracy": "set/(n/4)",
 }

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from vlm_harness import decoding
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.extract import EXTRACTORS
-from vlm_harness.metrics import METRICS
+from vlm_harness.metrics import METRICS, NEED_POSITIVE
 from vlm_harness.models import family
 from vlm_harness.orders import Order, OrderMode, orders
 from vlm_harness.paths import data_dir
@@ -313,9 +313,15 @@ def check_extractors(
 
 
 def check_metrics(task: TaskSpec) -> None:
-    """Raise an InputError where a task names a metric that there is not."""
+    """Raise an InputError where a task names a metric that there is not, or cannot be computed."""
     for name in task.metrics:
         METRICS.check(name, task.at("metrics"))
+        if name in NEED_POSITIVE and task.positive is None:
+            raise InputError(
+                f"task {task.task}: the metric {name!r} is about one option, and none is named",
+                where=task.at("metrics"),
+                hint='Name it by its text, as in `positive: "Yes"`.',
+            )
     for name in task.chance:
         METRICS.check(name, task.at("chance", name))
 

@@ -12,18 +12,19 @@ from vlm_harness.types import Variant
 
 NEEDED = (
     "sample_id", "order_index", "options", "correct", "pair", "set", "category", "target",
-    "pair_cosine", "status", "tied", "error",
+    "pair_cosine", "prediction", "status", "tied", "error",
 )  # fmt: skip
 """Fields of a line that ``summarise`` reads, beside those of ``response``."""
 RESPONSE = ("scores", "sum_logprobs")
 
 
-def record(line: Line) -> Record:
-    response = line["response"]
+def record(line: Line, positive: str | None = None) -> Record:
+    """A line as metrics want it; ``positive`` is the task's."""
+    response, options = line["response"], line["options"]
     return Record(
         sample_id=line["sample_id"],
         order_index=line["order_index"],
-        n_options=len(line["options"]),
+        n_options=len(options),
         correct=line["correct"],
         pair=line["pair"],
         set=line["set"],
@@ -32,6 +33,8 @@ def record(line: Line) -> Record:
         logprobs="sum_logprobs" in response,
         target=line["target"],
         pair_cosine=line["pair_cosine"],
+        prediction=line["prediction"],
+        positive=options.index(positive) if positive in options else None,
     )
 
 
@@ -50,7 +53,7 @@ def summarise(
     incomplete too, and only the plan knows of them.
     """
     lines = list(lines)
-    records = [record(line) for line in lines]
+    records = [record(line, task.positive) for line in lines]
     status = [line["status"] for line in lines]
     rules = task.grouping
     group_counts = {}

@@ -248,6 +248,9 @@ class TaskSpec(NamedSpec):
     protocols: Protocols
     order: Literal["fixed", "both", "cyclic", "random"] = "fixed"
     overlay: Name | None = Field(None, description="published label corrections")
+    positive: str | None = Field(
+        None, description="the option that f1, precision, recall and yes_ratio are about"
+    )
     metrics: list[Name] = ["individual_accuracy"]
     primary_metric: Name = "individual_accuracy"
     chance: dict[Name, float] = Field({}, description="where it is not that of a uniform guess")

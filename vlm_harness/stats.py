@@ -1,6 +1,7 @@
 """Means with intervals: a bootstrap over groups, since samples of a pair are not independent."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,9 @@ class Units:
     """What a uniform guess would give."""
     proportion: bool = True
     """A share of things that are right or wrong; false for a mean of other numbers."""
+    by_answers: bool = False
+    """What counts in the denominator depends on the answers, as in precision: two runs cannot be
+    matched unit by unit then."""
 
     @classmethod
     def of(
@@ -35,6 +39,7 @@ class Units:
         n: int | None = None,
         chance: float | None = None,
         proportion: bool = True,
+        by_answers: bool = False,
     ) -> "Units":
         """Sum values (and weights, 1 each by default) within clusters."""
         index: dict[str, int] = {}
@@ -44,7 +49,7 @@ class Units:
         np.add.at(numerators, positions, np.asarray(values, dtype=float))
         np.add.at(denominators, positions, 1.0 if weights is None else np.asarray(weights))
         count = len(values) if n is None else n
-        return cls(numerators, denominators, count, chance, proportion)
+        return cls(numerators, denominators, count, chance, proportion, by_answers)
 
     @property
     def value(self) -> float | None:
@@ -74,37 +79,60 @@ def interval(
     over the clusters then.
     """
     value = units.value
-    clusters = len(units.numerators)
-    if clusters < 2 or value is None:
+    if len(units.numerators) < 2 or value is None:
         return None, None
     if np.allclose(units.numerators, value * units.denominators):
         if not units.proportion:
             return value, value
         from scipy.stats import binomtest
 
+        # Clusters that add nothing, as right denials to F1, are no evidence.
+        clusters = int(np.count_nonzero(units.denominators))
         wilson = binomtest(round(value * clusters), clusters).proportion_ci(confidence, "wilson")
         return min(float(wilson.low), value), max(float(wilson.high), value)
+    return _bootstrap((units.numerators, units.denominators), _ratio, seed, confidence, resamples)
+
+
+def _ratio(numerators: Floats, denominators: Floats, axis: int = -1) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = numerators.sum(axis=axis) / denominators.sum(axis=axis)
+    return result
+
+
+def _bootstrap(
+    columns: Sequence[Floats],
+    statistic: Callable[..., Floats],
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> tuple[float | None, float | None]:
+    """Percentile interval of a statistic of columns, of which each row is a cluster.
+
+    Resamples in which it is over nothing, as precision where none of those drawn was answered yes,
+    have no value and are left out.
+    """
     from scipy.stats import bootstrap
 
-    def ratio(numerators: Floats, denominators: Floats, axis: int = -1) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result: Floats = numerators.sum(axis=axis) / denominators.sum(axis=axis)
-        return result
-
-    result = bootstrap(
-        (units.numerators, units.denominators),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        # Index matrices of 100,000 clusters x 1,000 resamples would take gigabytes at once.
-        batch=max(1, min(resamples, 4_000_000 // len(units.numerators))),
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's, of resamples without a value
+        result = bootstrap(
+            columns,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=resamples,
+            # Index matrices of 100,000 clusters x 1,000 resamples would take gigabytes at once.
+            batch=max(1, min(resamples, 4_000_000 // len(columns[0]))),
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    values = result.bootstrap_distribution
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None, None
+    tail = (1 - confidence) / 2
+    low, high = np.percentile(values, [100 * tail, 100 * (1 - tail)])
+    return float(low), float(high)
 
 
 def estimate(units: Units, chance: float | None = None, *, seed: int = 0) -> Estimate:
@@ -150,8 +178,30 @@ def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, floa
     low, high = interval(replace(units, proportion=False), seed=seed)
     if low is None or high is None or low != high or not units.proportion:
         return low, high
+    return _widened(low, high, len(units.numerators))
+
+
+def ratio_difference_interval(
+    a: Units, b: Units, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """95% interval of b's value minus a's, where each has denominators of its own (F1).
+
+    The clusters of both are the same, in the same order: each is drawn with both its sides.
+    """
+    columns = (a.numerators, a.denominators, b.numerators, b.denominators)
+    if len(a.numerators) < 2:
+        return None, None
+    if all(map(np.array_equal, columns[:2], columns[2:])):
+        return _widened(0.0, 0.0, int(np.count_nonzero(a.denominators)))
+
+    def difference(a1: Floats, a2: Floats, b1: Floats, b2: Floats, axis: int = -1) -> Floats:
+        return _ratio(b1, b2, axis) - _ratio(a1, a2, axis)
+
+    return _bootstrap(columns, difference, seed)
+
+
+def _widened(low: float, high: float, clusters: int) -> tuple[float, float]:
     from scipy.stats import binomtest
 
-    clusters = len(units.numerators)
     unseen = 1 - float(binomtest(clusters, clusters).proportion_ci(0.95, "wilson").low)
     return max(-1.0, low - unseen), min(1.0, high + unseen)

@@ -96,7 +96,8 @@ def _key(variant: Variant) -> Key:
 def _row(key: Key, spec: TaskSpec, lines: Sequence[Line]) -> dict[str, Any]:
     cells: dict[tuple[str, int], list[Record]] = {}
     for line in lines:
-        cells.setdefault((line["command"], line["order_index"]), []).append(record(line))
+        cell = line["command"], line["order_index"]
+        cells.setdefault(cell, []).append(record(line, spec.positive))
     metric = METRICS.get(spec.primary_metric)
     values = {
         cell: value

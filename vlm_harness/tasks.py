@@ -70,6 +70,7 @@ def load_task(
     if not made:
         raise InputError(f"task {spec.task}: the data hold no sample", where=spec.at("dataset"))
     _check_ids(spec, made)
+    _check_positive(spec, made)
     overlay = registry.overlay(spec.overlay, spec.at("overlay")) if spec.overlay else None
     if overlay is not None and labels == "corrected":
         made = apply_overlay(overlay, made)
@@ -230,6 +231,17 @@ def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
             f"sample.id: {len(twice)} ids belong to more than one sample: {listing(twice, 5)}",
             where=spec.at("sample", "id"),
             hint="Make the id of every sample unique, for instance with the row's own number.",
+        )
+
+
+def _check_positive(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    options = {option for sample in samples for option in sample.options}
+    if spec.positive is not None and spec.positive not in options:
+        raise InputError(
+            f"positive: no sample has the option {spec.positive!r}"
+            f"{suggest(spec.positive, options)}",
+            where=spec.at("positive"),
+            hint=f"There are: {listing(sorted(options), 5)}",
         )
 
 

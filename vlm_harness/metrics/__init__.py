@@ -31,6 +31,10 @@ class Record:
     """Whether the scores are mean log-probabilities; cosines where not."""
     target: int = 0
     pair_cosine: float | None = None
+    prediction: int | None = None
+    """The option answered; None where the answer is none (unparsed, tied, failed)."""
+    positive: int | None = None
+    """The option that is the task's ``positive``; None where the sample does not have it."""
 
     @property
     def cluster(self) -> str:
@@ -56,11 +60,18 @@ METRICS: Plugins[Metric] = Plugins(
         "group_accuracy": "vlm_harness.metrics.matches:group_accuracy",
         "two_way_accuracy": "vlm_harness.metrics.matches:two_way_accuracy",
         "two_way_pair_accuracy": "vlm_harness.metrics.matches:two_way_pair_accuracy",
+        "f1": "vlm_harness.metrics.yes_no:f1",
+        "precision": "vlm_harness.metrics.yes_no:precision",
+        "recall": "vlm_harness.metrics.yes_no:recall",
+        "yes_ratio": "vlm_harness.metrics.yes_no:yes_ratio",
         "mean_pair_cosine": "vlm_harness.metrics.cosine:mean_pair_cosine",
         "whatsup_official_pair_accuracy": "vlm_harness.metrics.whatsup:official_pair_accuracy",
         "whatsup_official_set_accuracy": "vlm_harness.metrics.whatsup:official_set_accuracy",
     },
 )
+
+NEED_POSITIVE = frozenset({"f1", "precision", "recall", "yes_ratio"})
+"""Metrics that a task can only have where it says which option is ``positive``."""
 
 
 def groups(
