@@ -190,7 +190,8 @@ def test_in_a_task(install: Install, bench: Path, command: Command) -> None:
     assert code == 0, err
     rows = json.loads(out)["results"]
     assert [row["metrics"]["evaluate:equal"]["value"] for row in rows] == [1.0, 0.5]
-    assert rows[1]["metrics"]["evaluate:equal"]["ci_low"] is not None
+    # One of each pair is right: nothing varies between clusters, and nothing is claimed.
+    assert rows[1]["metrics"]["evaluate:equal"]["ci_low"] is None
     (module,) = json.loads((bench / "runs" / "r" / "manifest.json").read_text())["identity"][
         "tasks"
     ]["sides"]["modules"].items()
@@ -201,4 +202,15 @@ def test_in_a_task(install: Install, bench: Path, command: Command) -> None:
     found = compare(bench / "runs" / "r", metrics=["evaluate:equal"])
     (row,) = found.rows
     assert (row.value_a, row.value_b, row.difference, row.p) == (1.0, 0.5, -0.5, None)
-    assert row.ci_low is not None
+
+
+def test_two_runs_are_drawn_together(install: Install) -> None:
+    install("share", f'return {{"share": {COUNT}}}', "int32", INT)
+    a, b = answers("ll lr rr rl " * 10), answers("ll lr rr rr " * 10)
+    difference = units("evaluate:share", b).minus(units("evaluate:share", a))
+    assert difference.value == pytest.approx(1 / 4)
+    low, high = difference.interval(seed=0)
+    assert low is not None
+    assert high is not None
+    # Three in four answers are the same: were they drawn apart, it would be far wider.
+    assert 0.08 < low < 1 / 4 < high < 0.42
