@@ -267,10 +267,10 @@ def test_data_that_have_moved(
             ["-e", "{clip}", "-t", "side"],
             "no task 'side' whose samples come in pairs; did you mean",
         ),
-        (["-e", "{clip}", "--plot", "x.jpg"], "--plot: the plot is a file (png, svg, pdf)"),
+        (["-e", "{clip}", "--plot", "x.jpg"], "--plot: the plot is a file (pdf, png, svg)"),
         (
             ["-e", "{clip}", "--plot", "nowhere/x.png"],
-            "--plot: the plot is a file (png, svg, pdf)",
+            "--plot: the plot is a file (pdf, png, svg)",
         ),
         (["-e", "{clip}", "nowhere"], "nowhere: there is no manifest.json"),
         (["-e", "{clip}", "--threshold", "2"], "--threshold"),

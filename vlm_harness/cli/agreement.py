@@ -37,7 +37,7 @@ from vlm_harness.errors import InputError
     help="Of equally many pairs, by cosine.",
 )
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: png, svg, pdf."
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: pdf, png, svg."
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
