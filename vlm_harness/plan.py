@@ -186,7 +186,7 @@ def plan(
                 samples=config.samples,
             )
             if config.images != "none" and any(family(model).reads_images for model in models):
-                _check_images(tasks[name], root)
+                check_images(tasks[name], root)
         except InputError as error:
             problems.append(error)
     for model in models:
@@ -353,7 +353,8 @@ def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
             )
 
 
-def _check_images(task: Task, root: Path) -> None:
+def check_images(task: Task, root: Path) -> None:
+    """Raise an InputError where an image of a task is not there; none is opened."""
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     missing = [path for path, ref in refs.items() if not ref.exists()]
     if missing:
