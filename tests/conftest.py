@@ -12,6 +12,9 @@ from PIL import Image
 
 from vlm_harness import cli
 
+# Tests run side by side, one a core: threads of their own would wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples on every run of CI; new ones on a developer's machine.
 hypothesis.settings.register_profile("ci", derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")

@@ -28,8 +28,6 @@ CORPUS = [
     "What's in the picture, a cat or a dog? Answer with A or B. USER: ASSISTANT: User: Assistant:",
     "user assistant system [INST] [/INST] answer en yes no left right on under above below",
 ] * 4
-# Models this small run slower on several threads, and much slower where the cores are shared.
-torch.set_num_threads(1)
 PATCH = 14
 WIDTH = 32
 TIED = 0.1

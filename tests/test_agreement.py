@@ -209,8 +209,14 @@ def test_table_and_plot(
     assert out.rstrip().endswith(str(path))
     with Image.open(path) as image:
         image.load()
-        assert (image.format, image.width) == ("PNG", 1400)
-        assert len(image.getcolors(1 << 20) or []) > 5
+        assert (image.format, image.width) == ("PNG", 1350)
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
+        assert {(0x09, 0x69, 0xDA), (0xCF, 0x22, 0x2E)} <= colours  # of both models
+    for other in ("svg", "pdf"):
+        code, _, err = command(
+            "agreement", folder, "-e", clip, "--plot", path.with_suffix(f".{other}")
+        )
+        assert code == 0, err
     code, out, err = command("agreement", folder, "-e", clip, "--plot", path, "--threshold", 1)
     assert code == 0, err
 
@@ -261,8 +267,11 @@ def test_data_that_have_moved(
             ["-e", "{clip}", "-t", "side"],
             "no task 'side' whose samples come in pairs; did you mean",
         ),
-        (["-e", "{clip}", "--plot", "x.jpg"], "--plot: the plot is a PNG file"),
-        (["-e", "{clip}", "--plot", "nowhere/x.png"], "--plot: the plot is a PNG file"),
+        (["-e", "{clip}", "--plot", "x.jpg"], "--plot: the plot is a file (pdf, png, svg)"),
+        (
+            ["-e", "{clip}", "--plot", "nowhere/x.png"],
+            "--plot: the plot is a file (pdf, png, svg)",
+        ),
         (["-e", "{clip}", "nowhere"], "nowhere: there is no manifest.json"),
         (["-e", "{clip}", "--threshold", "2"], "--threshold"),
     ],

@@ -293,6 +293,20 @@ def test_a_protocol_that_the_backend_cannot_do(tool: Tool) -> None:
     assert "weights" not in message  # named before anything is looked for
 
 
+def test_each_model_is_asked_under_those_protocols_that_it_can_answer(tool: Tool) -> None:
+    models = "--model", "tiny-clip,tiny-llava", "--limit", "4"
+    result = tool.run(*models, "--protocol", "similarity,likelihood", "--json")
+    rows = json.loads(result.out)["results"]
+    assert [(row["model"], row["protocol"]) for row in rows] == [
+        ("tiny-clip", "similarity"),
+        ("tiny-llava", "likelihood"),
+    ]
+    message = tool.refused(*models, "--protocol", "generate")
+    assert "hf_dual_encoder of model tiny-clip provides similarity" in message
+    message = tool.refused("--model", "tiny-clip", "--protocol", "similarity,choice")
+    assert "the protocol 'choice' needs a backend that provides 'score'" in message
+
+
 def test_a_protocol_that_the_task_does_not_declare(tool: Tool, edit: Edit) -> None:
     edit("  likelihood: {}\n", "")
     message = tool.refused("--protocol", "likelihood")

@@ -31,11 +31,6 @@ FOUR_WAY = ["whatsup_rendered_a_four_way", "whatsup_rendered_b_four_way"]
 Go = Callable[..., Run]
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)  # other tests set one
-
-
 @pytest.fixture
 def go(tmp_path: Path) -> Go:
     def run(models: list[str], tasks: list[str], folder: str = "results", **options: Any) -> Run:
@@ -129,10 +124,7 @@ def test_every_protocol_and_command(go: Go, order: str) -> None:
     assert {row["protocol"] for row in run.results} == {"generate", "choice", "likelihood"}
     assert all(row["complete"] or row["limit"] for row in run.results)
     assert all(row["n_unparsed"] == row["n_errors"] == 0 for row in run.results)
-    for protocol in (
-        "generate",
-        "likelihood",
-    ):  # it did not learn to answer by letter: see its card
+    for protocol in ("generate", "likelihood"):  # it did not learn letters: see its card
         assert min(metric(run, "individual_accuracy", protocol=protocol)) >= 0.8
 
 

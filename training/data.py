@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPImageProcessor
@@ -64,6 +65,12 @@ def byte_level_bpe(
     return tokenizer
 
 
+def mixed_precision() -> torch.autocast:
+    """bfloat16 where the CPU has instructions for it: emulated, it is far slower than float32."""
+    able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=able)
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Drawn scenes. ``pixels``: uint8 of (scenes, 4 relations, 3, SIDE, SIDE)."""
@@ -95,8 +102,6 @@ def _draw_set(job: tuple[str, int, int]) -> np.ndarray:
 
 @cache
 def _processor() -> CLIPImageProcessor:
-    import torch
-
     torch.set_num_threads(1)  # one process a core
     return image_processor()
 

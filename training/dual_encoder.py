@@ -9,7 +9,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-from training.data import SIDE, Pictures, byte_level_bpe, image_processor
+from training.data import SIDE, Pictures, byte_level_bpe, image_processor, mixed_precision
 from vlm_harness.datasets.rendered import RELATIONS, Scene
 
 BATCH = 128
@@ -93,7 +93,7 @@ def train(
             for i, r in zip(chosen, relations, strict=True)
         ]
         text = processor.tokenizer(captions, padding=True, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             output = model(
                 **text,
                 pixel_values=normalise(pixels[chosen, relations], processor.image_processor),

@@ -26,7 +26,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.data import Pictures, Turn, byte_level_bpe, image_processor, other_turn
+from training.data import (
+    Pictures,
+    Turn,
+    byte_level_bpe,
+    image_processor,
+    mixed_precision,
+    other_turn,
+)
 from training.dual_encoder import normalise, warm_cosine
 from vlm_harness.datasets.rendered import RELATIONS
 
@@ -232,7 +239,7 @@ def train(
         chosen = random.sample(range(len(features)), PICTURES)
         rows = [_turns(pictures, index, turns, random) for index in chosen]
         packed = pack(words, rows, features.shape[1])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             loss = answer_loss(model, packed, features[chosen]).mean()
         optimizer.zero_grad()
         loss.backward()

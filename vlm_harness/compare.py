@@ -21,6 +21,7 @@ from vlm_harness.runlog import DESCRIPTIVE, Line, log_path
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import (
     Floats,
+    Statistic,
     Units,
     difference_interval,
     holm,
@@ -464,8 +465,8 @@ def _row(
     whole_a, whole_b = metric(records_a, rules), metric(records_b, rules)
     if whole_a.value is None or whole_b.value is None:
         return None
-    if whole_a.by_answers:
-        return _row_of_ratios(a, b, name, whole_a, whole_b, len(records_a), seed)
+    if isinstance(whole_a, Statistic) or isinstance(whole_b, Statistic) or whole_a.by_answers:
+        return _row_of_wholes(a, b, name, whole_a, whole_b, len(records_a), seed)
     for unit in UNITS:
         members = _members(records_a, unit)
         scored_a = _score(metric, rules, records_a, members)
@@ -512,8 +513,14 @@ def _row(
     )
 
 
-def _row_of_ratios(
-    a: Variant, b: Variant, name: str, whole_a: Units, whole_b: Units, n: int, seed: int
+def _row_of_wholes(
+    a: Variant,
+    b: Variant,
+    name: str,
+    whole_a: Units | Statistic,
+    whole_b: Units | Statistic,
+    n: int,
+    seed: int,
 ) -> Row:
     """A metric such as F1: what counts in it differs between the sides, so no unit has a partner.
 
@@ -521,14 +528,21 @@ def _row_of_ratios(
     """
     assert whole_a.value is not None
     assert whole_b.value is not None
-    low, high = ratio_difference_interval(whole_a, whole_b, seed)
+    if isinstance(whole_a, Statistic):
+        assert isinstance(whole_b, Statistic)
+        clusters = whole_a.clusters
+        low, high = whole_b.minus(whole_a).interval(seed)
+    else:
+        assert isinstance(whole_b, Units)
+        clusters = len(whole_a.numerators)
+        low, high = ratio_difference_interval(whole_a, whole_b, seed)
     return Row(
         a,
         b,
         name,
         "sample",
         n=n,
-        n_clusters=len(whole_a.numerators),
+        n_clusters=clusters,
         value_a=whole_a.value,
         value_b=whole_b.value,
         difference=whole_b.value - whole_a.value,
@@ -554,9 +568,10 @@ def _score(
     metric: Metric, rules: GroupRules, records: Sequence[Record], members: Sequence[Sequence[int]]
 ) -> _Scored:
     units = [metric([records[position] for position in group], rules) for group in members]
+    sums = [each for each in units if isinstance(each, Units)]
     return _Scored(
-        np.array([each.numerators.sum() for each in units]),
-        np.array([each.denominators.sum() for each in units]),
+        np.array([each.numerators.sum() for each in sums]),
+        np.array([each.denominators.sum() for each in sums]),
     )
 
 

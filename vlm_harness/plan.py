@@ -4,12 +4,12 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vlm_harness import decoding
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.extract import EXTRACTORS
-from vlm_harness.metrics import METRICS, NEED_POSITIVE
+from vlm_harness.metrics import EVALUATE, METRICS, NEED_POSITIVE
 from vlm_harness.models import family
 from vlm_harness.orders import Order, OrderMode, orders
 from vlm_harness.paths import data_dir
@@ -158,6 +158,10 @@ def plan(
     specs = {name: registry.task(name) for name in names}
     for spec in specs.values():
         check_metrics(spec)
+        for name in (name for name in spec.metrics if name.startswith(EVALUATE)):
+            from vlm_harness.metrics import hf_evaluate  # the library takes seconds to import
+
+            hf_evaluate.load(name, fetch=config.trust_remote_code, where=spec.at("metrics"))
     for text in config.decoding:
         decoding.parse(text)
     chosen = {
@@ -165,6 +169,9 @@ def plan(
         for model in models
         for name, spec in specs.items()
     }
+    for protocol in config.protocol:
+        if not any(protocol in names for names in chosen.values()):
+            _refuse(protocol, models[0], next(iter(specs.values())))
     root = data_dir(config.data_dir)
     problems: list[InputError] = []
     tasks: dict[str, Task] = {}
@@ -179,7 +186,7 @@ def plan(
                 samples=config.samples,
             )
             if config.images != "none" and any(family(model).reads_images for model in models):
-                _check_images(tasks[name], root)
+                check_images(tasks[name], root)
         except InputError as error:
             problems.append(error)
     for model in models:
@@ -204,7 +211,7 @@ def plan(
     return Plan(config, models, tasks, cells, root)
 
 
-def _protocols(model: ModelSpec, task: Any, asked: Sequence[str]) -> list[str]:
+def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[str]:
     """The protocols to run, checked against what the task declares and the backend can do."""
     provides = family(model).provides
     declared = task.protocols.declared
@@ -226,15 +233,22 @@ def _protocols(model: ModelSpec, task: Any, asked: Sequence[str]) -> list[str]:
                 where="--protocol",
                 hint=f"It declares: {listing(declared)} ({task.at('protocols')}).",
             )
-        if name not in able:
-            kind = PROTOCOLS.get(name).kind
-            raise InputError(
-                f"the protocol {name!r} needs a backend that provides {kind!r}, and the backend "
-                f"{model.backend} of model {model.model} provides {listing(provides)}",
-                where="--protocol",
-                hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
-            )
-    return list(dict.fromkeys(asked))
+    # Of a grid of dual encoders and MLLMs, each is asked in those ways that it can answer.
+    found = [name for name in dict.fromkeys(asked) if name in able]
+    if not found:
+        _refuse(asked[0], model, task)
+    return found
+
+
+def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
+    provides = family(model).provides
+    able = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
+    raise InputError(
+        f"the protocol {protocol!r} needs a backend that provides {PROTOCOLS.get(protocol).kind!r},"
+        f" and the backend {model.backend} of model {model.model} provides {listing(provides)}",
+        where="--protocol",
+        hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
+    )
 
 
 def _cells(
@@ -339,7 +353,8 @@ def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
             )
 
 
-def _check_images(task: Task, root: Path) -> None:
+def check_images(task: Task, root: Path) -> None:
+    """Raise an InputError where an image of a task is not there; none is opened."""
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     missing = [path for path, ref in refs.items() if not ref.exists()]
     if missing:

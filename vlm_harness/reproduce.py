@@ -19,11 +19,11 @@ from typing import Any
 from pydantic import Field
 
 from vlm_harness import decoding, paths, spec_check, yamlfile
-from vlm_harness.datasets.files import how_to_get
 from vlm_harness.errors import HarnessError, InputError, TooManyErrors, listing, suggest
 from vlm_harness.evaluator import Progress, evaluate
 from vlm_harness.metrics import METRICS
 from vlm_harness.models import family, resolve
+from vlm_harness.plan import check_images
 from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.registry import Registry
 from vlm_harness.specs import ModelSpec, Name, NamedSpec, Spec
@@ -266,14 +266,8 @@ class Here:
         if spec.dataset.reader == "hub":
             return  # to look would be to download it
         task = load_task(spec, self.registry, self.root)
-        refs = {ref.path: ref for sample in task.samples for ref in sample.images}
-        missing = [path for path, ref in refs.items() if images and not ref.exists()]
-        if missing:
-            raise InputError(
-                f"{len(missing)} of {len(refs)} images are not there, the first "
-                f"{self.root / missing[0]}",
-                hint=how_to_get(spec.dataset, self.root),
-            )
+        if images:
+            check_images(task, self.root)
 
 
 def _problem(look: Any) -> InputError | None:

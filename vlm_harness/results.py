@@ -15,7 +15,7 @@ NEEDED = (
     "pair_cosine", "prediction", "status", "tied", "error",
 )  # fmt: skip
 """Fields of a line that ``summarise`` reads, beside those of ``response``."""
-RESPONSE = ("scores", "sum_logprobs")
+RESPONSE = ("scores", "sum_logprobs", "text")
 
 
 def record(line: Line, positive: str | None = None) -> Record:
@@ -34,6 +34,8 @@ def record(line: Line, positive: str | None = None) -> Record:
         target=line["target"],
         pair_cosine=line["pair_cosine"],
         prediction=line["prediction"],
+        options=options,
+        text=response.get("text"),
         positive=options.index(positive) if positive in options else None,
     )
 

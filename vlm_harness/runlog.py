@@ -32,8 +32,10 @@ from filelock import FileLock, Timeout
 from vlm_harness import __version__
 from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
+from vlm_harness.metrics import EVALUATE
 from vlm_harness.models import family
 from vlm_harness.plan import Item, Plan, line_key
+from vlm_harness.specs import TaskSpec
 from vlm_harness.tasks import Task
 from vlm_harness.types import Model, Outcome, Response, Variant
 
@@ -66,6 +68,7 @@ def identity(plan: Plan) -> dict[str, Any]:
                 "data": dict(task.data_sha256),
                 "images": images_digest(task) if reads_images else None,
                 "overlay": task.overlay.model_dump(mode="json") if task.overlay else None,
+                **_modules(task.spec),
             }
             for name, task in plan.tasks.items()
         },
@@ -83,6 +86,16 @@ def identity(plan: Plan) -> dict[str, Any]:
         "samples": sorted(config.samples),
         "dtype": config.dtype,
     }
+
+
+def _modules(task: TaskSpec) -> dict[str, dict[str, str]]:
+    """Checksums of the foreign code that some metrics are."""
+    names = [name for name in task.metrics if name.startswith(EVALUATE)]
+    if not names:
+        return {}
+    from vlm_harness.metrics import hf_evaluate
+
+    return {"modules": {name: hf_evaluate.load(name).sha256 for name in names}}
 
 
 # What a spec says of itself: changing a word of it must not make another run.

@@ -25,6 +25,13 @@ from vlm_harness.errors import listing
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=120)]
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+MetricName = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|evaluate:([\w-]+/)?[\w-]+(\.\w+)?)$",
+        max_length=120,
+    ),
+]
 Scalar = str | int | float | bool
 
 
@@ -255,9 +262,11 @@ class TaskSpec(NamedSpec):
     positive: str | None = Field(
         None, description="the option that f1, precision, recall and yes_ratio are about"
     )
-    metrics: list[Name] = ["individual_accuracy"]
-    primary_metric: Name = "individual_accuracy"
-    chance: dict[Name, float] = Field({}, description="where it is not that of a uniform guess")
+    metrics: list[MetricName] = ["individual_accuracy"]
+    primary_metric: MetricName = "individual_accuracy"
+    chance: dict[MetricName, float] = Field(
+        {}, description="where it is not that of a uniform guess"
+    )
 
     @field_validator("fields", "where")
     @classmethod

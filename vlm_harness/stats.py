@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+Interval = tuple[float | None, float | None]
 Floats = npt.NDArray[np.float64]
 
 
@@ -59,6 +61,40 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """A metric that is no ratio of sums, and is made anew for each draw of clusters."""
+
+    of: Callable[[Sequence[int]], float | None]
+    """Its value over some clusters by position, of which some may be drawn several times."""
+    clusters: int
+    n: int
+    chance: float | None = None
+
+    @cached_property
+    def value(self) -> float | None:
+        return self.of(range(self.clusters))
+
+    def minus(self, other: "Statistic") -> "Statistic":
+        """The difference of two over the same clusters."""
+
+        def difference(drawn: Sequence[int]) -> float | None:
+            mine, theirs = self.of(drawn), other.of(drawn)
+            return None if mine is None or theirs is None else mine - theirs
+
+        return Statistic(difference, self.clusters, self.n)
+
+    def interval(self, seed: int, confidence: float = 0.95) -> Interval:
+        """Percentile bootstrap; of 200 resamples, since what is foreign code may be slow."""
+        if self.clusters < 2 or self.value is None:
+            return None, None
+        draws = np.random.default_rng(seed).integers(self.clusters, size=(200, self.clusters))
+        values = [value for value in map(self.of, draws.tolist()) if value is not None]
+        low, high = _percentiles(np.array(values), confidence)
+        # Where nothing varies, an interval of no width would claim certainty.
+        return (None, None) if low == high else (low, high)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A metric's value with its 95% interval and what a uniform guess would give."""
 
@@ -71,7 +107,7 @@ class Estimate:
 
 def interval(
     units: Units, *, seed: int = 0, confidence: float = 0.95, resamples: int = 1000
-) -> tuple[float | None, float | None]:
+) -> Interval:
     """Percentile bootstrap over clusters (``scipy.stats.bootstrap``).
 
     Undefined (None) for fewer than two clusters. Where all clusters agree there is nothing to
@@ -105,7 +141,7 @@ def _bootstrap(
     seed: int,
     confidence: float = 0.95,
     resamples: int = 1000,
-) -> tuple[float | None, float | None]:
+) -> Interval:
     """Percentile interval of a statistic of columns, of which each row is a cluster.
 
     Resamples in which it is over nothing, as precision where none of those drawn was answered yes,
@@ -126,7 +162,10 @@ def _bootstrap(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    values = result.bootstrap_distribution
+    return _percentiles(result.bootstrap_distribution, confidence)
+
+
+def _percentiles(values: Floats, confidence: float) -> Interval:
     values = values[np.isfinite(values)]
     if not len(values):
         return None, None
@@ -135,9 +174,9 @@ def _bootstrap(
     return float(low), float(high)
 
 
-def estimate(units: Units, chance: float | None = None, *, seed: int = 0) -> Estimate:
+def estimate(units: Units | Statistic, chance: float | None = None, *, seed: int = 0) -> Estimate:
     """Value and interval; ``chance`` where it is not that of the units."""
-    low, high = interval(units, seed=seed)
+    low, high = units.interval(seed) if isinstance(units, Statistic) else interval(units, seed=seed)
     return Estimate(units.value, low, high, units.n, units.chance if chance is None else chance)
 
 
@@ -166,7 +205,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in np.minimum(adjusted, 1)]
 
 
-def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, float | None]:
+def difference_interval(units: Units, seed: int = 0) -> Interval:
     """95% interval of a difference of two metrics; ``units`` hold that of each cluster.
 
     Drawing clusters with both their sides is the paired bootstrap. Where all clusters differ alike
@@ -181,9 +220,7 @@ def difference_interval(units: Units, seed: int = 0) -> tuple[float | None, floa
     return _widened(low, high, len(units.numerators))
 
 
-def ratio_difference_interval(
-    a: Units, b: Units, seed: int = 0
-) -> tuple[float | None, float | None]:
+def ratio_difference_interval(a: Units, b: Units, seed: int = 0) -> Interval:
     """95% interval of b's value minus a's, where each has denominators of its own (F1).
 
     The clusters of both are the same, in the same order: each is drawn with both its sides.

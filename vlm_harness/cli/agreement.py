@@ -36,7 +36,9 @@ from vlm_harness.errors import InputError
     show_default=True,
     help="Of equally many pairs, by cosine.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw it, too.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: pdf, png, svg."
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
 @data_dir_option
@@ -68,10 +70,10 @@ def agreement(
             else "--encoder computes cosines and --from-log takes logged ones: give one of the two",
             where="--encoder",
         )
-    if plot is not None and (plot.suffix.lower() != ".png" or not plot.parent.is_dir()):
-        raise InputError(
-            f"the plot is a PNG file in a folder that exists, and {plot} is none", where="--plot"
-        )
+    from vlm_harness.report import agreement_plot
+
+    if plot is not None:
+        agreement_plot.check(plot)
 
     from vlm_harness import agreement as analysis
     from vlm_harness.runlog import read_manifest
@@ -93,8 +95,6 @@ def agreement(
         embedder = analysis.Embedder(name, model, data_dir, batch_size, say)
         reports = analysis.analyse(runs, embedder, split(task), threshold, bins)
     if plot is not None:
-        from vlm_harness.report import agreement_plot
-
         agreement_plot.write(reports, plot)
     if as_json:
         echo_json({"reports": reports})

@@ -26,7 +26,11 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
     "--model", "-m", multiple=True, help="Name, checkpoint folder, or backend:checkpoint."
 )
 @click.option("--tasks", "-t", multiple=True, help="Tasks, groups or globs.")
-@click.option("--protocol", multiple=True, help="similarity, generate, choice, likelihood.")
+@click.option(
+    "--protocol",
+    multiple=True,
+    help="similarity, generate, choice, likelihood [the first that fits].",
+)
 @click.option("--command", multiple=True, metavar="NAME|all", help="Commands of the task.")
 @click.option("--decoding", multiple=True, metavar="NAME[:k=v,...]", help="[greedy]")
 @click.option("--order", help="fixed, both, cyclic, random [the task's].")

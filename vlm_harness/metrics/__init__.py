@@ -1,6 +1,7 @@
 """Metrics: from scored samples to units, which ``stats`` turns into a value with an interval.
 
-A metric is a function ``(records, rules) -> Units``; the units say what chance is. Pairs and sets
+A metric is a function ``(records, rules) -> Units`` (or ``Statistic``, where it is no ratio of
+sums); the units say what chance is. Pairs and sets
 are scored whole: an incomplete group is counted elsewhere (``n_incomplete``) and is in no group
 metric.
 """
@@ -8,10 +9,11 @@ metric.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.stats import Statistic, Units
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Record:
     pair_cosine: float | None = None
     prediction: int | None = None
     """The option answered; None where the answer is none (unparsed, tied, failed)."""
+    options: Sequence[str] = ()
+    text: str | None = None
+    """What was generated; None where options were scored."""
     positive: int | None = None
     """The option that is the task's ``positive``; None where the sample does not have it."""
 
@@ -44,9 +49,27 @@ class Record:
         return f"sample {self.sample_id}" if self.pair is None else f"pair {self.pair}"
 
 
-Metric = Callable[[Sequence[Record], GroupRules], Units]
+Metric = Callable[[Sequence[Record], GroupRules], Units | Statistic]
+EVALUATE = "evaluate:"
+"""Before the name of a module of the library ``evaluate``."""
 
-METRICS: Plugins[Metric] = Plugins(
+
+class Metrics(Plugins[Metric]):
+    """Those listed and installed, and modules of the library ``evaluate`` under ``evaluate:``."""
+
+    def check(self, name: str, where: object = None) -> None:
+        if not name.startswith(EVALUATE):
+            super().check(name, where)
+
+    def _load(self, name: str) -> Any:
+        if not name.startswith(EVALUATE):
+            return super()._load(name)
+        from vlm_harness.metrics import hf_evaluate
+
+        return hf_evaluate.metric(name)
+
+
+METRICS = Metrics(
     "metric",
     "vlm_harness.metrics",
     {

@@ -1,145 +1,134 @@
-"""Cosines of pairs and accuracy by cosine, as one PNG (``vlm-harness agreement --plot``)."""
+"""Cosines of pairs and accuracy by cosine, as a figure (``vlm-harness agreement --plot``)."""
 
+import importlib.util
 import io
-from collections.abc import Callable, Sequence
-from math import ceil, floor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from vlm_harness.agreement import Report
 from vlm_harness.atomic import write_bytes
+from vlm_harness.errors import InputError, listing
 
 COLOURS = "#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#57606a"
-INK, GREY, GRID = "#1f2328", "#656d76", "#d8dee4"
-WIDTH, LEFT, RIGHT, PANEL, BARS = 1400, 110, 50, 340, 40  # in pixels, and bars of the histogram
-Span = tuple[float, float]
+STYLE = {
+    "font.size": 11,
+    "font.family": "sans-serif",
+    "text.parse_math": False,  # names of models and tasks are no formulas
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": "#656d76",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#d8dee4",
+}
+FORMATS = ("png", "svg", "pdf")
+BARS = 40
+
+
+def check(path: Path) -> None:
+    """Before anything is computed: whether a figure can be drawn into that file.
+
+    Raises:
+        InputError: no format that is known, no such folder, or matplotlib is not installed.
+    """
+    if path.suffix[1:].lower() not in FORMATS or not path.parent.is_dir():
+        raise InputError(
+            f"the plot is a file ({listing(FORMATS)}) in a folder that exists, and {path} is none",
+            where="--plot",
+        )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(
+            "a plot needs matplotlib, which is not installed",
+            where="--plot",
+            hint='Install it with: pip install "vlm-harness[plot]"',
+        )
 
 
 def write(reports: Sequence[Report], path: Path) -> None:
-    """Draw the cosines of each report and, below them, accuracy by bin; a PNG file.
+    """Draw the cosines of each report and, below them, accuracy by bin."""
+    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot, which would look for a display
 
-    With Pillow alone, as the contact sheet: two panels need no plotting library.
-    """
-    parts = [_figure(report) for report in reports if report["n_pairs"]]
-    page = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), "white")
-    y = 0
-    for part in parts:
-        page.paste(part, (0, y))
-        y += part.height
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG")
+    shown = [report for report in reports if report["n_pairs"]]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 6.8 * max(1, len(shown))), layout="constrained")
+        for number, report in enumerate(shown):
+            _draw(figure.add_subfigure(figure.add_gridspec(len(shown), 1)[number]), report)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
     write_bytes(path, buffer.getvalue())
 
 
-def _figure(report: Report) -> Any:
-    rows, threshold = report["rows"], report["threshold"]
-    cosines = np.array([each["cosine"] for each in report["pairs"]])
-    low, high = (float(pick([*cosines, threshold])) for pick in (min, max))
-    margin = max(0.03 * (high - low), 0.001)
-    x_span = low - margin, high + margin
-    legend = 34 * len(rows)
-    top, middle = 90, 90 + PANEL + 90
-    image = Image.new("RGB", (WIDTH, middle + PANEL + 90 + legend + 30), "white")
-    pen = ImageDraw.Draw(image)
-
-    def text(
-        x: float, y: float, words: str, size: int = 22, fill: str = INK, anchor: str = "la"
-    ) -> None:
-        pen.text((x, y), words, fill, ImageFont.load_default(size), anchor)
-
-    def across(value: float) -> float:
-        share: float = (value - x_span[0]) / (x_span[1] - x_span[0])
-        return LEFT + (WIDTH - LEFT - RIGHT) * share
-
-    def panel(y: int, span: Span, title: str, percent: bool = False) -> Callable[[float], float]:
-        def up(value: float) -> float:
-            return y + PANEL * (1 - (value - span[0]) / (span[1] - span[0]))
-
-        text(LEFT, y - 14, title, 20, GREY, "ls")
-        for tick in _ticks(span, whole=not percent):
-            pen.line([(LEFT, up(tick)), (WIDTH - RIGHT, up(tick))], GRID, 1)
-            label = f"{100 * tick:.0f}%" if percent else f"{tick:.0f}"
-            text(LEFT - 12, up(tick), label, 20, GREY, "rm")
-        for tick in _ticks(x_span):
-            pen.line([(across(tick), y + PANEL), (across(tick), y + PANEL + 8)], INK, 2)
-            text(across(tick), y + PANEL + 14, f"{tick:.4g}", 20, GREY, "ma")
-        return up
-
-    def dashed(at: Span, to: Span, fill: str) -> None:
-        steps = max(1, int(np.hypot(to[0] - at[0], to[1] - at[1]) // 16))
-        points = np.linspace(at, to, 2 * steps)
-        for one, other in zip(points[::2], points[1::2], strict=True):
-            pen.line([tuple(one), tuple(other)], fill, 2)
-
-    text(
-        LEFT,
-        14,
+def _draw(figure: Any, report: Report) -> None:
+    threshold, rows = report["threshold"], report["rows"]
+    figure.suptitle(
         f"{report['task']}: {report['n_pairs']} pairs, as {report['encoder']} sees them",
-        28,
+        x=0.01,
+        ha="left",
+        fontsize=14,
     )
-    # Bars end at the threshold: none holds pairs of both its sides.
-    width = (x_span[1] - x_span[0]) / BARS
-    edges = threshold + width * np.arange(
-        np.floor((x_span[0] - threshold) / width), np.ceil((x_span[1] - threshold) / width) + 1
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.set_title("number of pairs by cosine of their two images")
+    cosines = np.array([each["cosine"] for each in report["pairs"]])
+    upper.margins(y=0.15)
+    upper.hist(cosines, _edges(cosines, threshold), color="#8c959f", rwidth=0.95)
+    upper.yaxis.get_major_locator().set_params(integer=True)
+    for axes in (upper, lower):
+        axes.axvline(threshold, color="#1f2328", linestyle="--", linewidth=1)
+        axes.tick_params(labelbottom=True)
+    share = f" {100 * report['share_above']['value']:.0f}% above {threshold:g} "
+    right_half = threshold > sum(upper.get_xlim()) / 2
+    upper.annotate(
+        share,
+        (threshold, 1),
+        xycoords=("data", "axes fraction"),
+        ha="right" if right_half else "left",
+        va="top",
     )
-    counts, _ = np.histogram(cosines, edges)
-    up = panel(top, (0, 1.2 * counts.max()), "number of pairs by cosine of their two images")
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        if count:
-            pen.rectangle((across(start) + 1, up(count), across(end) - 1, up(0)), "#8c959f")
-    up = panel(middle, (0, 1.04), "pair accuracy by cosine, 95% intervals", percent=True)
+
+    lower.set_title("pair accuracy by cosine, 95% intervals")
+    lower.set_ylim(0, 1.04)
+    lower.yaxis.set_major_formatter("{x:.0%}")
     chances = {each["pair_accuracy"]["chance"] for row in rows for each in row["bins"]} - {None}
-    for chance in [chances.pop()] if len(chances) == 1 else []:
-        dashed((LEFT, up(chance)), (WIDTH - RIGHT, up(chance)), GREY)
-        text(LEFT + 6, up(chance) - 4, "chance", 18, GREY, "ls")
-    for y in (top, middle):
-        pen.line([(LEFT, y), (LEFT, y + PANEL), (WIDTH - RIGHT, y + PANEL)], INK, 2)
-        dashed((across(threshold), y), (across(threshold), y + PANEL), INK)
-    words = f"{100 * report['share_above']['value']:.0f}% above {threshold:g}"
-    near_edge = across(threshold) > WIDTH - RIGHT - 200
-    text(
-        across(threshold) + (-8 if near_edge else 8),
-        top + 4,
-        words,
-        20,
-        INK,
-        "ra" if near_edge else "la",
-    )
+    if len(chances) == 1:
+        lower.axhline(chances.pop(), color="#656d76", linestyle=":", label="chance")
+    left, right = lower.get_xlim()
     for number, row in enumerate(rows):
-        colour = COLOURS[number % len(COLOURS)]
-        aside = 7 * (number - (len(rows) - 1) / 2)  # intervals of several models beside each other
-        points = []
-        for bounds, each in zip(report["bins"], row["bins"], strict=True):
-            found = each["pair_accuracy"]
-            if found["value"] is None:
-                continue
-            x = across(bounds["median"]) + aside
-            points.append((x, up(found["value"])))
-            if found["ci_low"] is not None:
-                pen.line([(x, up(found["ci_low"])), (x, up(found["ci_high"]))], colour, 3)
-        if len(points) > 1:
-            pen.line(points, colour, 2)
-        for x, at in points:
-            pen.ellipse((x - 6, at - 6, x + 6, at + 6), colour)
-        below = middle + PANEL + 70 + 34 * number
-        pen.rectangle((LEFT, below + 3, LEFT + 22, below + 19), colour)
-        rho = row["spearman"]
-        text(
-            LEFT + 34,
-            below,
-            row["label"][:80]
-            + (f": Spearman {rho['rho']:.2f} (p = {rho['p']:.2g}, n = {rho['n']})" if rho else ""),
+        aside = 0.006 * (right - left) * (number - (len(rows) - 1) / 2)  # intervals side by side
+        points = [
+            (bounds["median"] + aside, found["value"], found["ci_low"], found["ci_high"])
+            for bounds, each in zip(report["bins"], row["bins"], strict=True)
+            if (found := each["pair_accuracy"])["value"] is not None
+        ]
+        x, y, low, high = np.array(points, dtype=float).reshape(-1, 4).T
+        lower.errorbar(
+            x,
+            y,
+            [np.nan_to_num(y - low), np.nan_to_num(high - y)],
+            fmt="o-",
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=1.2,
+            clip_on=False,
+            label=_label(row),
         )
-    return image
+    lower.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False)
 
 
-def _ticks(span: Span, whole: bool = False) -> list[float]:
-    """About five round numbers within a span."""
-    raw = (span[1] - span[0]) / 7
-    power = 10.0 ** float(np.floor(np.log10(raw)))
-    step = next(power * each for each in (1, 2, 5, 10) if power * each >= raw * 0.99)
-    step = max(1.0, step) if whole else step
-    return [k * step for k in range(ceil(span[0] / step), floor(span[1] / step + 1e-9) + 1)]
+def _edges(cosines: np.ndarray, threshold: float) -> np.ndarray:
+    """Bars end at the threshold, so that none holds pairs of both its sides."""
+    low, high = min(cosines.min(), threshold), max(cosines.max(), threshold)
+    width = max((high - low) / BARS, 1e-4)
+    first, last = np.floor((low - threshold) / width), np.ceil((high - threshold) / width)
+    return np.asarray(threshold + width * np.arange(first, last + 2))
+
+
+def _label(row: Any) -> str:
+    rho = row["spearman"]
+    said = f": Spearman {rho['rho']:.2f} (p = {rho['p']:.2g}, n = {rho['n']})" if rho else ""
+    return f"{row['label'][:80]}{said}"
