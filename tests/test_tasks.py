@@ -194,7 +194,7 @@ def test_images_from_a_list(tmp_path: Path) -> None:
 
 def test_two_samples_of_one_id(tmp_path: Path) -> None:
     write_rows(tmp_path, [*ROWS, ROWS[2]])
-    assert "1 ids belong to more than one sample: s2" in refusal(tmp_path)
+    assert "sample.id: of several samples, 1 in all: s2" in refusal(tmp_path)
 
 
 # --- readers --------------------------------------------------------------------------------------

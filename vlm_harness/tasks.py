@@ -239,7 +239,7 @@ def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
     twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
     if twice:
         raise InputError(
-            f"sample.id: {len(twice)} ids belong to more than one sample: {listing(twice, 5)}",
+            f"sample.id: of several samples, {len(twice)} in all: {listing(twice, 5)}",
             where=spec.at("sample", "id"),
             hint="Make the id of every sample unique, for instance with the row's own number.",
         )
