@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, pipeline
 
 from vlm_harness import evaluate
 from vlm_harness.backends import LoadOptions, Pictures
@@ -122,10 +123,29 @@ def test_every_protocol_and_command(go: Go, order: str) -> None:
         protocol=["generate", "choice", "likelihood"], limit=16,
     )  # fmt: skip
     assert {row["protocol"] for row in run.results} == {"generate", "choice", "likelihood"}
-    assert all(row["complete"] or row["limit"] for row in run.results)
     assert all(row["n_unparsed"] == row["n_errors"] == 0 for row in run.results)
     for protocol in ("generate", "likelihood"):  # it did not learn letters: see its card
         assert min(metric(run, "individual_accuracy", protocol=protocol)) >= 0.8
+
+
+def test_two_sizes_in_one_run_are_two_benchmarks(go: Go, tmp_path: Path) -> None:
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    base = ROOT / "tasks" / "whatsup"
+    for size in (32, 256):
+        (specs / f"s{size}.yaml").write_text(
+            f"include: {base}/whatsup_rendered_b_left_right.yaml\ntask: s{size}\n"
+            f"dataset: {{args: {{sets: 4, size: {size}}}}}\n"
+        )
+    options: dict[str, Any] = {"include_path": [str(specs)]}
+    apart = [lines(go(["tiny-clip"], [name], name, **options)) for name in ("s256", "s32")]
+    both = lines(go(["tiny-clip"], ["s256", "s32"], "both", **options))
+    assert [each["images"] for each in both] == [each["images"] for run in apart for each in run]
+    scores = [
+        [each["response"]["scores"] for each in run] for run in (both, [*apart[0], *apart[1]])
+    ]
+    assert np.allclose(*scores, atol=1e-5)
+    assert not np.allclose(scores[0][:8], scores[0][8:], atol=1e-3)
 
 
 def test_similarity_by_both_dual_encoders(go: Go) -> None:
@@ -260,3 +280,30 @@ def test_perplexities_are_those_of_a_loop_in_float64(llava: HfVlm, exact: Any) -
             )
             assert score.n_tokens == len(ids)
             assert math.exp(-score.score) == pytest.approx(math.exp(-total / len(ids)), rel=1e-4)
+
+
+def test_tiny_llava_is_asked_alike_by_its_folder_and_by_its_name(go: Go) -> None:
+    options: dict[str, Any] = {"limit": 8, "protocol": ["generate"]}
+    by_name = go(["tiny-llava"], LEFT_RIGHT[:1], "name", **options)
+    by_folder = go([str(ROOT / "models" / "tiny-llava")], LEFT_RIGHT[:1], "folder", **options)
+    asked, alike = (
+        [(each["prompt"], each["response"]["text"]) for each in lines(run)]
+        for run in (by_name, by_folder)
+    )
+    assert asked == alike
+
+
+def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
+    """An ordinary checkpoint: what others load it with knows how it is asked."""
+    registry = Registry.standard()
+    task = load_task(registry.task(LEFT_RIGHT[0]), registry, ROOT, limit=2)
+    asks = asker(task.spec, "generate", task.spec.protocols.generate, registry)
+    folder = str(ROOT / "models" / "tiny-llava")
+    pipe = pipeline("image-text-to-text", folder, dtype=torch.float32)
+    for sample in task.samples:
+        content = [
+            {"type": "image", "image": load(sample.images[0]).pixels},
+            {"type": "text", "text": asks.prompt(sample, (0, 1), "default").text},
+        ]
+        (reply,) = pipe(text=[{"role": "user", "content": content}], max_new_tokens=4)
+        assert reply["generated_text"][-1]["content"].strip() == sample.options[sample.target]

@@ -46,6 +46,22 @@ BLIND = 0.05
 OTHER = 0.4
 """Share of the turns that no task asks: captions, colours, places."""
 STEPS = 3000
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for item in message['content'] if item['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for item in message['content'] if item['type'] == 'text' %}{{ item['text'] }}{% endfor %}"
+    "{% endif %}"
+    "{% else %} ASSISTANT: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for item in message['content'] %}{{ item['text'] }}{% endfor %}{% endif %}"
+    "{{ eos_token }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+"""That of models/tiny-llava.yaml, for those who load the checkpoint without it."""
 LEARNING_RATE = 1e-3
 IGNORED = -100
 
@@ -84,6 +100,7 @@ def build(clip: CLIPModel, tokenizer: Any) -> tuple[LlavaForConditionalGeneratio
             "pad_token_id": tokenizer.pad_token_id,
         },
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
@@ -99,6 +116,7 @@ def build(clip: CLIPModel, tokenizer: Any) -> tuple[LlavaForConditionalGeneratio
         patch_size=vision.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,  # the class token, which is dropped
+        chat_template=CHAT_TEMPLATE,
     )
     return model, processor
 

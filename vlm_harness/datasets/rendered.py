@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from vlm_harness.errors import InputError, listing
+from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.specs import DatasetSpec, Spec
 from vlm_harness.types import ImageRef
 
@@ -89,15 +89,22 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
 
     split = dataset.split or "test"
     if split not in SHARES:
-        raise InputError(f"there is no split {split!r}: {listing(SHARES)}")
+        raise InputError(
+            f"dataset.split: there is no split {split!r}{suggest(split, SHARES)}",
+            hint=f"There are: {listing(SHARES)}.",
+        )
     try:
         args = RenderedArgs.model_validate(dataset.args)
     except ValidationError as error:
         detail = error.errors()[0]
         name = ".".join(map(str, detail["loc"]))
+        known = list(RenderedArgs.model_fields)
         raise InputError(
-            f"dataset.args: {name}: {detail['msg']}",
-            hint=f"It takes: {listing(RenderedArgs.model_fields)}.",
+            f"dataset.args: unknown argument {name!r}{suggest(name, known)}"
+            if detail["type"] == "extra_forbidden"
+            else f"dataset.args.{name}: {detail['msg'].replace('Input should', 'must')}, "
+            f"found {detail['input']!r}",
+            hint=f"It takes: {listing(known)}.",
         ) from None
     rows: list[Row] = []
     digest = hashlib.sha256(f"{VERSION} {args.size}".encode())
@@ -107,7 +114,10 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
         name = f"{args.subset}-{split}-{args.seed}-{index:04d}"
         rows.extend(
             {
-                "image": _ref(f"rendered/{name}/{relation}", scene, relation, args.size),
+                # What an image is known by: all that its pixels depend on.
+                "image": _ref(
+                    f"rendered/{name}-{args.size}px/{relation}", scene, relation, args.size
+                ),
                 "subset": args.subset,
                 "set": name,
                 "subject": scene.subject,
@@ -116,7 +126,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
             }
             for relation in RELATIONS[args.subset]
         )
-    label = f"rendered/{args.subset}-{split}-{args.seed}"
+    label = f"rendered/{args.subset}-{split}-{args.seed}-{args.size}px"
     return Table(rows, {label: digest.hexdigest()})
 
 
