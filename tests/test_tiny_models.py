@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -55,6 +56,13 @@ def lines(run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def scores_in_card(model: str) -> dict[str, list[float]]:
+    """Individual and pair accuracy by task, of the first table of scores."""
+    text = (ROOT / "models" / model / "README.md").read_text().split("## Scores")[1]
+    table = re.findall(r"^\| (\w+) \| ([\d.]+) \S+ \| ([\d.]+) ", text, re.M)
+    return {name: [float(a), float(b)] for name, a, b in reversed(table)}
+
+
 def test_the_finding(go: Go) -> None:
     """Table 1 in small: pairs that an encoder finds alike are not lost to a model on it."""
     run = go(MODELS, ["whatsup_rendered"])
@@ -67,6 +75,13 @@ def test_the_finding(go: Go) -> None:
         assert metric(run, "pair_accuracy", model="tiny-llava", task=task)[0] >= 0.9
     for task in [*OTHER, *FOUR_WAY]:
         assert metric(run, "pair_accuracy", model="tiny-llava", task=task)[0] >= 0.8
+    for row in run.results:
+        said = scores_in_card(row["model"])[row["task"]]
+        found = [
+            100 * row["metrics"][f"{unit}_accuracy"]["value"] for unit in ("individual", "pair")
+        ]
+        # Another machine rounds otherwise: a sample or a pair may fall to the other side.
+        assert said == pytest.approx(found, abs=2), row["task"]
     for task in FOUR_WAY:
         clip, llava = (metric(run, "set_accuracy", model=m, task=task)[0] for m in MODELS)
         assert clip < 0.2
@@ -151,7 +166,18 @@ def test_two_sizes_in_one_run_are_two_benchmarks(go: Go, tmp_path: Path) -> None
 def test_similarity_by_both_dual_encoders(go: Go) -> None:
     run = go(["tiny-clip", "tiny-clip-control"], ["whatsup_rendered_b_left_right"], limit=40)
     assert [row["protocol"] for row in run.results] == ["similarity"] * 2
-    assert all(row["metrics"]["mean_pair_cosine"]["value"] < 1 for row in run.results)
+    plain, control = metric(run, "pair_accuracy")
+    assert plain < 0.35
+    assert control > 0.95
+    assert metric(run, "mean_pair_cosine")[1] < 0.8
+
+
+def test_the_short_cut_is_as_the_readme_says(go: Go) -> None:
+    """With the names exchanged, who goes by where the first thing is answers all wrong."""
+    own = str(ROOT / "training" / "tasks")
+    models = ["tiny-llava", "tiny-clip-control"]
+    run = go(models, ["names_exchanged"], include_path=[own], limit=40)
+    assert max(metric(run, "individual_accuracy")) <= 0.1
 
 
 def test_the_batch_size_changes_no_answer(go: Go) -> None:

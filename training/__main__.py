@@ -23,6 +23,9 @@ from training import cards, data, dual_encoder, llava
 @click.option("--llava-steps", default=llava.STEPS, show_default=True)
 def main(seed: int, output: Path, sets: int, clip_steps: int, llava_steps: int) -> None:
     """Make OUTPUT/tiny-clip, OUTPUT/tiny-clip-control and OUTPUT/tiny-llava."""
+    # Beside the bundled ones, and in their place at the end: three that belong together.
+    final, output = output, output / ".training"
+    shutil.rmtree(output, ignore_errors=True)
     seconds: dict[str, float] = {}
     with timed("data", seconds):
         turns = data.task_turns(seed)
@@ -45,11 +48,14 @@ def main(seed: int, output: Path, sets: int, clip_steps: int, llava_steps: int) 
         seed, len(pictures.scenes), pictures.sha256(), clip_steps, llava_steps, seconds
     )
     cards.write(output, facts)
+    for folder in output.iterdir():
+        shutil.rmtree(final / folder.name, ignore_errors=True)
+        folder.rename(final / folder.name)
+    output.rmdir()
 
 
 def save(model: torch.nn.Module, processor: object, folder: Path) -> None:
     """An ordinary checkpoint, in half precision."""
-    shutil.rmtree(folder, ignore_errors=True)
     model.half().save_pretrained(folder)  # type: ignore[operator]
     processor.save_pretrained(folder)  # type: ignore[attr-defined]
 
