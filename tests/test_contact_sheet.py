@@ -169,7 +169,8 @@ def test_pairs_that_tell_models_apart_come_first(rendered: Path) -> None:
     change(rendered, agree)
     sheet = collect(rendered, pairs=3)
     assert [tile.pair for tile in sheet.tiles] == [f"a-test-0-{number:04}" for number in (3, 0, 1)]
-    assert sheet.n_pairs == 4
+    assert sheet.n_pairs == 8  # of both tasks
+    assert sheet.notes == ["Pairs that tell the models apart come first."]
     # Four options are harder to read, and are shown where they are asked for.
     assert {tile.task for tile in sheet.tiles} == {"whatsup_rendered_a_left_right"}
     both = collect(rendered, TASKS.split(","), pairs=4)
@@ -222,7 +223,7 @@ def test_unfinished_run(rendered: Path, command: Command) -> None:
     (rendered / "manifest.json").write_text(json.dumps({**manifest, "finished": None}))
     sheet = collect(rendered, pairs=1)
     assert sheet.tiles[0].samples[0].answers[1] == Answer("missing", "not answered yet")
-    assert sheet.notes == ["The run is not finished."]
+    assert sheet.notes[0] == "The run is not finished."
     assert command("contact-sheet", rendered)[0] == 0
 
 

@@ -70,7 +70,7 @@ class Sheet:
     run_id: str
     tiles: Sequence[Tile]
     n_pairs: int
-    """Of the tasks shown, as far as they are answered."""
+    """Of the run, as far as they are answered."""
     notes: Sequence[str]
 
 
@@ -109,14 +109,14 @@ def collect(
             hint="The command that began the run goes on with it.",
         )
     root = run.data_root(data_dir)
-    return Sheet(
-        run_id=run.name,
-        tiles=[
-            tile for name, keys in chosen.items() for tile in _tiles(logs[name], run, keys, root)
-        ],
-        n_pairs=sum(len(logs[name].pairs) for name in chosen),
-        notes=_notes(run.manifest, [cell for cell in shown if cell.task in chosen]),
-    )
+    tiles = [tile for name, keys in chosen.items() for tile in _tiles(logs[name], run, keys, root)]
+    n_pairs = sum(len(log.pairs) for log in logs.values())
+    notes = _notes(run.manifest, [cell for cell in shown if cell.task in chosen])
+    if len(tiles) < n_pairs and not all(
+        _agree(p) for log in logs.values() for p in log.pairs.values()
+    ):
+        notes.append("Pairs that tell the models apart come first.")
+    return Sheet(run.name, tiles, n_pairs, notes)
 
 
 def _read(run: RecordedRun, cells: Sequence[Variant]) -> _Log:
