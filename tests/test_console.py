@@ -257,3 +257,18 @@ def test_one_model_is_a_list() -> None:
         result("m[b]", "mmvp", (0.5, None), 0.987),
     ]
     assert printed(some, 100) == LIST
+
+
+def test_a_list_that_is_too_wide_is_a_comparison() -> None:
+    """Of a list, 80 columns would leave ellipses where numbers should be."""
+    extra = {name: estimate(0.512, 0.5) for name in ("relaxed_pair_accuracy", "group_accuracy")}
+    results = [
+        result("CLIP", task, (0.481 + i / 10, 0.041), 0.954, extra=extra)
+        for i, task in enumerate(WHATSUP)
+    ]
+    assert "individual" in printed(results, 160)
+    text = printed(results, 80)
+    assert "…" not in text
+    for row in results:
+        for metric in row["metrics"].values():
+            assert f"{100 * metric['value']:.1f}" in text or f"{metric['value']:.3f}" in text

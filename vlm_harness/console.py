@@ -71,10 +71,16 @@ def terminal(width: int = 160) -> Console:
 
 
 def print_results(results: Sequence[Row], console: Console | None = None) -> None:
-    """A list of the results; of several models a comparison, as in the paper's tables."""
+    """A list of the results; of several models a comparison, as in the paper's tables.
+
+    So too where a list is wider than the terminal, which would break its numbers.
+    """
     console = console or terminal()
-    compared = len({row["model"] for row in results}) > 1
-    for table in _comparison(results, console.width) if compared else [_list(results)]:
+    single = _list(results)
+    room = console.options.update(width=10_000)
+    wide = console.measure(single, options=room).maximum > console.width
+    compared = wide or len({row["model"] for row in results}) > 1
+    for table in _comparison(results, console.width) if compared else [single]:
         # A single task wider than the terminal is better broken by it than cut off here.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
