@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from vlm_harness import yamlfile
 from vlm_harness.errors import InputError
@@ -107,6 +108,18 @@ def test_of_several_includes_a_later_one_wins(tmp_path: Path) -> None:
     assert file.where(("map", "x")) == f"{paths['_one']}:2"
     assert file.where(("map", "y")) == f"{paths['_two']}:2"
     assert file.where(("map", "z")) == f"{paths['top']}:2"
+
+
+def test_a_bundled_file_is_included_from_anywhere(tmp_path: Path) -> None:
+    name = "tasks/mmvp/mmvp.yaml"
+    paths = write(tmp_path, top=f"include: {name}\ntask: mine\n")
+    file = yamlfile.load(paths["top"])
+    assert (file.data["task"], file.data["dataset"]["reader"]) == ("mine", "csv")
+    assert file.where(("dataset",)).startswith(str(ROOT / name))
+    # One beside the file comes first.
+    (tmp_path / "tasks" / "mmvp").mkdir(parents=True)
+    (tmp_path / name).write_text("task: other\nversion: 7\n")
+    assert yamlfile.load(paths["top"]).data == {"task": "mine", "version": 7}
 
 
 def test_include_in_a_circle(tmp_path: Path) -> None:

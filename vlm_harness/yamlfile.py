@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from vlm_harness import paths
 from vlm_harness.errors import InputError
 
 Location = tuple[str | int, ...]
@@ -144,10 +145,18 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
 
 def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> YamlFile:
     target = (path.parent / name).resolve()
+    shipped = paths.bundled() / name
+    if not target.is_file() and shipped.is_file():
+        target = shipped.resolve()
     if target in (*chain, path.resolve()):
         raise InputError(f"include of {name!r} goes in a circle", where=where)
     if not target.is_file():
-        raise InputError(f"include: there is no file {target}", where=where)
+        raise InputError(
+            f"include: there is no file {target}",
+            where=where,
+            hint="A path is relative to the file; a bundled one is as in the repository: "
+            "tasks/mmvp/mmvp.yaml.",
+        )
     return _load(target, (*chain, path.resolve()))
 
 
