@@ -36,3 +36,7 @@ def test_wheel_alone_lists_and_validates(tmp_path: Path) -> None:
     specs = [path for path in ROOT.glob("tasks/**/*.yaml") if not path.name.startswith("_")]
     assert all(path.stem in validated for path in specs)
     assert "FAIL" not in validated
+    # With its weights: the bundled model runs the bundled benchmark.
+    task = "whatsup_rendered_b_left_right"
+    row = run("run", "--model", "tiny-clip", "--tasks", task, "--limit", "4", "--json")
+    assert '"model": "tiny-clip"' in row

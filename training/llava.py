@@ -216,7 +216,7 @@ def pack(words: Words, rows: Sequence[Sequence[tuple[Turn, bool]]], n_patches: i
 
 
 def answer_loss(model: Any, packed: Packed, features: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy of the answers' tokens, (tokens,) before the mean."""
+    """Cross entropy of each token of the answers: (tokens,)."""
     embeddings = model.get_input_embeddings()(packed.ids)
     image = model.model.multi_modal_projector(features.float()).to(embeddings.dtype)
     is_image = (packed.ids == model.config.image_token_id)[..., None].expand_as(embeddings)
