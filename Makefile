@@ -24,10 +24,10 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 test: install
-	$(RUN)/python -m pytest -n 2
+	$(RUN)/python -m pytest -n 2 --dist worksteal
 
 test-all: install
-	$(RUN)/python -m pytest -n 2 -m "slow or not slow"
+	$(RUN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 lint: install
 	$(RUN)/ruff check .
