@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -567,11 +567,13 @@ def _members(records: Sequence[Record], unit: str) -> list[list[int]]:
 def _score(
     metric: Metric, rules: GroupRules, records: Sequence[Record], members: Sequence[Sequence[int]]
 ) -> _Scored:
-    units = [metric([records[position] for position in group], rules) for group in members]
-    sums = [each for each in units if isinstance(each, Units)]
+    """``metric`` is one that gives units, as ``_row`` has made sure."""
+    units = [
+        cast(Units, metric([records[position] for position in group], rules)) for group in members
+    ]
     return _Scored(
-        np.array([each.numerators.sum() for each in sums]),
-        np.array([each.denominators.sum() for each in sums]),
+        np.array([each.numerators.sum() for each in units]),
+        np.array([each.denominators.sum() for each in units]),
     )
 
 

@@ -76,11 +76,8 @@ def print_results(results: Sequence[Row], console: Console | None = None) -> Non
     So too where a list is wider than the terminal, which would break its numbers.
     """
     console = console or terminal()
-    single = _list(results)
-    room = console.options.update(width=10_000)
-    wide = console.measure(single, options=room).maximum > console.width
-    compared = wide or len({row["model"] for row in results}) > 1
-    for table in _comparison(results, console.width) if compared else [single]:
+    compared = len({row["model"] for row in results}) > 1 or not _fits(_list(results), console)
+    for table in _comparison(results, console.width) if compared else [_list(results)]:
         # A single task wider than the terminal is better broken by it than cut off here.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
@@ -89,6 +86,11 @@ def print_results(results: Sequence[Row], console: Console | None = None) -> Non
         if notes:
             label = escape(f"{row['model']} / {row['task']} / {row['protocol']}")
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    room = console.options.update(width=10_000)
+    return console.measure(table, options=room).maximum <= console.width
 
 
 def _list(results: Sequence[Row]) -> Table:

@@ -20,7 +20,7 @@ from vlm_harness.models import check_args, family, resolve
 from vlm_harness.plan import Cell, Item, Plan, plan
 from vlm_harness.protocols import answer
 from vlm_harness.registry import Registry
-from vlm_harness.results import NEEDED, RESPONSE, summarise
+from vlm_harness.results import for_metrics, summarise
 from vlm_harness.runlog import Line, RunFolder
 from vlm_harness.specs import ModelSpec, RunConfig
 from vlm_harness.types import Model, Request, Response, Variant
@@ -175,7 +175,7 @@ class _State:
             for item in cell.items():
                 self.total += 1
                 if item.key in kept:
-                    lines[item.key] = _for_metrics(kept[item.key])
+                    lines[item.key] = for_metrics(kept[item.key], cell.task.spec)
                 else:
                     left.append(item)
             self._left[cell.variant] = len(left)
@@ -196,7 +196,7 @@ class _State:
             if outcome.status == "error":
                 self._count_error(item, outcome.detail)
             line = self.folder.write(item, response, outcome, sums)
-            self._lines[cell.variant][item.key] = _for_metrics(line)
+            self._lines[cell.variant][item.key] = for_metrics(line, cell.task.spec)
             self.n_new += 1
         self.progress.advance(cell)
         if self._left[cell.variant] == 0:
@@ -321,13 +321,6 @@ def _batch_kind(item: Item) -> tuple[str, str, int]:
     """Only requests of one kind, decoding and length can go into one batch."""
     request = item.request
     return request.kind, request.decoding, request.max_new_tokens
-
-
-def _for_metrics(line: Line) -> Line:
-    """A line without what metrics do not need, which is most of it."""
-    kept = {key: line[key] for key in NEEDED}
-    response = {key: line["response"].get(key) for key in RESPONSE if key in line["response"]}
-    return {**kept, "response": response}
 
 
 def _batch_size(planned: Plan, model: ModelSpec) -> int:

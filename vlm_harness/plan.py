@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from vlm_harness import decoding
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.extract import EXTRACTORS
-from vlm_harness.metrics import EVALUATE, METRICS, NEED_POSITIVE
+from vlm_harness.metrics import METRICS, NEED_POSITIVE, hf_evaluate
 from vlm_harness.models import family
 from vlm_harness.orders import Order, OrderMode, orders
 from vlm_harness.paths import data_dir
@@ -158,10 +158,7 @@ def plan(
     specs = {name: registry.task(name) for name in names}
     for spec in specs.values():
         check_metrics(spec)
-        for name in (name for name in spec.metrics if name.startswith(EVALUATE)):
-            from vlm_harness.metrics import hf_evaluate  # the library takes seconds to import
-
-            hf_evaluate.load(name, fetch=config.trust_remote_code, where=spec.at("metrics"))
+        hf_evaluate.modules(spec, fetch=config.trust_remote_code)
     for text in config.decoding:
         decoding.parse(text)
     chosen = {

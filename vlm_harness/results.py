@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlm_harness import metrics, stats
-from vlm_harness.metrics import METRICS, Record
+from vlm_harness.metrics import EVALUATE, METRICS, Record
 from vlm_harness.runlog import Line
 from vlm_harness.specs import TaskSpec
 from vlm_harness.types import Variant
@@ -15,7 +15,18 @@ NEEDED = (
     "pair_cosine", "prediction", "status", "tied", "error",
 )  # fmt: skip
 """Fields of a line that ``summarise`` reads, beside those of ``response``."""
-RESPONSE = ("scores", "sum_logprobs", "text")
+RESPONSE = ("scores", "sum_logprobs")
+
+
+def for_metrics(line: Line, task: TaskSpec) -> Line:
+    """A line without what the task's metrics do not need, which is most of it."""
+    # Texts may be long, and only modules of `evaluate` look at them.
+    texts = ("text",) if any(name.startswith(EVALUATE) for name in task.metrics) else ()
+    response = line["response"]
+    return {
+        **{key: line[key] for key in NEEDED},
+        "response": {key: response[key] for key in (*RESPONSE, *texts) if key in response},
+    }
 
 
 def record(line: Line, positive: str | None = None) -> Record:

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from vlm_harness import __version__
 from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
-from vlm_harness.metrics import EVALUATE
+from vlm_harness.metrics import hf_evaluate
 from vlm_harness.models import family
 from vlm_harness.plan import Item, Plan, line_key
 from vlm_harness.specs import TaskSpec
@@ -90,12 +90,8 @@ def identity(plan: Plan) -> dict[str, Any]:
 
 def _modules(task: TaskSpec) -> dict[str, dict[str, str]]:
     """Checksums of the foreign code that some metrics are."""
-    names = [name for name in task.metrics if name.startswith(EVALUATE)]
-    if not names:
-        return {}
-    from vlm_harness.metrics import hf_evaluate
-
-    return {"modules": {name: hf_evaluate.load(name).sha256 for name in names}}
+    found = hf_evaluate.modules(task)
+    return {"modules": {name: each.sha256 for name, each in found.items()}} if found else {}
 
 
 # What a spec says of itself: changing a word of it must not make another run.

@@ -87,9 +87,15 @@ class Statistic:
         """Percentile bootstrap; of 200 resamples, since what is foreign code may be slow."""
         if self.clusters < 2 or self.value is None:
             return None, None
-        draws = np.random.default_rng(seed).integers(self.clusters, size=(200, self.clusters))
-        values = [value for value in map(self.of, draws.tolist()) if value is not None]
-        low, high = _percentiles(np.array(values), confidence)
+
+        def values(drawn: Floats, axis: int = -1) -> Floats:
+            of_each = [
+                self.of(each) for each in drawn.astype(int).reshape(-1, self.clusters).tolist()
+            ]
+            return np.array(of_each, dtype=float).reshape(drawn.shape[:-1])  # None is NaN
+
+        positions = np.arange(self.clusters, dtype=float)
+        low, high = _bootstrap((positions,), values, seed, confidence, resamples=200)
         # Where nothing varies, an interval of no width would claim certainty.
         return (None, None) if low == high else (low, high)
 
@@ -162,10 +168,7 @@ def _bootstrap(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    return _percentiles(result.bootstrap_distribution, confidence)
-
-
-def _percentiles(values: Floats, confidence: float) -> Interval:
+    values = result.bootstrap_distribution
     values = values[np.isfinite(values)]
     if not len(values):
         return None, None

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from vlm_harness.errors import InputError
 from vlm_harness.metrics import EVALUATE, Metric, Record
-from vlm_harness.specs import GroupRules
+from vlm_harness.specs import GroupRules, TaskSpec
 from vlm_harness.stats import Statistic
 
 KINDS = ("metric", "comparison", "measurement")
@@ -62,6 +62,15 @@ def load(metric: str, *, fetch: bool = False, where: object = None) -> Module:
         return _load(metric)
     except Exception as error:
         raise _unfit(metric, error, where) from error
+
+
+def modules(task: TaskSpec, *, fetch: bool = False) -> dict[str, Module]:
+    """Those of a task's metrics, by the metric's name. Raises as ``load``."""
+    return {
+        name: load(name, fetch=fetch, where=task.at("metrics"))
+        for name in task.metrics
+        if name.startswith(EVALUATE)
+    }
 
 
 def metric(name: str) -> Metric:

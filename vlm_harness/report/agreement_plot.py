@@ -57,9 +57,10 @@ def write(reports: Sequence[Report], path: Path) -> None:
 
     shown = [report for report in reports if report["n_pairs"]]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6.8 * max(1, len(shown))), layout="constrained")
-        for number, report in enumerate(shown):
-            _draw(figure.add_subfigure(figure.add_gridspec(len(shown), 1)[number]), report)
+        figure = Figure(figsize=(9, 6.8 * len(shown)), layout="constrained")
+        parts = figure.subfigures(len(shown), 1, squeeze=False)
+        for part, report in zip(parts.flat, shown, strict=True):
+            _draw(part, report)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150)
     write_bytes(path, buffer.getvalue())
