@@ -6,7 +6,7 @@ loaded once, and only if it has something left to do.
 
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -257,22 +257,36 @@ def _execute(backend: Backend, items: Sequence[Item], state: _State, batch_size:
     pictures = Pictures()
     for _, group in groupby(items, key=_batch_kind):
         queue = list(group)
-        size = batch_size
+        most = len(queue)
         start = 0
         while start < len(queue):
-            batch = queue[start : start + size]
+            batch = queue[start : _batch_end(backend, queue, start, start + most, batch_size)]
             try:
                 responses = _respond(backend, [item.request for item in batch], pictures, state)
             except _OutOfMemory:
                 if len(batch) == 1:
                     raise
-                size = len(batch) // 2
-                state.progress.warn(f"out of memory: going on with batches of {size}")
+                most = len(batch) // 2
+                state.progress.warn(f"out of memory: going on with batches of {most}")
                 continue
             for item, response in zip(batch, responses, strict=True):
                 state.add(item, response, pictures.sha256)
             state.check_errors()
             start += len(batch)
+
+
+def _batch_end(
+    backend: Backend, queue: Sequence[Item], start: int, most: int, batch_size: int
+) -> int:
+    """Where ``batch_size`` rows are full: a request each, but where the backend shares rows."""
+    row_of = getattr(backend, "row_of", lambda request: object())
+    rows: set[Hashable] = set()
+    stop = min(most, len(queue))
+    for end in range(start, stop):
+        rows.add(row_of(queue[end].request))
+        if len(rows) > batch_size:
+            return end
+    return stop
 
 
 class _OutOfMemory(Exception):

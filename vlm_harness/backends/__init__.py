@@ -55,6 +55,9 @@ class Backend(Protocol):
     ``respond`` gets requests of one kind (and, for ``generate``, of one decoding and length); those
     that share a prefix lie together. It returns one response a request, in order: an error as a
     value where one request fails, ``None`` where there is no answer to be had (recorded answers).
+
+    A backend that computes several requests as one may have a third method, ``row_of(request)``,
+    giving what is equal for those: a batch is then so many rows.
     """
 
     def info(self) -> Model: ...

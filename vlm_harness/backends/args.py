@@ -35,6 +35,9 @@ class HfVlmArgs(TransformersArgs):
     processor: str | None = Field(None, description="folder or hub name, where it lies elsewhere")
     min_pixels: int | None = Field(None, description="image budget of Qwen-VL processors")
     max_pixels: int | None = None
+    share_prefixes: bool = Field(
+        True, description="compute what prompts about one image share once, where the model can"
+    )
     chat_template_args: dict[str, str | bool | int] = Field(
         {}, description="passed to the chat template, e.g. enable_thinking: false"
     )

@@ -3,7 +3,9 @@
 One path serves every family: the checkpoint's own processor makes the inputs, and both generation
 and the scoring of answers run through the model's own ``generate``, so that positions, image
 tokens, masks and caches are what the family's authors made them. An answer is scored by forcing its
-tokens, one by one, and reading the log-probability of each from the model's logits.
+tokens, one by one, and reading the log-probability of each from the model's logits. Where a model
+lets prompts share their images and words, which is tried on it, that is done instead
+(``prefix_tree``), with the same numbers.
 
 Traps avoided here: a BOS token written by the chat template and added again by the tokenizer;
 batches padded on the right, which shift what a decoder continues, or between image and text, which
@@ -14,12 +16,14 @@ tokens, behind which ``generate`` would stop scoring.
 
 import inspect
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
+from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -29,19 +33,20 @@ from transformers import (
 )
 
 from vlm_harness import decoding
-from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
 from vlm_harness.backends.args import HfVlmArgs
 from vlm_harness.backends.hf_common import describe, load_pretrained, loading
+from vlm_harness.backends.prefix_tree import Branch
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.templates import TemplateError, compile_template
-from vlm_harness.types import Model, OptionScore, Request, Response
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
 logger = logging.getLogger(__name__)
 
+_Unit = Literal["images", "prompt"]
+"""What a row of a batch is where answers are scored: all prompts about its images, or one."""
+PROMPTS_A_ROW = 64
 PUT_IMAGE_TOKENS_THEMSELVES = ("Blip2Processor", "InstructBlipProcessor")
 
 
@@ -104,7 +109,7 @@ class PromptFormatter:
             )
         )
 
-    def inputs(self, texts: Sequence[str], images: Sequence[Sequence["Image"]]) -> Any:
+    def inputs(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
         """Processor outputs for a batch of prompts, padded on the left.
 
         Raises:
@@ -160,38 +165,67 @@ class PromptFormatter:
         ends_special = bool(last) and last[0] in self.tokenizer.all_special_ids
         return "" if not text or text[-1].isspace() or ends_special else " "
 
-    def answer_tokens(self, text: str, answer: str, prompt_ids: Sequence[int]) -> list[int]:
+    def answer_tokens(
+        self, text: str, answers: Sequence[str], prompt_ids: Sequence[int]
+    ) -> list[list[int]]:
         """Tokens that ``prompt + answer_prefix + answer`` has beyond the prompt, without EOS.
 
-        ``prompt_ids`` are those of the processor, in which image placeholders are expanded; only
-        their end is compared, to see that the text tokenised here is the text the model gets.
+        ``prompt_ids`` are those of the processor, in which image placeholders are expanded.
 
         Raises:
-            SampleError: the answer merges with the prompt's last token, or has no token.
+            SampleError: an answer merges with the prompt's last token, or has no token.
         """
-        for text_as_sent in (text, text + "\n"):  # PaliGemma's processor ends the prompt itself
-            prompt = self._ids(text_as_sent)
+        text += self._added_by_processor(text, prompt_ids)
+        prefix = self.answer_prefix(text)
+        prompt, *wholes = self._ids([text, *(text + prefix + answer for answer in answers)])
+        for answer, whole in zip(answers, wholes, strict=True):
+            if whole[: len(prompt)] != prompt:
+                raise SampleError(
+                    f"the answer {answer!r} merges with the end of the prompt {text[-20:]!r}; "
+                    "set answer_prefix in the model file"
+                )
+            if len(whole) == len(prompt):
+                raise SampleError(f"the answer {answer!r} has no token of its own")
+        return [whole[len(prompt) :] for whole in wholes]
+
+    def prompt_tokens(self, text: str, first: str, first_ids: Sequence[int]) -> list[int] | None:
+        """Tokens of a prompt about the images of ``first``, without asking the processor again.
+
+        ``first_ids`` are those of the processor. What it made of the images stands before the words
+        that end both its tokens and the text's; None where the prompt begins otherwise up to there.
+        """
+        added = self._added_by_processor(first, first_ids)
+        plain, ids = self._ids([first + added, text + added])
+        same = 0
+        while same < len(plain) and plain[-1 - same] == first_ids[-1 - same]:
+            same += 1
+        head = len(plain) - same
+        if ids[:head] != plain[:head]:
+            return None
+        return [*first_ids[: len(first_ids) - same], *ids[head:]]
+
+    def _added_by_processor(self, text: str, prompt_ids: Sequence[int]) -> str:
+        """What the processor puts behind a prompt: nothing, but for PaliGemma's newline.
+
+        Only the ends are compared, to see that the text tokenised here is the one the model gets.
+        """
+        for added in ("", "\n"):
+            (prompt,) = self._ids([text + added])
             tail = min(3, len(prompt))
             if list(prompt_ids[-tail:]) == prompt[-tail:]:
-                break
-        else:
-            raise SampleError("the processor changes the prompt's text; answers cannot be scored")
-        whole = self._ids(text_as_sent + self.answer_prefix(text_as_sent) + answer)
-        if whole[: len(prompt)] != prompt:
-            raise SampleError(
-                f"the answer {answer!r} merges with the end of the prompt {text_as_sent[-20:]!r}; "
-                "set answer_prefix in the model file"
-            )
-        if len(whole) == len(prompt):
-            raise SampleError(f"the answer {answer!r} has no token of its own")
-        return whole[len(prompt) :]
+                return added
+        raise SampleError("the processor changes the prompt's text; answers cannot be scored")
 
-    def _ids(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=not self._has_bos(text))["input_ids"]
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts that begin alike."""
+        special = not self._has_bos(texts[0])
+        rows = self.tokenizer(list(texts), add_special_tokens=special)["input_ids"]
+        eos = self.tokenizer.eos_token_id
         # Some tokenizers end every text with EOS; a prompt that is to be continued has none.
-        if ids and ids[-1] == self.tokenizer.eos_token_id and not self._ends_with_eos(text):
-            ids = ids[:-1]
-        return list(ids)
+        return [
+            list(ids[:-1] if ids and ids[-1] == eos and not self._ends_with_eos(text) else ids)
+            for ids, text in zip(rows, texts, strict=True)
+        ]
 
     def _has_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
@@ -223,6 +257,8 @@ class HfVlm:
             # BLIP-2's kin generate through their language model, by its own settings.
             if getattr(module, "generation_config", None) is not None:
                 module.generation_config = plain
+        self._window = _window(self.model.config)
+        self._shared: dict[bool, _Unit | None] = {}  # by whether there are images
         pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
         # BLIP-2 and its kin put exactly one image before every prompt.
         self._one_image = pixels is not None and pixels.default is pixels.empty
@@ -235,6 +271,12 @@ class HfVlm:
             prompt_format=self.spec.prompt_format or "chat template",
             eos_token_id=self.eos_ids,
         )
+
+    def row_of(self, request: Request) -> Hashable:
+        """Prompts about the same images are one row of a batch where they share its beginning."""
+        if request.kind == "score" and self._sharing(bool(request.images)) == "images":
+            return request.images
+        return object()
 
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
         responses: list[Response | None] = [None] * len(requests)
@@ -287,20 +329,25 @@ class HfVlm:
                 "decoder-only models",
                 hint="Use --protocol generate.",
             )
-        rows = [(query, answer) for query in queries for answer in query.request.candidates]
-        inputs = self._inputs([query for query, _ in rows])
+        shared = self._sharing(with_images=bool(queries[0].images))
+        answered = self._score_shared(queries, shared) if shared else {}
+        if rest := [query for query in queries if query not in answered]:
+            answered |= self._score_plain(rest)
+        return [answered[query] for query in queries]
+
+    def _score_plain(self, queries: Sequence["_Query"]) -> "dict[_Query, Response]":
+        """One row for every prompt and answer, through the model's own ``generate``."""
+        inputs = self._inputs([query for query in queries for _ in query.request.candidates])
+        prompts = iter(self._prompt_ids(inputs))
+        failures: dict[_Query, Response] = {}
         forced: list[list[int]] = []
-        failures: dict[_Query, str] = {}
-        for (query, answer), ids, mask in zip(
-            rows, inputs["input_ids"], inputs["attention_mask"], strict=True
-        ):
-            tokens: list[int] = []
+        for query in queries:
+            prompt, *_ = (next(prompts) for _ in query.request.candidates)
             try:
-                prompt_ids = ids[mask.bool()].tolist()
-                tokens = self.formatter.answer_tokens(query.text, answer, prompt_ids)
+                forced += self._answers(query, prompt)
             except SampleError as error:
-                failures[query] = str(error)
-            forced.append([*tokens, self.eos_ids[0]])
+                failures[query] = Response(error=str(error))
+                forced += [[self.eos_ids[0]]] * len(query.request.candidates)
         force = ForcedTokens(forced, self.pad_id)
         self._run(
             inputs,
@@ -309,16 +356,131 @@ class HfVlm:
             eos_token_id=None,  # an answer may hold one of them
             logits_processor=LogitsProcessorList([force]),
         )
-        scores: dict[_Query, list[OptionScore]] = {}
-        for (query, _), tokens, total in zip(rows, forced, force.sums(), strict=True):
-            score = OptionScore(total / len(tokens), total, len(tokens))
-            scores.setdefault(query, []).append(score)
-        return [
-            Response(error=failures[query])
-            if query in failures
-            else Response(scores=tuple(scores[query]))
+        scores = map(_option_score, force.sums(), forced)
+        return {
+            query: Response(scores=tuple(next(scores) for _ in query.request.candidates))
             for query in queries
+        } | failures
+
+    def _score_shared(self, queries: Sequence["_Query"], unit: "_Unit") -> "dict[_Query, Response]":
+        """Images once, and every beginning of prompts about them once: see ``prefix_tree``.
+
+        Prompts that cannot share are left out.
+        """
+        rows = self._rows(queries, unit)
+        inputs = self._inputs([row[0] for row in rows])
+        answered: dict[_Query, Response] = {}
+        branches: list[dict[_Query, Branch]] = []
+        for row, first in zip(rows, self._prompt_ids(inputs), strict=True):
+            branches.append({})
+            for query in row:
+                try:
+                    branch = self._branch(query, row[0].text, first)
+                except SampleError as error:
+                    answered[query] = Response(error=str(error))
+                    continue
+                if branch is not None:
+                    branches[-1][query] = branch
+            # A row of nothing is in the batch all the same.
+            branches[-1] = branches[-1] or {row[0]: Branch(first, [])}
+        if not any(branch.answers for row in branches for branch in row.values()):
+            return answered
+        totals = prefix_tree.score(
+            self.model, self._moved(inputs), [list(row.values()) for row in branches]
+        )
+        for asked, of_row in zip(branches, totals, strict=True):
+            for (query, branch), sums in zip(asked.items(), of_row, strict=True):
+                if branch.answers:
+                    scores = map(_option_score, sums, branch.answers)
+                    answered[query] = Response(scores=tuple(scores))
+        return answered
+
+    def _branch(self, query: "_Query", first: str, first_ids: Sequence[int]) -> Branch | None:
+        """A prompt and its answers as tokens; None where it must stand alone."""
+        prompt = self.formatter.prompt_tokens(query.text, first, first_ids)
+        if prompt is None:
+            return None
+        branch = Branch(prompt, self._answers(query, prompt))
+        return branch if self._window is None or branch.length <= self._window else None
+
+    @staticmethod
+    def _rows(queries: Sequence["_Query"], unit: "_Unit") -> "list[list[_Query]]":
+        """Prompts that share their images (or nothing but their own answers), a row each."""
+        if unit == "prompt":
+            return [[query] for query in queries]
+        rows: dict[object, list[_Query]] = {}
+        for query in queries:
+            rows.setdefault(query.request.images, []).append(query)
+        return [
+            row[start : start + PROMPTS_A_ROW]
+            for row in rows.values()
+            for start in range(0, len(row), PROMPTS_A_ROW)
         ]
+
+    def _sharing(self, with_images: bool) -> "_Unit | None":
+        """What prompts may share with this model, as its own numbers show; tried once.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        if not self.formatter.args.share_prefixes or self._one_image:
+            return None
+        if with_images not in self._shared:
+            self._shared[with_images] = self._find_sharing(with_images)
+        return self._shared[with_images]
+
+    def _find_sharing(self, with_images: bool) -> "_Unit | None":
+        queries = self._trial(with_images)
+        plain = self._score_plain(queries)
+        if any(response.error for response in plain.values()):
+            return None
+        reason = ""
+        units: tuple[_Unit, ...] = ("images", "prompt")
+        for unit in units:
+            try:
+                shared = self._score_shared(queries, unit)
+            # A model may refuse masks or positions of ours in any way it likes.
+            except Exception as error:
+                if "out of memory" in str(error).lower():
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if all(query in shared and self._same(shared[query], plain[query]) for query in plain):
+                return unit
+            reason = "its scores would be others"
+        logger.warning(
+            "model %s: prompts about one image cannot share it (%s); every answer is scored by a "
+            "pass of its own, which is slower",
+            self.spec.model,
+            reason.splitlines()[0],
+        )
+        return None
+
+    def _trial(self, with_images: bool) -> "list[_Query]":
+        """Prompts that begin alike, on two pictures of different shape."""
+        shapes = ((224, 224), (160, 320)) if with_images else (None,)
+        queries = []
+        for number, shape in enumerate(shapes):
+            images = [Image.radial_gradient("L").resize(shape).convert("RGB")] if shape else []
+            refs = tuple(ImageRef(f"trial {number}", read=bytes) for _ in images)
+            for words in ("left or right", "right or left"):
+                prompt = f"Is the cup on the {words} of it? Answer {words}."
+                request = Request("score", refs, prompt, ("left", "to the right"))
+                queries.append(_Query(request, self.formatter.text(request), images))
+        return queries
+
+    def _same(self, one: Response, other: Response) -> bool:
+        """Whether two responses differ by rounding alone, as far as the dtype lets one see it."""
+        tolerance = 1e-4 if self.model.dtype == torch.float32 else 0.05
+        return all(
+            math.isclose(a.score, b.score, rel_tol=tolerance, abs_tol=tolerance)
+            for a, b in zip(one.scores or (), other.scores or (), strict=True)
+        )
+
+    def _answers(self, query: "_Query", prompt: Sequence[int]) -> list[list[int]]:
+        """Tokens of the candidates behind a prompt, EOS included."""
+        answers = self.formatter.answer_tokens(query.text, query.request.candidates, prompt)
+        return [[*tokens, self.eos_ids[0]] for tokens in answers]
 
     def _without_image(self, queries: Sequence["_Query"]) -> "TextBranch":
         """The same prompts as they are asked without an image (``--images none``).
@@ -341,16 +503,27 @@ class HfVlm:
     def _inputs(self, queries: Sequence["_Query"]) -> Any:
         return self.formatter.inputs([q.text for q in queries], [q.images for q in queries])
 
-    @torch.inference_mode()
-    def _run(self, inputs: Any, **arguments: Any) -> torch.Tensor:
-        """``generate`` for a batch of processor outputs; returns the new tokens [batch, steps]."""
-        moved = {
+    @staticmethod
+    def _prompt_ids(inputs: Any) -> list[list[int]]:
+        """Tokens of the prompts of a batch, without padding."""
+        return [
+            ids[mask.bool()].tolist()
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+
+    def _moved(self, inputs: Any) -> dict[str, torch.Tensor]:
+        return {
             name: value.to(self.model.device, self.model.dtype)
             if value.is_floating_point()
             else value.to(self.model.device)
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor) and name != "labels"
         }
+
+    @torch.inference_mode()
+    def _run(self, inputs: Any, **arguments: Any) -> torch.Tensor:
+        """``generate`` for a batch of processor outputs; returns the new tokens [batch, steps]."""
+        moved = self._moved(inputs)
         output: torch.Tensor = self.model.generate(**moved, **arguments)
         prompt = moved["input_ids"]
         length = prompt.shape[1]
@@ -392,7 +565,23 @@ class HfVlm:
 class _Query:
     request: Request
     text: str
-    images: Sequence["Image"]
+    images: Sequence[Image.Image]
+
+
+def _option_score(total: float, tokens: Sequence[int]) -> OptionScore:
+    return OptionScore(total / len(tokens), total, len(tokens))
+
+
+def _window(config: Any) -> int | None:
+    """How far back some layers see, in tokens; None where all see everything."""
+    text = config.get_text_config()
+    layers = getattr(text, "layer_types", None)
+    if layers is not None and set(layers) == {"full_attention"}:
+        return None
+    if getattr(text, "use_sliding_window", True) is False:
+        return None
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((window for window in windows if window), default=None)
 
 
 class TextBranch:
@@ -413,9 +602,7 @@ class TextBranch:
         self._model, self._ids, self._mask = model, input_ids, attention_mask
         self._rows = torch.tensor(rows, device=input_ids.device)
         self._cache: Any = None
-        # Newer versions of transformers call the argument `cache`.
-        renamed = "cache" in inspect.signature(model.forward).parameters
-        self._cache_name = "cache" if renamed else "past_key_values"
+        self._cache_name = prefix_tree.cache_name(model)
 
     def next_logits(self, written: torch.Tensor | None) -> torch.Tensor:
         """Logits of the next token, [rows, vocabulary].

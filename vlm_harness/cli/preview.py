@@ -126,11 +126,10 @@ def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> Non
         entry["as_sent"] = text
         entry["n_tokens"] = len(ids)
         if entry["candidates"]:
+            tokens = formatter.answer_tokens(text, entry["candidates"], ids)
             entry["answer_tokens"] = {
-                answer: formatter.tokenizer.convert_ids_to_tokens(
-                    formatter.answer_tokens(text, answer, ids)
-                )
-                for answer in entry["candidates"]
+                answer: formatter.tokenizer.convert_ids_to_tokens(of_answer)
+                for answer, of_answer in zip(entry["candidates"], tokens, strict=True)
             }
 
 

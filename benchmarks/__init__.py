@@ -1,0 +1,1 @@
+"""How fast, as ratios against named alternatives: one command each, see docs/speed.md."""

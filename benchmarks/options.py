@@ -1,0 +1,111 @@
+"""Options scored by the harness, against a full forward pass for every option of every prompt.
+
+The latter is the way of lmms-eval and others: image and prompt are processed and run anew for each
+option, one at a time, with logits for the whole sequence.
+
+    python -m benchmarks.options --model CHECKPOINT --data-dir DATA
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from benchmarks import timing
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.evaluator import evaluate
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.runlog import Line
+from vlm_harness.specs import ModelSpec
+
+Scores = list[float]
+"""Summed log-probability of each option of a prompt."""
+
+
+class OnePassEach:
+    """``model(**processor(prompt + option))`` for every option."""
+
+    def __init__(self, checkpoint: str, answer_prefix: str) -> None:
+        self.processor = AutoProcessor.from_pretrained(checkpoint)
+        self.model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+        self.model.eval()
+        self.prefix = answer_prefix
+        self.eos = self.processor.tokenizer.eos_token
+
+    def run(self, lines: Sequence[Line], data: Path) -> list[Scores]:
+        return [[self.score(line, option, data) for option in line["candidates"]] for line in lines]
+
+    @torch.inference_mode()
+    def score(self, line: Line, option: str, data: Path) -> float:
+        content = [{"type": "image"}, {"type": "text", "text": line["prompt"]}]
+        prompt = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        image = Image.open(data / line["images"][0]["path"]).convert("RGB")
+        answer = self.prefix + option + self.eos
+        inputs = self.processor(text=prompt + answer, images=image, return_tensors="pt")
+        n = len(self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        logprobs = self.model(**inputs).logits[0].float().log_softmax(-1)
+        tokens = inputs["input_ids"][0, -n:]
+        return float(logprobs[-n - 1 : -1].gather(1, tokens[:, None]).sum())
+
+
+@click.command()
+@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
+@click.option("--images", default=8, show_default=True, help="of MMVP, from the first pair on")
+@click.option("--protocol", default="choice,likelihood", show_default=True)
+@click.option("--order", default="both", show_default=True)
+@click.option("--command", default="all", show_default=True, help="of the three, or one by name")
+@click.option("--answer-prefix", default=" ", show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+def main(
+    checkpoint: str, data_dir: Path, images: int, answer_prefix: str, rounds: int, **grid: Any
+) -> None:
+    """Score the options of MMVP's questions both ways, and compare times and scores."""
+    spec = ModelSpec(
+        model="ours", backend="hf_vlm", checkpoint=checkpoint, answer_prefix=answer_prefix
+    )
+    ours = HfVlm(spec, LoadOptions())
+    theirs = OnePassEach(checkpoint, answer_prefix)
+
+    def evaluated() -> list[Line]:
+        with tempfile.TemporaryDirectory() as folder:
+            run = evaluate(
+                [ours],
+                ["mmvp_three_commands"],
+                include_path=[str(timing.TASKS)],
+                data_dir=str(data_dir),
+                limit=images,
+                output_dir=folder,
+                **grid,
+            )
+            recorded = RecordedRun(run.path)
+            return list(recorded.lines(recorded.variants))
+
+    lines = evaluated()  # not timed: the first calls of either are slower
+    expected = theirs.run(lines, data_dir)
+    found = [line["response"]["sum_logprobs"] for line in lines]
+    furthest = max(
+        abs(a - b)
+        for one, other in zip(found, expected, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+    click.echo(f"{len(lines)} prompts, {sum(map(len, expected))} options, {images} images")
+    click.echo(f"furthest two scores (summed log-probability): {furthest:.1e}")
+    name = "vlm-harness, log and metrics included"
+    jobs = {
+        name: evaluated,
+        "a forward pass for every option": lambda: theirs.run(lines, data_dir),
+    }
+    timing.report(timing.in_turns(jobs, rounds), ours=name)
+
+
+if __name__ == "__main__":
+    main()

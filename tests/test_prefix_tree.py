@@ -1,0 +1,144 @@
+"""Prompts that share images and words: the same numbers as each alone, from far fewer tokens."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import helpers_models as tiny
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.backends.prefix_tree import TokenTree, common_prefix
+from vlm_harness.specs import ModelSpec
+from vlm_harness.types import Request, Response
+
+IMAGES = tiny.varied_images()
+SHARES = {
+    "llava": "images",
+    "llava_next": "images",
+    "llava_onevision": "images",
+    "instructblip": None,  # puts its image before the prompt by itself
+    "blip2": None,
+    "qwen2_vl": "images",
+    "qwen2_5_vl": "images",
+    "idefics3": "images",
+    "smolvlm": "images",
+    "paligemma": "prompt",  # a prompt's tokens see those behind them
+    "gemma3": None,  # the tiny one sees 8 tokens back in some layers
+    "internvl": "images",
+}
+
+PATHS = st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=12)
+
+
+@given(PATHS)
+def test_a_tree_holds_every_path_and_every_beginning_once(paths: list[list[int]]) -> None:
+    tree = TokenTree()
+    nodes = [tree.add(path) for path in paths]
+    beginnings = {tuple(path[:end]) for path in paths for end in range(1, len(path) + 1)}
+    assert len(tree.tokens) == len(beginnings)
+    sees = tree.sees()
+    for path, of_path in zip(paths, nodes, strict=True):
+        assert [tree.tokens[node] for node in of_path] == path
+        assert [tree.depths[node] for node in of_path] == list(range(len(path)))
+        for place, node in enumerate(of_path):
+            assert set(sees[node].nonzero()[0]) == set(of_path[: place + 1])
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=6))
+def test_common_prefix(sequences: list[list[int]]) -> None:
+    length = common_prefix(sequences)
+    assert len({tuple(sequence[:length]) for sequence in sequences}) == 1
+    longer = [tuple(sequence[: length + 1]) for sequence in sequences]
+    assert len(set(longer)) > 1 or min(map(len, sequences)) == length
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tiny.VLM_FAMILIES[name](tmp_path_factory.mktemp("vlm") / name)
+        return made[name]
+
+    return make
+
+
+def load(path: Path, **args: bool) -> HfVlm:
+    spec = ModelSpec(model="tiny", backend="hf_vlm", checkpoint=str(path), args=args)
+    return HfVlm(spec, LoadOptions(device="cpu"))
+
+
+def grid() -> list[Request]:
+    """Three pictures of different shapes, each under the same five prompts of two questions."""
+    prompts = [
+        f"Is the {thing} to the {words} of it?{command}"
+        for thing in ("armchair", "beer bottle")
+        for words, command in (
+            ("left or to the right", " Answer left or right."),
+            ("left or to the right", " Answer with A or B."),
+            ("right or to the left", ""),
+        )
+    ][:-1]
+    return [
+        Request(
+            "score",
+            (tiny.memory_ref(name, IMAGES[name]),),
+            prompt,
+            ("left", "to the right of the armchair", "A"),
+        )
+        for name in ("wide.png", "tall.jpg", "grey.png")
+        for prompt in prompts
+    ]
+
+
+def check_same(found: list[Response | None], expected: list[Response | None]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.error is other.error is None
+        for a, b in zip(one.scores or (), other.scores or (), strict=True):
+            assert a.n_tokens == b.n_tokens
+            assert a.sum_logprob == pytest.approx(b.sum_logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_shared_scores_are_those_of_the_plain_path(
+    name: str, folder: Callable[[str], Path]
+) -> None:
+    if name == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs it")
+    shared, plain = load(folder(name)), load(folder(name), share_prefixes=False)
+    assert shared._sharing(with_images=True) == SHARES[name]
+    requests = grid()
+    expected = plain.respond(requests, Pictures())
+    check_same(shared.respond(requests, Pictures()), expected)
+    # In another order and other batches: rows of unequal numbers of prompts.
+    by_request = dict(zip(requests, expected, strict=True))
+    mixed = [*requests[1::2], *requests[::2]]
+    for batch in (mixed[:4], mixed[4:11], mixed[11:]):
+        check_same(shared.respond(batch, Pictures()), [by_request[request] for request in batch])
+
+
+def test_a_prompt_longer_than_the_window_stands_alone(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tiny.tiny_gemma3(tmp_path / "wider")
+    config = json.loads((path / "config.json").read_text())
+    config["text_config"]["sliding_window"] = 90
+    (path / "config.json").write_text(json.dumps(config))
+    shared, plain = load(path), load(path, share_prefixes=False)
+    assert shared._sharing(with_images=True) == "images"
+    image = (tiny.memory_ref("grey.png", IMAGES["grey.png"]),)
+    requests = [
+        Request("score", image, "Is it left or right?" + " Answer." * n, ("left", "A"))
+        for n in (1, 2, 40)
+    ]
+    check_same(shared.respond(requests, Pictures()), plain.respond(requests, Pictures()))

@@ -1,0 +1,224 @@
+"""Answers to many prompts about the same images, scored by two passes of the model.
+
+    trunk   system, image(s), whatever all prompts begin with    one pass, by the model's own code
+    tree    rest of each prompt (question, order, command),       one pass over all of them; what
+            and below it the tokens of each answer                two paths share is there once
+
+A node of the tree sees the trunk and its own ancestors, at the position that it would have if its
+path stood alone; logits are taken only where a token of an answer is to be predicted. So a batch
+costs as many tokens as are different in it, and the numbers are those of each path alone.
+
+What a model must allow: a mask of its own making (4-D) over a cache, explicit positions, and tokens
+that see only what comes before them. Whether it does is found out by trying (``HfVlm._sharing``).
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Tokens = list[int]
+
+
+class TokenTree:
+    """A trie of token sequences.
+
+    Attributes:
+        tokens: of every node, parents before children.
+        parents: index of every node's parent; -1 where it is the trunk.
+        depths: 0 for children of the trunk.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self._children: dict[tuple[int, int], int] = {}
+
+    def add(self, path: Tokens) -> list[int]:
+        """Nodes of a sequence, from the first token to the last; new ones where there are none."""
+        nodes: list[int] = []
+        parent = -1
+        for depth, token in enumerate(path):
+            node = self._children.setdefault((parent, token), len(self.tokens))
+            if node == len(self.tokens):
+                self.tokens.append(token)
+                self.parents.append(parent)
+                self.depths.append(depth)
+            nodes.append(node)
+            parent = node
+        return nodes
+
+    def sees(self) -> npt.NDArray[np.bool_]:
+        """Which nodes each node sees: its ancestors and itself, [nodes, nodes]."""
+        seen = np.eye(len(self.tokens), dtype=bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A prompt's tokens, image placeholders expanded, and those of each answer, EOS included."""
+
+    prompt: Tokens
+    answers: Sequence[Tokens]
+
+    @property
+    def length(self) -> int:
+        """Of the longest path."""
+        return len(self.prompt) + max(map(len, self.answers), default=0)
+
+
+def common_prefix(sequences: Sequence[Tokens]) -> int:
+    """Length of what all sequences begin with."""
+    first, last = min(sequences), max(sequences)
+    for index, (one, other) in enumerate(zip(first, last, strict=False)):
+        if one != other:
+            return index
+    return min(len(first), len(last))
+
+
+class _Row:
+    """One trunk and its tree, laid out for the model: nodes whose logits are read come last."""
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self.trunk = common_prefix([branch.prompt for branch in branches])
+        tree = TokenTree()
+        read: dict[int, None] = {}
+        # Of every answer: the node that predicts each token (-1: the trunk), and the tokens.
+        answers: list[tuple[list[int], Tokens]] = []
+        for branch in branches:
+            rest = list(branch.prompt[self.trunk :])
+            for answer in branch.answers:
+                nodes = [-1, *tree.add([*rest, *answer[:-1]])][len(rest) :]
+                answers.append((nodes, answer))
+                read.update(dict.fromkeys(node for node in nodes if node >= 0))
+        order = [node for node in range(len(tree.tokens)) if node not in read] + list(read)
+        self.n_read = len(read)
+        self.tokens = [tree.tokens[node] for node in order]
+        self.depths = [tree.depths[node] for node in order]
+        self.sees = tree.sees()[np.ix_(order, order)]
+        # From the end, as rows of a batch are padded in front.
+        place = {node: index - len(order) for index, node in enumerate(order)} | {-1: 0}
+        self.answers = [([place[node] for node in nodes], answer) for nodes, answer in answers]
+
+
+@torch.inference_mode()
+def score(
+    model: Any, inputs: Mapping[str, torch.Tensor], rows: Sequence[Sequence[Branch]]
+) -> list[list[list[float]]]:
+    """Summed log-probability (natural log) of every answer, by row and branch.
+
+    Args:
+        model: of transformers, decoder-only.
+        inputs: the processor's outputs for the first prompt of each row, on the model's device,
+            padded on the left: ``input_ids`` [rows, length] and what goes with them.
+        rows: branches that share the images; their prompts have the images' tokens in common.
+    """
+    laid = [_Row(branches) for branches in rows]
+    trunk = _trunk(inputs, [row.trunk for row in laid])
+    positions = _positions(model, trunk)
+    output = model(**trunk, position_ids=positions, use_cache=True, logits_to_keep=1)
+    logits = [output.logits[:, -1:]]
+    length = max(len(row.tokens) for row in laid)
+    if length:
+        n_read = max(row.n_read for row in laid)
+        more = model(
+            **_tree(laid, trunk["attention_mask"], positions, length, model.dtype),
+            **{cache_name(model): output.past_key_values},
+            use_cache=True,
+            logits_to_keep=n_read,
+        ).logits[:, -n_read:]
+        # The trunk's first, so that index 0 is the trunk and -1 the last node that is read.
+        logits.append(more)
+    return _sums(torch.cat(logits, dim=1), rows, laid)
+
+
+def _sums(
+    logits: torch.Tensor, rows: Sequence[Sequence[Branch]], laid: Sequence[_Row]
+) -> list[list[list[float]]]:
+    # All at once: row, place, token of each prediction.
+    wanted = [
+        (number, place, token)
+        for number, row in enumerate(laid)
+        for places, answer in row.answers
+        for place, token in zip(places, answer, strict=True)
+    ]
+    at, place, token = torch.tensor(wanted, device=logits.device).unbind(1)
+    # A row's logits once each, however many answers begin there.
+    normaliser = torch.logsumexp(logits.float(), dim=-1)
+    values = (logits[at, place, token].float() - normaliser[at, place]).double().tolist()
+    taken = iter(values)
+    return [
+        [[sum(next(taken) for _ in answer) for answer in branch.answers] for branch in branches]
+        for branches in rows
+    ]
+
+
+def _trunk(inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The inputs cut to the first ``lengths`` tokens of each row, padded on the left again."""
+    shape = inputs["input_ids"].shape
+    n_padding = (shape[1] - inputs["attention_mask"].sum(1)).tolist()
+    longest = max(lengths)
+    cut = dict(inputs)
+    for name, value in inputs.items():
+        if value.shape[:2] != shape or value.ndim != 2:
+            continue
+        cut[name] = value.new_zeros(len(lengths), longest)
+        for row, (start, length) in enumerate(zip(n_padding, lengths, strict=True)):
+            cut[name][row, longest - length :] = value[row, start : start + length]
+    return cut
+
+
+def _positions(model: Any, trunk: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """As the model's own ``generate`` makes them: [rows, length], or with axes in front."""
+    own = getattr(model, "_prepare_position_ids_for_generation", None)
+    if own is not None:
+        rest = {name: value for name, value in trunk.items() if name != "input_ids"}
+        positions: torch.Tensor = own(trunk["input_ids"], rest)
+        return positions
+    mask = trunk["attention_mask"]
+    return (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)
+
+
+def _tree(
+    rows: Sequence[_Row],
+    trunk_mask: torch.Tensor,
+    positions: torch.Tensor,
+    length: int,
+    dtype: torch.dtype,
+) -> dict[str, torch.Tensor]:
+    """Tokens, mask and positions of the trees of a batch, padded in front to ``length``."""
+    n_trunk = trunk_mask.shape[1]
+    ids = np.zeros((len(rows), length), dtype=np.int64)
+    depths = np.zeros_like(ids)
+    sees = np.zeros((len(rows), length, n_trunk + length), dtype=bool)
+    # Padding sees itself: a softmax over nothing is no number.
+    sees[:, :, n_trunk:] = np.eye(length, dtype=bool)
+    for number, row in enumerate(rows):
+        start = length - len(row.tokens)
+        ids[number, start:] = row.tokens
+        depths[number, start:] = row.depths
+        sees[number, start:, n_trunk + start :] = row.sees
+        sees[number, start:, :n_trunk] = trunk_mask[number].bool().numpy(force=True)
+    device = trunk_mask.device
+    # Added to the scores, which every implementation of attention but flash understands.
+    mask = torch.zeros(sees.shape, dtype=dtype, device=device)
+    mask.masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(dtype).min)
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "attention_mask": mask[:, None],
+        "position_ids": positions[..., -1:] + 1 + torch.from_numpy(depths).to(device),
+    }
+
+
+def cache_name(model: Any) -> str:
+    """What the model calls the keys and values of what it has read."""
+    # Newer versions of transformers call the argument `cache`.
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
