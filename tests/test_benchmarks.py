@@ -109,6 +109,25 @@ def test_the_phrases_are_exchanged_for_half_of_the_samples(tmp_path: Path) -> No
     assert 160 < exchanged < 240
 
 
+@pytest.mark.parametrize("phrases", [("behind", "in front"), ("in the back", "in the front"),
+                                     ("on the behind", "on the front")])  # fmt: skip
+def test_one_object_in_front_or_behind(phrases: tuple[str, str], tmp_path: Path) -> None:
+    rows = [*SPATIAL["gqa_spatial_one"][2], [3, *(f"The grass {each}" for each in phrases)]]
+    for name, count in (("gqa_spatial_one", 3), ("gqa_spatial_one_left_right", 2)):
+        assert len(spatial(tmp_path, name, rows).samples) == count
+    sample = spatial(tmp_path, "gqa_spatial_one", rows).samples[2]
+    assert sample.options[sample.target] in ("behind", "back")
+    assert sample.fields["subject"] == "grass"
+
+
+def test_above_is_not_asked_as_a_side(tmp_path: Path) -> None:
+    rows = [[1, "A photo of a lamp above a bed", "A photo of a lamp below a bed"]]
+    task = spatial(tmp_path, "gqa_spatial_two", rows)
+    asks = asker(task.spec, "generate", task.spec.protocols.generate, Registry.standard())
+    text = asks.prompt(task.samples[0], (0, 1), "default").text
+    assert text == "Is the lamp above a bed or below a bed? Give a short answer."
+
+
 def test_left_and_right_alone(tmp_path: Path) -> None:
     task = spatial(tmp_path, "coco_spatial_one_left_right")
     assert [sample.category for sample in task.samples] == ["left"]

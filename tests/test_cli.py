@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import Command
@@ -239,6 +240,17 @@ def test_unknown_names(tool: Tool, args: str, message: str) -> None:
         ("--model-args value", "--model-args: expected key=value, found 'value'"),
         ("--model-args prompt_format={{x", "--model-args: prompt_format: bad Jinja"),
         ("--model clip --model-args paddng=x", "--model-args: unknown argument 'paddng'"),
+        ("--protocol choice --decoding m3id", "--decoding: it has no effect: no protocol of this"),
+        ("--protocol similarity --order both", "--order: it has no effect: no protocol of this"),
+        ("--protocol similarity --command all", "--command: it has no effect"),
+        ("--decoding m3id:lambda=.nan", "decoding m3id: lambda is a number from 0, not nan"),
+        ("--decoding m3id:lambda=true", "decoding m3id: lambda is a number from 0, not True"),
+        (
+            "--decoding m3id:alpha=x",
+            "decoding m3id: alpha is a number above 0 and up to 1, not 'x'",
+        ),
+        ("--decoding m3id:t0=1.5", "decoding m3id: t0 is a whole number from 0, not 1.5"),
+        ("--decoding m3id:beta=1", "decoding m3id: there is no argument 'beta'"),
         ("--nope", "No such option '--nope'"),
         ("--output-dir specs/sides.yaml", "cannot write there: Not a directory"),
     ],
@@ -340,7 +352,7 @@ def test_swapped_images_need_pairs(tool: Tool, edit: Edit) -> None:
         (
             'pair: "{{ thing }}"',
             'pair: "{{ thin }}"',
-            "sides.yaml:12: sample.pair, row 0: 'thin' is",
+            "sides.yaml:12: sample.pair, row 0 of sides/rows.jsonl: 'thin' is",
         ),
         (
             "version: 1",
@@ -350,7 +362,7 @@ def test_swapped_images_need_pairs(tool: Tool, edit: Edit) -> None:
         (
             "\"{{ ['left', 'right'].index(side) }}\"",
             "2",
-            "sample.target, row 0: the target 2 lies outside",
+            "sample.target, row 0 of sides/rows.jsonl: the target 2 lies outside",
         ),
         ("[left, right]", "left and right", "options must be a list"),
         (
@@ -564,6 +576,30 @@ def test_a_corrupt_manifest(tool: Tool, content: bytes) -> None:
     assert tool.run("--run-id", "mine", "--fresh").code == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("response", None), ("scores", ["a", "b"]), ("scores", [0.1]), ("options", []),
+        ("target", 9), ("target", "left"), ("pair", 5), ("images", ["a"]), ("order", None),
+        ("status", "great"), ("tied", ...),
+    ],
+)  # fmt: skip
+def test_a_damaged_log(tool: Tool, field: str, value: Any) -> None:
+    for name in ("mine", "other"):
+        assert tool.run("--run-id", name, "--protocol", "choice").code == 0
+    path = tool.bench / "results" / "mine" / "samples" / "oracle__sides__choice.jsonl"
+    lines = [json.loads(line) for line in path.open()]
+    changed = lines[1]["response"] if field == "scores" else lines[1]
+    changed[field] = value
+    if value is ...:
+        del changed[field]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for command in (["rescore"], ["compare", "results/other"], ["contact-sheet"]):
+        message = refused(tool(*command, "results/mine"))
+        assert "oracle__sides__choice.jsonl:2: no line of a run's log: " in message
+        assert field in message
+
+
 @pytest.mark.parametrize("line", ["x", "[]", '{"schema": 1}', '{"schema": 1, "model": 1}', ""])
 def test_a_corrupt_log(tool: Tool, line: str) -> None:
     assert tool.run("--run-id", "mine").code == 0
@@ -571,7 +607,7 @@ def test_a_corrupt_log(tool: Tool, line: str) -> None:
     with path.open("a") as stream:
         stream.write(line + "\n")
     for message in (tool.refused("--run-id", "mine"), refused(tool("rescore", "results/mine"))):
-        assert "oracle__sides__generate.jsonl:13: the line " in message
+        assert "oracle__sides__generate.jsonl:13: no line of a run's log: " in message
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -704,6 +740,15 @@ def test_folders_that_are_no_checkpoint(tool: Tool, config: str, message: str) -
     (tool.bench / "ck").mkdir()
     (tool.bench / "ck" / "config.json").write_text(config)
     assert message in tool.refused("--model", "ck")
+
+
+def test_a_checkpoint_that_was_cut_short(tool: Tool) -> None:
+    folder = tool.bench / "ck"
+    shutil.copytree(Path(__file__).parent.parent / "models" / "tiny-llava", folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    message = tool.refused("--model", "ck", "--protocol", "generate")
+    assert "cannot be loaded: Error while deserializing" in message
 
 
 def test_version_and_help(tool: Tool) -> None:

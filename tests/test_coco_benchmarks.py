@@ -279,5 +279,6 @@ def test_vsr_flipped(tmp_path: Path) -> None:
 def test_a_caption_without_its_relation_names_the_row(tmp_path: Path) -> None:
     path = vsr(tmp_path) / "vsr/splits/random/test.jsonl"
     path.write_text(path.read_text().replace("is left of", "is  left  of"))
-    with pytest.raises(InputError, match=r"fields\.before, row 1: .* matches nothing in 'The cat"):
+    message = r"fields\.before, row 1 of .*: .* matches nothing in 'The cat"
+    with pytest.raises(InputError, match=message):
         task("vsr_flipped", tmp_path)

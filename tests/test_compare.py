@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from vlm_harness.evaluator import evaluate
 from vlm_harness.metrics import METRICS, Record
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import Units
-from vlm_harness.types import Request, Variant
+from vlm_harness.types import OptionScore, Request, Response, Variant
 
 FOUR_WAY = "whatsup_rendered_a_four_way"
 TWO_WAY = "whatsup_rendered_a_left_right"
@@ -400,6 +401,35 @@ def test_a_dual_encoder_with_a_generating_model(go: Callable[..., Path]) -> None
     assert (samples.only_a, pairs.only_a) == (6, 6)
 
 
+def test_a_dual_encoder_answers_alike_in_every_order(go: Callable[..., Path]) -> None:
+    a = go("a", protocol=["similarity"], models={"clip": oracle})
+    found = compare(a, go("b", models={"vlm": first}, order="both"))
+    samples = rows(found)["individual_accuracy"]
+    # The second of either order is never named: wrong for half of all lines.
+    assert (samples.n, samples.n_clusters, samples.only_a, samples.only_b) == (24, 6, 12, 0)
+    assert found.notes == []
+    assert rows(compare(found.b.folder, a))["individual_accuracy"].only_b == 12
+
+
+def test_what_is_the_same_metric_is_tested_once(go: Callable[..., Path]) -> None:
+    def log_probabilities(seed: int) -> Callable[[Request], Any]:
+        def handler(request: Request) -> Any:
+            assert request.sample is not None
+            random = Random(f"{seed} {request.sample.id}")
+            sums = [-random.random() for _ in request.candidates]
+            return Response(scores=tuple(OptionScore(each / 2, each, 2) for each in sums))
+
+        return handler
+
+    a, b = (
+        go(str(n), TWO_WAY, protocol=["likelihood"], limit=20, models={"x": log_probabilities(n)})
+        for n in (1, 2)
+    )
+    found = compare(a, b)
+    assert "relaxed_pair_accuracy" in rows(found)
+    assert "relaxed_pair_accuracy_sum" not in rows(found)
+
+
 def test_a_limited_run_with_a_whole_one(go: Callable[..., Path]) -> None:
     a, b = go("a", limit=4), go("b", models={"other": first})
     with pytest.raises(InputError, match="4 lines on side A, 12 on side B, 4 in common") as error:
@@ -477,7 +507,7 @@ def test_other_labels(go: Callable[..., Path]) -> None:
             line["target"] = 1
 
     edit_lines(c, relabel)
-    with pytest.raises(InputError, match=r"the label differs of 1 of 12 lines.*thing2-left"):
+    with pytest.raises(InputError, match=r"labels differ in 1 of 12 lines.*thing2-left"):
         compare(a, c)
 
 

@@ -47,7 +47,7 @@ def result(
         "metrics": {**metrics, "mean_pair_cosine": estimate(cosine), **(extra or {})},
         "n_samples": 200, "n_expected": 200, "n_incomplete": 0,
         "groups": {"pair": {"n": 100, "n_incomplete": 0}},
-        "n_unparsed": 0, "n_errors": 0, "n_tied": 0,
+        "n_unparsed": 0, "n_errors": 0, "n_tied": 0, "complete": True,
     }  # fmt: skip
     assert fields.keys() <= row.keys()
     return {**row, **fields}

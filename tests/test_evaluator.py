@@ -119,6 +119,21 @@ def test_orders(bench: Path, order: str) -> None:
         assert all(len(seen) == 1 for seen in by_pair.values())
 
 
+def test_one_decoding_in_several_spellings_is_one_cell(bench: Path) -> None:
+    spelled = ["m3id", "m3id:alpha=0.6,lambda=0.15", "m3id:lambda=0.150,alpha=0.6,t0=1"]
+    run = go(bench, oracle, protocol=["generate"], decoding=[*spelled, "m3id:t0=2,alpha=0.5"])
+    assert [row["decoding"] for row in run.results] == ["m3id", "m3id:alpha=0.5,t0=2"]
+
+
+def test_a_run_that_was_stopped_after_its_last_line_is_finished(bench: Path) -> None:
+    run = go(bench, oracle, protocol=["choice"])
+    path = run.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "finished": None}))
+    assert go(bench, oracle, protocol=["choice"]).n_new == 0
+    assert json.loads(path.read_text())["finished"]
+
+
 def test_a_constant_model_scores_zero(bench: Path) -> None:
     run = go(bench, lambda request: [0.5, 0.5], protocol=["similarity"])
     assert value(run) == 0
@@ -289,7 +304,8 @@ def test_a_changed_task_is_another_run(bench: Path) -> None:
 
 def test_a_run_id_of_another_run_is_refused(bench: Path) -> None:
     go(bench, protocol=["choice"], run_id="mine")
-    with pytest.raises(InputError, match="holds another run: cells, seed differ"):
+    changed = "another run: seed 0, now 3; protocol choice, now likelihood"
+    with pytest.raises(InputError, match=changed):
         go(bench, protocol=["likelihood"], seed=3, run_id="mine")
     run = go(bench, protocol=["likelihood"], seed=3, run_id="mine", fresh=True)
     assert {line["protocol"] for line in lines(run)} == {"likelihood"}
@@ -335,6 +351,8 @@ def test_no_images(bench: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["similarity", "generate", "choice", "likelihood"])
 def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol: str) -> None:
+    order = "fixed" if protocol == "similarity" else "both"
+
     def handler(request: Request) -> Any:
         assert request.sample is not None
         number = sum(map(ord, request.sample.id)) % 7
@@ -343,7 +361,7 @@ def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol
         scores = (OptionScore(number / 7, -number, 2), OptionScore(0.4, -1.0, 2))
         return Response(scores=scores, pair_cosine=0.9)
 
-    run = go(bench, handler, protocol=[protocol], order="both")
+    run = go(bench, handler, protocol=[protocol], order=order)
     path, rows = rescore(run.path)
     assert rows == run.results
     assert json.loads(path.read_text())["results"] == run.results

@@ -30,10 +30,12 @@ def test_differences_by_hand() -> None:
 
 def test_whole_pairs_spread_over_the_run() -> None:
     pairs = {f"s{n}": f"p{n // 2}" for n in range(100)}
-    chosen = _some(pairs, 20)
+    lines = [{"sample_id": name, "pair": pair, "set": None} for name, pair in pairs.items()]
+    chosen = _some(lines, 20)
     assert 16 <= len(chosen) <= 20
     assert {pairs[name] for name in chosen} == {f"p{n}" for n in range(0, 50, 5)}
-    assert _some({"a": None, "b": None}, 64) == ["a", "b"]
+    alone = [{"sample_id": name, "pair": None, "set": None} for name in ("a", "b", "a")]
+    assert _some(alone, 64) == ["a", "b"]
 
 
 def test_a_run_is_the_same_at_every_batch_size(bench: Path) -> None:
@@ -49,3 +51,24 @@ def test_a_run_is_the_same_at_every_batch_size(bench: Path) -> None:
     ]  # fmt: skip
     assert all(row["n"] == 24 and row["flips"] == row["texts"] == 0 for row in rows)
     assert sorted(path.name for path in (bench / "results").iterdir()) == [run.path.name]
+
+
+def test_tasks_and_models_that_were_asked_otherwise(bench: Path) -> None:
+    """A grid of both kinds of models, over two tasks whose samples have some ids in common."""
+    other = (bench / "specs" / "sides.yaml").read_text().replace("task: sides", "task: more")
+    (bench / "specs" / "more.yaml").write_text(f"{other}where: '{{{{ row_index % 2 == 0 }}}}'\n")
+    (bench / "specs" / "encoder.yaml").write_text(
+        "model: encoder\nbackend: hf_dual_encoder\n"
+        f"checkpoint: {Path(__file__).parent.parent / 'models' / 'tiny-clip'}\n"
+    )
+    config = RunConfig(
+        model=["encoder", "fake:oracle"], tasks=["sides", "more"],
+        protocol=["similarity", "choice"], limit=6,
+        data_dir=str(bench / "data"), include_path=[str(bench / "specs")],
+        output_dir=str(bench / "results"),
+    )  # fmt: skip
+    rows = check_invariance(config, evaluate_config(config).path, sizes=(1,), count=3)
+    assert {(row["model"], row["protocol"]) for row in rows} == {
+        ("encoder", "similarity"), ("oracle", "similarity"), ("oracle", "choice"),
+    }  # fmt: skip
+    assert all(row["n"] >= 4 and row["flips"] == 0 for row in rows)

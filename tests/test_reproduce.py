@@ -120,7 +120,7 @@ def test_rows_that_nobody_can_run(
 
 def test_decoding_and_quotations_of_table_6(registry: Registry) -> None:
     found = cells(load("6"), registry)
-    assert [c.value for c in found if c.decoding == "m3id:alpha=0.6,lambda=0.15"] == [64.3, 31.3]
+    assert [c.value for c in found if c.decoding == "m3id"] == [64.3, 31.3]
     assert [c.value for c in found if c.cited] == [None, 27.3, None, 31.3]
 
 
@@ -185,6 +185,16 @@ def test_one_run_a_protocol_and_decoding(call: Command, table: str, tmp_path: Pa
     assert len(list((tmp_path / "results").glob("*/manifest.json"))) == 2
     # The same command finds its runs again.
     assert call(table, "--limit", "4", "--json", "--model", "fake:oracle,fake:first")[1] == out
+
+
+def test_the_best_command_of_each_cell(call: Command, table: str) -> None:
+    asked = (table, "--limit", "4", "--model", "fake:oracle,fake:first", "--best-command")
+    found = json.loads(call(*asked, "--json")[1])
+    commands = {each["cell"]["protocol"]: each["command"] for each in found}
+    assert commands == {"similarity": None, "generate": "default"}
+    text = call(*asked)[1]
+    assert "0.0 (default)" in text
+    assert "(command): the best of all, chosen on these samples themselves" in text
 
 
 def test_nothing_to_be_measured_is_one_message(call: Command, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ protocols: {similarity: {}}
         (
             '"{{ side }}"',
             '"{{ sied }}"',
-            "t.yaml:7: sample.target, row 0: 'sied' is undefined; did ",
+            "t.yaml:7: sample.target, row 0 of rows.jsonl: 'sied' is undefined; did ",
         ),
         (
             '"{{ side }}"',
@@ -149,14 +149,14 @@ protocols: {similarity: {}}
         (
             "protocols",
             'fields: {a: 1, b: "{{ 1 / 0 }}"}\nprotocols',
-            "t.yaml:8: fields.b, row 0: Zero",
+            "t.yaml:8: fields.b, row 0 of rows.jsonl: Zero",
         ),
         (
             "protocols",
             'where: "{{ nope }}"\nprotocols',
-            "t.yaml:8: where, row 0: 'nope' is undefined",
+            "t.yaml:8: where, row 0 of rows.jsonl: 'nope' is undefined",
         ),
-        ("protocols", 'where: "{{ false }}"\nprotocols', "the data hold no sample"),
+        ("protocols", 'where: "{{ false }}"\nprotocols', "none of the 6 rows of"),
     ],
 )
 def test_rows_that_do_not_fit(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -268,7 +268,7 @@ def test_json_keys_are_a_column(tmp_path: Path) -> None:
         ("[[1]]", "", "row 0 is a list of 1 items; it needs dataset.columns to name them"),
         ("[[1]]", ", columns: [a, b]", "row 0 is a list of 1 items; it needs 2 items"),
         ("[]", ", key: rows", "there is no key 'rows'"),
-        ("[]", "", "the data hold no sample"),
+        ("[]", "", "holds no row"),
     ],
 )
 def test_bad_json(tmp_path: Path, content: str, extra: str, message: str) -> None:
@@ -313,8 +313,8 @@ def test_csv_with_tabs_and_without_a_header(tmp_path: Path) -> None:
         ("name,side\na,0,5\n", "x.csv:2: the row has not as many values"),
         ('name,side\na,"0\n', "x.csv:2: not valid CSV"),
         ("name,side,name\na,0,b\n", "x.csv:1: two columns are called name"),
-        ("name,side\n", "the data hold no sample"),
-        ("", "the data hold no sample"),
+        ("name,side\n", "holds no row"),
+        ("", "holds no row"),
     ],
 )
 def test_bad_csv(tmp_path: Path, content: str, message: str) -> None:

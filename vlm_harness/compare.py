@@ -15,9 +15,10 @@ import numpy as np
 
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.metrics import METRICS, Metric, Record
+from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.recorded import RecordedRun
-from vlm_harness.results import NEEDED, record
-from vlm_harness.runlog import DESCRIPTIVE, Line, log_path
+from vlm_harness.results import record
+from vlm_harness.runlog import DESCRIPTIVE, Line
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import (
     Floats,
@@ -136,7 +137,9 @@ def compare(
             )
         _check_task(task, a, b)
         spec = a.run.spec(task)
-        lines_a, lines_b = _lines(a, variant_a), _lines(b, variant_b)
+        own_a, own_b = _lines(a, variant_a), _lines(b, variant_b)
+        lines_a = _in_every_order(variant_a, own_a, own_b)
+        lines_b = _in_every_order(variant_b, own_b, own_a)
         keys = _common(task, a, b, lines_a, lines_b, common)
         if len(keys) < max(len(lines_a), len(lines_b)):
             counts = f"{len(lines_a)} of A and {len(lines_b)} of B"
@@ -175,13 +178,20 @@ def compare(
 
 
 def _without_doubles(rows: Sequence[Row]) -> list[Row]:
-    """Without official formulas that give what the plain metric gives, as over whole groups."""
-    plain = {row.metric: (row.value_a, row.value_b) for row in rows}
+    """Without metrics that give just what a plainer one gives, which would be tested twice.
+
+    So do official formulas over whole groups, and sums of log-probabilities.
+    """
+    plain = {row.metric: (row.value_a, row.value_b, row.n) for row in rows}
+
+    def plainer(metric: str) -> str:
+        return metric.split("_official_")[-1].removesuffix("_sum")
+
     return [
         row
         for row in rows
-        if "_official_" not in row.metric
-        or plain.get(row.metric.split("_official_")[1]) != (row.value_a, row.value_b)
+        if plainer(row.metric) == row.metric
+        or plain.get(plainer(row.metric)) != (row.value_a, row.value_b, row.n)
     ]
 
 
@@ -333,13 +343,7 @@ Key = tuple[str, int]
 
 def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
     """The lines of a variant by sample and number of the order."""
-    found: dict[Key, Line] = {}
-    for line in side.run.lines([variant]):
-        missing = [field for field in NEEDED if field not in line]
-        if missing:
-            path = log_path(side.folder, variant)
-            raise InputError(f"a line has no {listing(missing)}", where=path)
-        found[line["sample_id"], line["order_index"]] = line
+    found = {(line["sample_id"], line["order_index"]): line for line in side.run.lines([variant])}
     if not found:
         raise InputError(
             f"side {side.name} has answered nothing of {variant.task} under {variant.protocol}",
@@ -347,6 +351,26 @@ def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
             hint="The command that began the run goes on with it; --task leaves tasks out.",
         )
     return found
+
+
+def _in_every_order(
+    variant: Variant, lines: Mapping[Key, Line], other: Mapping[Key, Line]
+) -> Mapping[Key, Line]:
+    """Lines of a dual encoder for every order that the other side was asked in.
+
+    Captions are not shown in an order: an answer is the same in all of them.
+    """
+    if PROTOCOLS.get(variant.protocol).uses_prompt:
+        return lines
+    asked = {sample for sample, _ in other}
+    return {
+        **{key: line for key, line in lines.items() if key[0] not in asked},
+        **{
+            (sample, index): {**lines[sample, 0], "order_index": index, "order": theirs["order"]}
+            for (sample, index), theirs in other.items()
+            if (sample, 0) in lines
+        },
+    }
 
 
 def _common(
@@ -379,12 +403,12 @@ def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]
             hint=f"Run one of the two again, with --labels {labels[0]} or --labels {labels[1]}.",
         )
     for field, meaning in (
-        ("options", "options"), ("target", "label"), ("pair", "pair"), ("set", "set"),
+        ("options", "options"), ("target", "labels"), ("pair", "pairs"), ("set", "sets"),
     ):  # fmt: skip
         differing = [x["sample_id"] for x, y in pairs if x[field] != y[field]]
         if differing:
             raise InputError(
-                f"{task}: the {meaning} differs of {len(differing)} of {len(pairs)} lines, the "
+                f"{task}: {meaning} differ in {len(differing)} of {len(pairs)} lines, the "
                 f"first of sample {differing[0]}",
                 where=_both(a, b),
                 hint="Run one of the two again, on the same data with the same labels.",

@@ -81,10 +81,10 @@ def print_results(results: Sequence[Row], console: Console | None = None) -> Non
         # A single task wider than the terminal is better broken by it than cut off here.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
-    for row in results:
+    for row, (_, _, fields) in zip(results, _labels(results), strict=True):
         notes = _notes(row)
         if notes:
-            label = escape(f"{row['model']} / {row['task']} / {row['protocol']}")
+            label = escape(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
 
 
@@ -333,8 +333,18 @@ def _notes(row: Row) -> list[str]:
             notes.append(f"{row[field]} {text} (count as wrong)")
     if row["n_tied"]:
         notes.append(f"{row['n_tied']} tied (count as wrong)")
+    n_pairs = row["groups"].get("pair", {"n": 0, "n_incomplete": 0})
+    whole = n_pairs["n"] - n_pairs["n_incomplete"]
+    for name, metric in row["metrics"].items():
+        if name.startswith("relaxed_pair") and metric["n"] < whole:
+            notes.append(
+                f"{SHORT.get(name, name)} over {metric['n']} of {whole} pairs: ratios need scores "
+                "above 0"
+            )
     if row["limit"]:
         notes.append(f"limited to {row['limit']}: not a complete run")
+    elif not row["complete"] and row["n_samples"] == row["n_expected"] and not row["n_errors"]:
+        notes.append("some of the samples alone: not a complete run")
     return notes
 
 

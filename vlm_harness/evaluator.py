@@ -113,7 +113,10 @@ def run(
         state = _State(planned, folder, progress)
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
-            return Run(folder.path, state.write_results(), 0)
+            results = state.write_results()
+            if not folder.finished:  # stopped after its last line
+                folder.write_manifest({}, finished=True)
+            return Run(folder.path, results, 0)
         folder.write_manifest({})
         infos: dict[str, Model] = {}
         try:

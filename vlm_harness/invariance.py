@@ -9,7 +9,7 @@ difference between two models that is no larger than that share says nothing.
 import math
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def check_invariance(
     count: int = COUNT,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Do about ``count`` samples of a finished run again at each batch size.
+    """Do about ``count`` samples of each task of a finished run again at each batch size.
 
     Returns:
         A row for each batch size, model and protocol: ``dtype``, number of lines ``n``, ``flips``
@@ -46,26 +46,43 @@ def check_invariance(
     recorded = RecordedRun(folder)
     progress = progress or Progress()
     before = {key_of(line): line for line in _lines(recorded)}
-    samples = _some({line["sample_id"]: line["pair"] for line in before.values()}, count)
+    samples = {
+        task: _some([line for line in before.values() if line["task"] == task], count)
+        for task in dict.fromkeys(variant.task for variant in recorded.variants)
+    }
     registry = Registry.standard(config.include_path)
     rows = []
     for name in dict.fromkeys(config.model):
         spec = resolve(name, registry, config.model_args)
         dtype = recorded.manifest.get("models", {}).get(spec.model, {}).get("dtype")
+        # A task may have been asked under other protocols than the next.
+        asked: dict[str, list[str]] = {}
+        for variant in recorded.variants:
+            if variant.model == spec.model and samples[variant.task]:
+                asked.setdefault(variant.task, []).append(variant.protocol)
         loaded: dict[str, Backend] = {}  # once for all batch sizes
         for size in sizes:
-            with tempfile.TemporaryDirectory() as place:
-                changed = {"samples": samples, "limit": None, "batch_size": size, "run_id": "again"}
-                settings = config.model_copy(
-                    update={**changed, "output_dir": place, "fresh": False}
-                )
-                planned = plan(settings, registry, [spec])
-                if not loaded:
-                    loaded[spec.model] = load(spec, planned, progress)
-                again = run(planned, progress, sys.argv, loaded)
-                pairs: dict[str, list[tuple[Line, Line]]] = {}
-                for line in _lines(RecordedRun(again.path)):
-                    pairs.setdefault(line["protocol"], []).append((before[key_of(line)], line))
+            pairs: dict[str, list[tuple[Line, Line]]] = {}
+            for task, protocols in asked.items():
+                with tempfile.TemporaryDirectory() as place:
+                    settings = config.model_copy(
+                        update={
+                            "tasks": [task],
+                            "protocol": list(dict.fromkeys(protocols)),
+                            "samples": samples[task],
+                            "limit": None,
+                            "batch_size": size,
+                            "output_dir": place,
+                            "run_id": "again",
+                            "fresh": False,
+                        }
+                    )
+                    planned = plan(settings, registry, [spec])
+                    if not loaded:
+                        loaded[spec.model] = load(spec, planned, progress)
+                    again = run(planned, progress, sys.argv, loaded)
+                    for line in _lines(RecordedRun(again.path)):
+                        pairs.setdefault(line["protocol"], []).append((before[key_of(line)], line))
             rows += [
                 {
                     "batch_size": size,
@@ -86,8 +103,12 @@ def compare(pairs: Iterable[tuple[Line, Line]]) -> dict[str, Any]:
         abs(a - b)
         for one, other in pairs
         for a, b in zip(
-            one["response"].get("scores") or (), other["response"].get("scores") or (), strict=True
+            # A line that failed on one side has no scores.
+            one["response"].get("scores") or (),
+            other["response"].get("scores") or (),
+            strict=False,
         )
+        if a is not None and b is not None
     ]
     return {
         "n": len(pairs),
@@ -99,14 +120,15 @@ def compare(pairs: Iterable[tuple[Line, Line]]) -> dict[str, Any]:
     }
 
 
-def _some(pairs: Mapping[str, str | None], count: int) -> list[str]:
-    """Ids spread over the run, whole pairs where there are any."""
-    groups: dict[str, list[str]] = {}
-    for sample, pair in pairs.items():
-        groups.setdefault(sample if pair is None else f"pair {pair}", []).append(sample)
+def _some(lines: Sequence[Line], count: int) -> list[str]:
+    """Ids spread over a task's samples, in whole sets or pairs where there are any."""
+    groups: dict[str, dict[str, None]] = {}
+    for line in lines:
+        group = line["set"] or line["pair"] or line["sample_id"]
+        groups.setdefault(group, {})[line["sample_id"]] = None
     members = list(groups.values())
-    per_group = max(1, round(len(pairs) / len(members)))
-    step = max(1, math.ceil(len(members) * per_group / count))
+    n_samples = sum(map(len, members))
+    step = max(1, math.ceil(n_samples / count))
     return [sample for group in members[::step] for sample in group]
 
 

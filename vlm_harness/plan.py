@@ -203,9 +203,28 @@ def plan(
         for protocol in chosen[model.model, name]
         for cell in _cells(config, registry, model, task, protocol)
     ]
+    _check_effect(config, cells)
     for cell in cells:  # a template that fails, fails here
         next(cell.items(), None)
     return Plan(config, models, tasks, cells, root)
+
+
+def _check_effect(config: RunConfig, cells: Sequence[Cell]) -> None:
+    """Refuse options that no cell of the grid takes notice of."""
+    worded = any(cell.protocol.uses_prompt for cell in cells)
+    writes = any(cell.protocol.kind == "generate" for cell in cells)
+    for option, given, used, what in (
+        ("--command", bool(config.command), worded, "shows a model any words"),
+        ("--order", config.order not in (None, "fixed"), worded, "shows a model any options"),
+        ("--decoding", any(text != "greedy" for text in config.decoding), writes, "writes text"),
+    ):
+        if given and not used and cells:
+            names = {cell.variant.protocol for cell in cells}
+            raise InputError(
+                f"it has no effect: no protocol of this run ({listing(names)}) {what}",
+                where=option,
+                hint="Leave it out, or choose another --protocol.",
+            )
 
 
 def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[str]:
@@ -278,7 +297,9 @@ def _cells(
         for command in commands:
             asks.check_command(command, task.spec.task, name)
     order: OrderMode = (config.order or task.spec.order) if protocol.uses_prompt else "fixed"
-    decodings = list(dict.fromkeys(config.decoding)) if protocol.kind == "generate" else ["greedy"]
+    decodings = ["none"]
+    if protocol.kind == "generate":
+        decodings = list(dict.fromkeys(map(decoding.canonical, config.decoding)))
     for command in commands:
         for text in decodings:
             variant = Variant(
@@ -287,7 +308,7 @@ def _cells(
                 name,
                 command,
                 order,
-                text if protocol.kind == "generate" else "none",
+                text,
                 config.images,
                 config.labels,
             )

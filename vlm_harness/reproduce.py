@@ -101,6 +101,8 @@ class Measured:
     high: float | None = None
     n: int = 0
     problem: str | None = None
+    command: str | None = None
+    """The best of several, chosen for this cell on the test samples themselves."""
 
     @property
     def agrees(self) -> bool | None:
@@ -176,7 +178,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell
             where=table.at(*place, "values"),
         )
     try:
-        decoding.parse(row.decoding)
+        how = decoding.canonical(row.decoding)
     except InputError as error:
         where = table.at(*place, "decoding")
         raise InputError(error.message, where=where, hint=error.hint) from None
@@ -196,7 +198,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell
             column.task,
             column.metric,
             protocol,
-            row.decoding if generates else "greedy",
+            how if generates else "greedy",
             value,
             row.cited,
             row.note,
@@ -287,9 +289,13 @@ def measure(
     *,
     progress: Progress | None = None,
     argv: Sequence[str] | None = None,
+    best_command: bool = False,
     **options: Any,
 ) -> tuple[list[Measured], TooManyErrors | None]:
     """Evaluate what can be evaluated here; ``options`` are those of ``evaluate``.
+
+    With ``best_command`` all commands of each task are asked, and each cell is given by that which
+    is best for it: the convention of the paper's Tables 12 and 13 (appendix B.5).
 
     A cell that cannot be measured says why and does not stop the rest; the error that is returned
     is the first of a run that was stopped by failing samples.
@@ -305,7 +311,7 @@ def measure(
             key = (cell.protocol, cell.decoding, str(cell.model))
             groups.setdefault(key, {})[cell.task] = None
     stopped: TooManyErrors | None = None
-    found: dict[tuple[str, ...], dict[str, Any] | HarnessError] = {}
+    found: dict[tuple[str, ...], list[dict[str, Any]] | HarnessError] = {}
     for protocol, how, models, tasks in _calls(groups):
         labels = {resolve(model, here.registry).model: model for model in models}
         keys = [(protocol, how, model, task) for model in models for task in tasks]
@@ -315,6 +321,7 @@ def measure(
                 tasks,
                 protocol=[protocol],
                 decoding=[how],
+                command=["all"] if best_command and PROTOCOLS.get(protocol).uses_prompt else [],
                 data_dir=str(here.root),
                 progress=progress,
                 argv=argv,
@@ -326,11 +333,14 @@ def measure(
                 stopped = stopped or error
         else:
             for row in run.results:
-                found[protocol, how, labels[row["model"]], row["task"]] = row
+                of_cell = (protocol, how, labels[row["model"]], row["task"])
+                rows = found.setdefault(of_cell, [])
+                if isinstance(rows, list):
+                    rows.append(row)
     for cell in wanted:
         if cell not in outcomes:
-            row_or_error = found[cell.protocol, cell.decoding, str(cell.model), cell.task]
-            outcomes[cell] = _outcome(cell, row_or_error)
+            rows_or_error = found[cell.protocol, cell.decoding, str(cell.model), cell.task]
+            outcomes[cell] = _outcome(cell, rows_or_error)
     return [outcomes[cell] for cell in wanted], stopped
 
 
@@ -345,13 +355,15 @@ def _calls(
         yield protocol, how, models, list(names)
 
 
-def _outcome(cell: Cell, row: dict[str, Any] | HarnessError) -> Measured:
-    if isinstance(row, HarnessError):
-        return Measured(cell, problem=str(row).splitlines()[0])
-    metric = row["metrics"][cell.metric]
+def _outcome(cell: Cell, rows: list[dict[str, Any]] | HarnessError) -> Measured:
+    if isinstance(rows, HarnessError):
+        return Measured(cell, problem=str(rows).splitlines()[0])
+    best = max(rows, key=lambda row: row["metrics"][cell.metric]["value"] or 0.0)
+    metric = best["metrics"][cell.metric]
     scale = 1 if "cosine" in cell.metric else 100
     value, low, high = (
         None if metric[key] is None else scale * metric[key]
         for key in ("value", "ci_low", "ci_high")
     )
-    return Measured(cell, value, low, high, metric["n"])
+    command = best["command"] if len(rows) > 1 else None
+    return Measured(cell, value, low, high, metric["n"], command=command)

@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from vlm_harness import __version__
 from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError, listing
+from vlm_harness.logschema import SCHEMA, check_line, check_manifest
 from vlm_harness.metrics import hf_evaluate
 from vlm_harness.models import family
 from vlm_harness.plan import Item, Plan, line_key
@@ -39,14 +40,7 @@ from vlm_harness.specs import TaskSpec
 from vlm_harness.tasks import Task
 from vlm_harness.types import Model, Outcome, Response, Variant
 
-SCHEMA = 1
 Line = dict[str, Any]
-# What must be there for a log to be read at all.
-MANIFEST = {"identity_sha256": str, "identity": dict, "expected": list, "config": dict}
-LINE = (
-    "model", "task", "protocol", "sample_id", "order", "order_mode", "command", "decoding",
-    "order_index", "image_mode", "labels", "options", "shown", "target", "response", "status",
-)  # fmt: skip
 PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
 
 
@@ -228,7 +222,7 @@ class RunFolder:
         if manifest and manifest.get("identity_sha256") != self.digest:
             changed = _difference(manifest.get("identity", {}), self._identity)
             raise InputError(
-                f"the folder holds another run: {changed} differ",
+                f"the folder holds another run: {changed}",
                 where=self.path,
                 hint="Choose another --run-id, or --fresh to throw the old run away.",
             )
@@ -261,6 +255,10 @@ class RunFolder:
             )
 
     # --- manifest --------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        return read_manifest(self.path, missing_ok=True).get("finished") is not None
 
     def write_manifest(self, models: Mapping[str, Model], finished: bool = False) -> None:
         old = read_manifest(self.path, missing_ok=True)
@@ -428,15 +426,15 @@ def read_lines(path: Path) -> Iterator[Line]:
                 return
             try:
                 line = json.loads(text)
-            except ValueError:
-                raise InputError("the line is not JSON", where=f"{path}:{number}") from None
-            if not isinstance(line, dict) or line.get("schema") != SCHEMA:
+                check_line(line)
+            except ValueError as error:
+                reason = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
                 raise InputError(
-                    f"the line is not of log schema {SCHEMA}", where=f"{path}:{number}"
-                )
-            missing = [name for name in LINE if name not in line]
-            if missing:
-                raise InputError(f"the line has no {listing(missing)}", where=f"{path}:{number}")
+                    f"no line of a run's log: {reason}",
+                    where=f"{path}:{number}",
+                    hint="The log was changed or damaged. Without the line, the command that began "
+                    "the run asks the sample again.",
+                ) from None
             yield line
 
 
@@ -454,13 +452,14 @@ def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}", where=path) from None
-    for name, kind in MANIFEST.items():
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
-            raise InputError(
-                f"not the manifest of a run: it has no {name!r}",
-                where=path,
-                hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
-            )
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
+        raise InputError(
+            f"not the manifest of a run: {error}",
+            where=path,
+            hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
+        ) from None
     return manifest
 
 
@@ -510,7 +509,38 @@ def _git_commit() -> str | None:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    return ", ".join(key for key in new if old.get(key) != new[key]) or "settings"
+    """What two identities differ in, in the words of the options, and the short of it."""
+    found = [
+        f"{key} {_brief(old.get(key))}, now {_brief(new[key])}"
+        for key in ("seed", "limit", "samples", "dtype")
+        if old.get(key) != new[key]
+    ]
+    for name, many in (("model", "models"), ("task", "tasks")):
+        before, after = old.get(many, {}), new[many]
+        if before.keys() != after.keys():
+            found.append(f"{many} {listing(before)}, now {listing(after)}")
+        for each in before.keys() & after.keys():
+            # Which images there are follows from the samples, which were named above.
+            parts = [
+                key
+                for key in after[each]
+                if before[each].get(key) != after[each][key] and (key != "images" or not found)
+            ]
+            if parts:
+                found.append(f"{name} {each}: {listing(parts)}")
+    for name in new["checkpoints"]:
+        if old.get("checkpoints", {}).get(name) != new["checkpoints"][name]:
+            found.append(f"the weights of {name}")
+    cells = [[Variant(**cell["variant"]) for cell in each.get("cells", [])] for each in (old, new)]
+    for field in ("protocol", "command", "order", "decoding", "image_mode", "labels"):
+        before, after = ({getattr(cell, field) for cell in side} for side in cells)
+        if before != after:
+            found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")
+    return "; ".join(found) or "the words of its prompts"
+
+
+def _brief(value: Any) -> str:
+    return "none" if value is None or value == [] else str(value)[:60]
 
 
 def _dump(line: Line) -> str:

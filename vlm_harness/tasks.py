@@ -73,7 +73,13 @@ def load_task(
         if (sample := _sample(spec, common, row, own, index, data_dir)) is not None
     ]
     if not made:
-        raise InputError(f"task {spec.task}: the data hold no sample", where=spec.at("dataset"))
+        raise InputError(
+            f"task {spec.task}: {spec.dataset.path or 'the data set'} holds no row"
+            if not table.rows
+            else f"task {spec.task}: none of the {len(table.rows)} rows of "
+            f"{spec.dataset.path or 'the data set'} is what `where` asks for",
+            where=spec.at("where" if table.rows else "dataset"),
+        )
     _check_ids(spec, made)
     _check_positive(spec, made)
     overlay = registry.overlay(spec.overlay, spec.at("overlay")) if spec.overlay else None
@@ -174,9 +180,14 @@ def _sample(
         )
     except (TemplateError, ValueError, InputError) as error:
         message = error.message if isinstance(error, InputError) else str(error)
-        hint = error.hint if isinstance(error, InputError) else None
+        hint = f"The row, counted from 0: {str(dict(row))[:200]}"
+        if isinstance(error, InputError) and error.hint:
+            hint = f"{error.hint}\n{hint}"
         raise InputError(
-            f"{'.'.join(map(str, step))}, row {index}: {message}", where=spec.at(*step), hint=hint
+            f"{'.'.join(map(str, step))}, row {index} of {spec.dataset.path or 'the data set'}: "
+            f"{message}",
+            where=spec.at(*step),
+            hint=hint,
         ) from None
 
 

@@ -84,6 +84,7 @@ def _chosen(
 ) -> dict[str, str]:
     """Values by field; what is said of one side goes before what is said of both."""
     from vlm_harness.compare import CHOOSABLE
+    from vlm_harness.decoding import canonical
 
     chosen = {}
     for texts, where in ((both, "--only"), (own, option)):
@@ -95,7 +96,9 @@ def _chosen(
                     where=where,
                     hint=f"FIELD is one of {listing(CHOOSABLE)}: {where} decoding=greedy",
                 )
-            chosen[field] = value
+            # As results name it; "none" is said of protocols that write no text.
+            is_decoding = field == "decoding" and value != "none"
+            chosen[field] = canonical(value) if is_decoding else value
     if model is not None:
         if chosen.get("model", model) != model:
             raise InputError(f"it names another model than {option}", where=model_option)

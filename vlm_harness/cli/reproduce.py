@@ -30,7 +30,16 @@ Line = tuple[str, ...]
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples, in whole groups."
 )
+@click.option(
+    "--best-command",
+    is_flag=True,
+    help="Ask under all commands and print each cell's best, as the paper's Tables 12 and 13 do.",
+)
 @click.option("--output-dir", metavar="DIR", default="results", show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[each model's own]")
+@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
+@click.option("--trust-remote-code", is_flag=True, help="Run code of the checkpoint.")
 @data_dir_option
 @include_path_option
 @json_option
@@ -39,10 +48,11 @@ def reproduce(
     model: tuple[str, ...],
     dry_run: bool,
     limit: int | None,
-    output_dir: str,
+    best_command: bool,
     data_dir: str | None,
     include_path: tuple[str, ...],
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the cells of TABLE, and print them beside the published numbers.
 
@@ -73,9 +83,10 @@ def reproduce(
             here,
             progress=progress,
             argv=sys.argv,
+            best_command=best_command,
             limit=limit,
-            output_dir=output_dir,
             include_path=list(include_path),
+            **{name: value for name, value in options.items() if value is not None},
         )
     if as_json:
         echo_json(
@@ -131,7 +142,7 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
                 cell.model or "-",
                 *_what(cell),
                 _number(cell.value, cell),
-                _number(each.value, cell),
+                _number(each.value, cell) + (f" ({each.command})" if each.command else ""),
                 interval,
                 "not measured" if each.problem else verdict,
             )
@@ -144,6 +155,10 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
         f"{sum(agreeing)} of {len(agreeing)} published numbers lie within the 95% interval; "
         "percent, cosines as they are"
     )
+    if any(each.command for each in measured):
+        click.echo(
+            "(command): the best of all, chosen on these samples themselves, and too high by that"
+        )
     if limit:
         click.echo(f"limited to {limit} samples a task: not a complete run")
     if left_out:

@@ -79,7 +79,6 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
 
     with ProgressBar(quiet=as_json) as progress:
         finished = evaluate_config(settings, progress=progress, argv=sys.argv)
-    invariance = do_again(settings, finished.path) if check_invariance else []
     if as_json:
         echo_json(
             {
@@ -87,14 +86,15 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
                 "results": finished.results,
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
-                "invariance": invariance,
+                "invariance": do_again(settings, finished.path) if check_invariance else [],
             }
         )
     else:
         print_results(finished.results)
         print_sweeps(sweeps(finished.path))
         print_protocol_agreement(protocol_agreement(finished.path))
-        print_invariance(invariance)
+        if check_invariance:
+            print_invariance(do_again(settings, finished.path))
         click.echo(f"{finished.path / 'results.json'}")
 
 
