@@ -230,10 +230,14 @@ def test_a_narrow_terminal_folds_names_and_cuts_nothing() -> None:
 def test_notes_and_caption_stand_once_below_all_tables() -> None:
     some = paper()
     some[0].update(n_unparsed=2, n_tied=1)
+    some[1].update(complete=False)
+    some[1]["metrics"]["relaxed_pair_accuracy"] = {**estimate(0.5), "n": 30}
     assert " ".join(printed(some, 80).rpartition("┘")[2].split()) == (
         "percent; below: 95% interval over groups; labels: corrected "
         "CLIP-ViT-L/14-336px / whatsup_a_left_right / similarity: "
-        "2 unparsed (count as wrong), 1 tied (count as wrong)"
+        "2 unparsed (count as wrong), 1 tied (count as wrong) "
+        "CLIP-ViT-L/14-336px / whatsup_a_on_under / similarity: relaxed pair over 30 of 100 pairs: "
+        "ratios need scores above 0, some of the samples alone: not a complete run"
     )
 
 

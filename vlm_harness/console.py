@@ -336,7 +336,7 @@ def _notes(row: Row) -> list[str]:
     n_pairs = row["groups"].get("pair", {"n": 0, "n_incomplete": 0})
     whole = n_pairs["n"] - n_pairs["n_incomplete"]
     for name, metric in row["metrics"].items():
-        if name.startswith("relaxed_pair") and metric["n"] < whole:
+        if name.startswith("relaxed_pair") and metric["value"] is not None and metric["n"] < whole:
             notes.append(
                 f"{SHORT.get(name, name)} over {metric['n']} of {whole} pairs: ratios need scores "
                 "above 0"
@@ -369,9 +369,10 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         )
     console.print(table)
     console.print(
-        "[dim]percent of the primary metric; flips: samples not answered alike everywhere; first "
-        "shown: answers that name the\nfirst option (without bias); *chosen on these samples: as "
-        "papers quote it, and too high by that[/]",
+        "[dim]percent of the primary metric; worst, best: under which command and order (0: that of "
+        "the task); flips: samples not\nanswered alike everywhere; first shown: answers that name "
+        "the first option (without bias); *chosen on these samples: as\npapers quote it, and too "
+        "high by that[/]",
         highlight=False,
     )
 

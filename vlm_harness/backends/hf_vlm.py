@@ -601,8 +601,7 @@ class TextBranch:
     ) -> None:
         self._model, self._ids, self._mask = model, input_ids, attention_mask
         self._rows = torch.tensor(rows, device=input_ids.device)
-        self._cache: Any = None
-        self._cache_name = prefix_tree.cache_name(model)
+        self._cache: dict[str, Any] = {}
 
     def next_logits(self, written: torch.Tensor | None) -> torch.Tensor:
         """Logits of the next token, [rows, vocabulary].
@@ -618,13 +617,14 @@ class TextBranch:
             attention_mask=self._mask,
             position_ids=positions,
             use_cache=True,
-            **{self._cache_name: self._cache},
+            **self._cache,
         )
-        self._cache = output.past_key_values
+        self._cache = prefix_tree.cache_of(self._model, output)
         logits: torch.Tensor = output.logits[:, -1]
         if written is not None:
             return logits
-        self._cache.reorder_cache(self._rows)  # from prompts to rows
+        for cache in self._cache.values():
+            cache.reorder_cache(self._rows)  # from prompts to rows
         self._mask = self._mask[self._rows]
         return logits[self._rows]
 

@@ -131,7 +131,7 @@ def score(
         n_read = max(row.n_read for row in laid)
         more = model(
             **_tree(laid, trunk["attention_mask"], positions, length, model.dtype),
-            **{cache_name(model): output.past_key_values},
+            **cache_of(model, output),
             use_cache=True,
             logits_to_keep=n_read,
         ).logits[:, -n_read:]
@@ -218,7 +218,11 @@ def _tree(
     }
 
 
-def cache_name(model: Any) -> str:
-    """What the model calls the keys and values of what it has read."""
-    # Newer versions of transformers call the argument `cache`.
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+def cache_of(model: Any, output: Any) -> dict[str, Any]:
+    """Keys and values of what was read, as the argument with which the model reads on."""
+    # Newer versions of transformers call argument and output `cache`.
+    argument, field = (
+        "cache" if "cache" in names else "past_key_values"
+        for names in (inspect.signature(model.forward).parameters, output)
+    )
+    return {argument: output[field]}
