@@ -369,10 +369,10 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         )
     console.print(table)
     console.print(
-        "[dim]percent of the primary metric; worst, best: under which command and order (0: that of "
-        "the task); flips: samples not\nanswered alike everywhere; first shown: answers that name "
-        "the first option (without bias); *chosen on these samples: as\npapers quote it, and too "
-        "high by that[/]",
+        "[dim]percent of the primary metric; worst, best: under which command and order (0: that "
+        "of the task); flips: samples not\nanswered alike everywhere; first shown: answers that "
+        "name the first option (without bias); *chosen on these samples: as\npapers quote it, and "
+        "too high by that[/]",
         highlight=False,
     )
 
