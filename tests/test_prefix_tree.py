@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import helpers_models as tiny
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from vlm_harness.backends import LoadOptions, Pictures
 from vlm_harness.backends.hf_vlm import HfVlm
@@ -116,7 +118,7 @@ def test_shared_scores_are_those_of_the_plain_path(
     if name == "smolvlm":
         pytest.importorskip("num2words", reason="SmolVLM's processor needs it")
     shared, plain = load(folder(name)), load(folder(name), share_prefixes=False)
-    assert shared._sharing(with_images=True) == SHARES[name]
+    assert shared._sharing.unit("score", with_images=True) == SHARES[name]
     requests = grid()
     expected = plain.respond(requests, Pictures())
     check_same(shared.respond(requests, Pictures()), expected)
@@ -127,6 +129,33 @@ def test_shared_scores_are_those_of_the_plain_path(
         check_same(shared.respond(batch, Pictures()), [by_request[request] for request in batch])
 
 
+@pytest.mark.parametrize("name", [name for name, unit in SHARES.items() if unit == "images"])
+def test_texts_behind_a_shared_beginning(name: str, folder: Callable[[str], Path]) -> None:
+    if name == "smolvlm":
+        pytest.importorskip("num2words", reason="SmolVLM's processor needs it")
+    shared, plain = load(folder(name)), load(folder(name), share_prefixes=False)
+    assert shared._sharing.unit("generate", with_images=True) == "images"
+    read: list[int] = []
+    shared.model.register_forward_pre_hook(
+        lambda _, __, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    for decoding in ("greedy", "m3id:alpha=1.0,lambda=0.5"):
+        requests = [
+            replace(each, kind="generate", max_new_tokens=6, decoding=decoding) for each in grid()
+        ]
+        expected = plain.respond(requests, Pictures())
+        read.clear()
+        assert shared.respond(requests, Pictures()) == expected
+        # Three pictures were read, not fifteen.
+        first = plain.inputs([plain.query(requests[0], [picture(requests[0])])])
+        assert read[0] < 5 * first["input_ids"].numel()
+        assert len({response.text for response in expected if response}) > 1
+
+
+def picture(request: Request) -> Image.Image:
+    return Pictures().get(request.images[0]).pixels
+
+
 def test_a_prompt_longer_than_the_window_stands_alone(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -135,7 +164,7 @@ def test_a_prompt_longer_than_the_window_stands_alone(
     config["text_config"]["sliding_window"] = 90
     (path / "config.json").write_text(json.dumps(config))
     shared, plain = load(path), load(path, share_prefixes=False)
-    assert shared._sharing(with_images=True) == "images"
+    assert shared._sharing.unit("score", with_images=True) == "images"
     image = (tiny.memory_ref("grey.png", IMAGES["grey.png"]),)
     requests = [
         Request("score", image, "Is it left or right?" + " Answer." * n, ("left", "A"))

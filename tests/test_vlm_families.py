@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_harness.backends import LoadOptions, Pictures
-from vlm_harness.backends.hf_vlm import HfVlm, PromptFormatter
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.backends.prompt_format import PromptFormatter
 from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Kind, Request, Response

@@ -23,7 +23,7 @@ from vlm_harness.registry import Registry
 from vlm_harness.results import for_metrics, summarise
 from vlm_harness.runlog import Line, RunFolder
 from vlm_harness.specs import ModelSpec, RunConfig
-from vlm_harness.types import Model, Request, Response, Variant
+from vlm_harness.types import ImageRef, Model, Request, Response, Variant
 
 Key = tuple[Any, ...]
 
@@ -185,7 +185,7 @@ class _State:
             self.todo.setdefault(cell.variant.model, []).extend(left)
         self.n_done = sum(map(len, self._lines.values()))
         for items in self.todo.values():
-            items.sort(key=_execution_order)
+            _sort(items)
         self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
 
     def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
@@ -329,9 +329,25 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _execution_order(item: Item) -> Key:
-    # Pairs lie together for their cosine, then what shares image and prompt.
-    return (*_batch_kind(item), item.sample.group, item.request.prefix)
+def _sort(items: list[Item]) -> None:
+    """In place: what is about the same images lies together, whatever task asks, in one kind.
+
+    Images of one group lie side by side, since their prompts are often the same.
+    """
+    groups: dict[str, int] = {}
+    images: dict[tuple[ImageRef, ...], tuple[int, int]] = {}
+    for item in items:
+        refs = item.request.images
+        if refs not in images:
+            group = groups.setdefault(item.sample.group, len(groups))
+            images[refs] = group, len(images)
+    items.sort(
+        key=lambda item: (
+            *_batch_kind(item),
+            *images[item.request.images],
+            item.request.prompt,
+        )
+    )
 
 
 def _batch_kind(item: Item) -> tuple[str, str, int]:

@@ -97,11 +97,6 @@ class Request:
     partner: ImageRef | None = None
     """The other image of the pair: similarity logs the cosine of the two embeddings."""
 
-    @property
-    def prefix(self) -> tuple[tuple[str, ...], str]:
-        """What this request shares with others, as a key to sort and to group by."""
-        return tuple(image.path for image in self.images), self.prompt
-
 
 @dataclass(frozen=True, slots=True)
 class OptionScore:

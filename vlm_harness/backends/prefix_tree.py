@@ -1,4 +1,4 @@
-"""Answers to many prompts about the same images, scored by two passes of the model.
+"""Prompts about the same images, which are read once: answers scored, or texts generated.
 
     trunk   system, image(s), whatever all prompts begin with    one pass, by the model's own code
     tree    rest of each prompt (question, order, command),       one pass over all of them; what
@@ -7,6 +7,8 @@
 A node of the tree sees the trunk and its own ancestors, at the position that it would have if its
 path stood alone; logits are taken only where a token of an answer is to be predicted. So a batch
 costs as many tokens as are different in it, and the numbers are those of each path alone.
+
+Texts are generated behind the trunk too, each prompt by itself from there on.
 
 What a model must allow: a mask of its own making (4-D) over a cache, explicit positions, and tokens
 that see only what comes before them. Whether it does is found out by trying (``HfVlm._sharing``).
@@ -109,35 +111,91 @@ class _Row:
         self.answers = [([place[node] for node in nodes], answer) for nodes, answer in answers]
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """What prompts begin with, read once: a row for each picture (or pictures) that they are about.
+
+    ``ids`` and ``mask`` are [rows, length], padded in front; ``positions`` the same, or with axes
+    before it; ``logits`` of the token behind, [rows, 1, vocabulary]; ``cache`` the argument with
+    which the model reads on.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    logits: torch.Tensor
+    cache: dict[str, Any]
+
+
+@torch.inference_mode()
+def read_trunk(model: Any, inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> Trunk:
+    """The first ``lengths`` tokens of each row, with whatever images stand among them.
+
+    ``inputs`` are the processor's outputs for one prompt of each row, on the model's device, padded
+    on the left: ``input_ids`` [rows, length] and what goes with them.
+    """
+    cut = _cut(inputs, lengths)
+    positions = _positions(model, cut)
+    output = model(**cut, position_ids=positions, use_cache=True, logits_to_keep=1)
+    return Trunk(
+        cut["input_ids"],
+        cut["attention_mask"],
+        positions,
+        output.logits[:, -1:],
+        cache_of(model, output),
+    )
+
+
 @torch.inference_mode()
 def score(
     model: Any, inputs: Mapping[str, torch.Tensor], rows: Sequence[Sequence[Branch]]
 ) -> list[list[list[float]]]:
     """Summed log-probability (natural log) of every answer, by row and branch.
 
-    Args:
-        model: of transformers, decoder-only.
-        inputs: the processor's outputs for the first prompt of each row, on the model's device,
-            padded on the left: ``input_ids`` [rows, length] and what goes with them.
-        rows: branches that share the images; their prompts have the images' tokens in common.
+    ``rows`` are branches that share the images, and their tokens; ``inputs`` as ``read_trunk``.
     """
     laid = [_Row(branches) for branches in rows]
-    trunk = _trunk(inputs, [row.trunk for row in laid])
-    positions = _positions(model, trunk)
-    output = model(**trunk, position_ids=positions, use_cache=True, logits_to_keep=1)
-    logits = [output.logits[:, -1:]]
+    trunk = read_trunk(model, inputs, [row.trunk for row in laid])
+    logits = [trunk.logits]
     length = max(len(row.tokens) for row in laid)
     if length:
         n_read = max(row.n_read for row in laid)
         more = model(
-            **_tree(laid, trunk["attention_mask"], positions, length, model.dtype),
-            **cache_of(model, output),
+            **_tree(laid, trunk, length, model.dtype),
+            **trunk.cache,
             use_cache=True,
             logits_to_keep=n_read,
         ).logits[:, -n_read:]
         # The trunk's first, so that index 0 is the trunk and -1 the last node that is read.
         logits.append(more)
     return _sums(torch.cat(logits, dim=1), rows, laid)
+
+
+def continued(
+    trunk: Trunk, rows: Sequence[int], rests: Sequence[Tokens], pad_id: int
+) -> dict[str, Any]:
+    """Inputs of ``generate`` for prompts that begin with a trunk each, which is not read again.
+
+    Args:
+        rows: the trunk's row of each prompt.
+        rests: what each prompt has beyond it, a token at least.
+    """
+    device = trunk.ids.device
+    at = torch.tensor(rows, device=device)
+    length = max(map(len, rests))
+    ids = torch.tensor([[pad_id] * (length - len(rest)) + rest for rest in rests], device=device)
+    mask = torch.tensor([[0] * (length - len(rest)) + [1] * len(rest) for rest in rests])
+    mask = mask.to(device)
+    last = trunk.positions[..., -1:].index_select(-2, at)
+    positions = last + mask.cumsum(1)
+    for cache in trunk.cache.values():
+        cache.reorder_cache(at)  # from rows to prompts
+    return {
+        "input_ids": torch.cat([trunk.ids[at], ids], dim=1),
+        "attention_mask": torch.cat([trunk.mask[at], mask.to(trunk.mask.dtype)], dim=1),
+        "position_ids": torch.cat([trunk.positions.index_select(-2, at), positions], dim=-1),
+        **trunk.cache,
+    }
 
 
 def _sums(
@@ -161,7 +219,7 @@ def _sums(
     ]
 
 
-def _trunk(inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+def _cut(inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
     """The inputs cut to the first ``lengths`` tokens of each row, padded on the left again."""
     shape = inputs["input_ids"].shape
     n_padding = (shape[1] - inputs["attention_mask"].sum(1)).tolist()
@@ -188,14 +246,10 @@ def _positions(model: Any, trunk: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _tree(
-    rows: Sequence[_Row],
-    trunk_mask: torch.Tensor,
-    positions: torch.Tensor,
-    length: int,
-    dtype: torch.dtype,
+    rows: Sequence[_Row], trunk: Trunk, length: int, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """Tokens, mask and positions of the trees of a batch, padded in front to ``length``."""
-    n_trunk = trunk_mask.shape[1]
+    n_trunk = trunk.mask.shape[1]
     ids = np.zeros((len(rows), length), dtype=np.int64)
     depths = np.zeros_like(ids)
     sees = np.zeros((len(rows), length, n_trunk + length), dtype=bool)
@@ -206,15 +260,15 @@ def _tree(
         ids[number, start:] = row.tokens
         depths[number, start:] = row.depths
         sees[number, start:, n_trunk + start :] = row.sees
-        sees[number, start:, :n_trunk] = trunk_mask[number].bool().numpy(force=True)
-    device = trunk_mask.device
+        sees[number, start:, :n_trunk] = trunk.mask[number].bool().numpy(force=True)
+    device = trunk.mask.device
     # Added to the scores, which every implementation of attention but flash understands.
     mask = torch.zeros(sees.shape, dtype=dtype, device=device)
     mask.masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(dtype).min)
     return {
         "input_ids": torch.from_numpy(ids).to(device),
         "attention_mask": mask[:, None],
-        "position_ids": positions[..., -1:] + 1 + torch.from_numpy(depths).to(device),
+        "position_ids": trunk.positions[..., -1:] + 1 + torch.from_numpy(depths).to(device),
     }
 
 

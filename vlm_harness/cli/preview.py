@@ -116,7 +116,7 @@ def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> Non
         report["note"] = f"the backend {model.backend} has no prompt format"
         return
     from vlm_harness.backends import LoadOptions
-    from vlm_harness.backends.hf_vlm import PromptFormatter
+    from vlm_harness.backends.prompt_format import PromptFormatter
 
     formatter = PromptFormatter(model, LoadOptions())
     images = [load(ref).pixels for ref in sample.images]

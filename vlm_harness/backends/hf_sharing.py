@@ -1,0 +1,211 @@
+"""Which prompts of a batch share what they begin with, and whether a model lets them.
+
+That a model's numbers stay the same is not told by its name but seen: once a model, a few prompts
+about two pictures are answered both ways. Where they differ, or the model refuses our masks and
+positions, every prompt is read by a pass of its own.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from PIL import Image
+
+from vlm_harness.backends import prefix_tree
+from vlm_harness.backends.prefix_tree import Branch
+from vlm_harness.errors import InputError, SampleError
+from vlm_harness.types import ImageRef, Kind, Request, Response
+
+if TYPE_CHECKING:
+    from vlm_harness.backends.hf_vlm import HfVlm, Query
+
+logger = logging.getLogger(__name__)
+
+Unit = Literal["images", "prompt"]
+"""What is read once: pictures for all prompts about them, or a prompt for all of its answers."""
+PROMPTS_A_ROW = 64
+
+
+class Sharing:
+    """Scores and generates for an ``HfVlm`` where prompts can share."""
+
+    def __init__(self, vlm: "HfVlm") -> None:
+        self._vlm = vlm
+        self._window = _window(vlm.model.config)
+        self._found: dict[tuple[Kind, bool], Unit | None] = {}  # the latter: with images
+
+    def unit(self, kind: Kind, with_images: bool) -> Unit | None:
+        """What prompts may share with this model; None where nothing.
+
+        Raises:
+            RuntimeError: out of memory.
+        """
+        vlm = self._vlm
+        plain = vlm.one_image or vlm.model.config.is_encoder_decoder
+        if plain or not vlm.formatter.args.share_prefixes:
+            return None
+        if (kind, with_images) not in self._found:
+            self._found[kind, with_images] = self._try(kind, with_images)
+        return self._found[kind, with_images]
+
+    def score(self, queries: Sequence["Query"], unit: Unit) -> "dict[Query, Response]":
+        """As ``HfVlm.score_plain``; prompts that cannot share are left out."""
+        vlm = self._vlm
+        rows = _rows(queries, unit)
+        inputs = vlm.inputs([row[0] for row in rows])
+        answered: dict[Query, Response] = {}
+        branches: list[dict[Query, Branch]] = []
+        for row, first in zip(rows, vlm.prompt_ids(inputs), strict=True):
+            branches.append({})
+            for query in row:
+                try:
+                    branch = self._branch(query, row[0].text, first)
+                except SampleError as error:
+                    answered[query] = Response(error=str(error))
+                    continue
+                if branch is not None:
+                    branches[-1][query] = branch
+            # A row of nothing is in the batch all the same.
+            branches[-1] = branches[-1] or {row[0]: Branch(first, [])}
+        if not any(branch.answers for row in branches for branch in row.values()):
+            return answered
+        totals = prefix_tree.score(
+            vlm.model, vlm.moved(inputs), [list(row.values()) for row in branches]
+        )
+        for asked, of_row in zip(branches, totals, strict=True):
+            for (query, branch), sums in zip(asked.items(), of_row, strict=True):
+                if branch.answers:
+                    answered[query] = vlm.scored(sums, branch.answers)
+        return answered
+
+    def continued(self, queries: Sequence["Query"]) -> dict[str, Any] | None:
+        """Inputs of ``generate`` behind what is shared, which is read here; None where some
+        prompt cannot share.
+        """
+        vlm = self._vlm
+        rows = _rows(queries, "images")
+        inputs = vlm.inputs([row[0] for row in rows])
+        prompts: dict[Query, tuple[int, list[int]]] = {}
+        lengths = []
+        for number, (row, first) in enumerate(zip(rows, vlm.prompt_ids(inputs), strict=True)):
+            try:
+                found = [vlm.formatter.prompt_tokens(q.text, row[0].text, first) for q in row]
+            except SampleError:
+                return None
+            tokens = [each for each in found if each is not None]
+            if len(tokens) < len(row):
+                return None
+            # A token at least is left to each.
+            shared = prefix_tree.common_prefix(tokens)
+            lengths.append(min(shared, min(map(len, tokens)) - 1))
+            prompts |= {query: (number, each) for query, each in zip(row, tokens, strict=True)}
+        trunk = prefix_tree.read_trunk(vlm.model, vlm.moved(inputs), lengths)
+        asked = [prompts[query] for query in queries]
+        rests = [tokens[lengths[number] :] for number, tokens in asked]
+        return prefix_tree.continued(trunk, [number for number, _ in asked], rests, vlm.pad_id)
+
+    def _branch(self, query: "Query", first: str, first_ids: Sequence[int]) -> Branch | None:
+        """A prompt and its answers as tokens; None where it must stand alone."""
+        prompt = self._vlm.formatter.prompt_tokens(query.text, first, first_ids)
+        if prompt is None:
+            return None
+        branch = Branch(prompt, self._vlm.answers(query, prompt))
+        return branch if self._window is None or branch.length <= self._window else None
+
+    # --- whether a model allows it ----------------------------------------------------------------
+
+    def _try(self, kind: Kind, with_images: bool) -> Unit | None:
+        queries = self._trial(with_images)
+        units: tuple[Unit, ...] = ("images",) if kind == "generate" else ("images", "prompt")
+        same = self._writes_the_same if kind == "generate" else self._scores_the_same
+        reason = "its numbers would be others"
+        for unit in units:
+            try:
+                if same(queries, unit):
+                    return unit
+            # A model may refuse in any way it likes.
+            except Exception as error:
+                if isinstance(error, InputError) or "out of memory" in str(error).lower():
+                    raise
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.warning(
+            "model %s: prompts about one image cannot share it (%s); each is read by a pass of its "
+            "own, which is slower",
+            self._vlm.spec.model,
+            reason,
+        )
+        return None
+
+    def _trial(self, with_images: bool) -> "list[Query]":
+        """Prompts that begin alike, on two pictures of different shape."""
+        shapes = ((224, 224), (160, 320)) if with_images else (None,)
+        queries = []
+        for number, shape in enumerate(shapes):
+            images = [Image.radial_gradient("L").resize(shape).convert("RGB")] if shape else []
+            refs = tuple(ImageRef(f"trial {number}", read=bytes) for _ in images)
+            for words in ("left or right", "right or left"):
+                prompt = f"Is the cup on the {words} of it? Answer {words}."
+                request = Request("score", refs, prompt, ("left", "to the right"))
+                queries.append(self._vlm.query(request, images))
+        return queries
+
+    def _scores_the_same(self, queries: Sequence["Query"], unit: Unit) -> bool:
+        plain, shared = self._vlm.score_plain(queries), self.score(queries, unit)
+        numbers: list[list[float]] = []
+        for found in (plain, shared):
+            if any(query not in found or found[query].scores is None for query in queries):
+                return False
+            numbers.append([each.score for query in queries for each in found[query].scores or ()])
+        return self._close(*torch.tensor(numbers))
+
+    def _writes_the_same(self, queries: Sequence["Query"], unit: Unit) -> bool:
+        plain, shared = (
+            self._log_probabilities_of_two_tokens(inputs)
+            for inputs in (self._vlm.inputs(queries), self.continued(queries))
+        )
+        return self._close(plain, shared)
+
+    @torch.inference_mode()
+    def _log_probabilities_of_two_tokens(self, inputs: Any) -> torch.Tensor:
+        """[2, batch, vocabulary], in float32."""
+        written = self._vlm.model.generate(
+            **self._vlm.moved(inputs),
+            min_new_tokens=2,
+            max_new_tokens=2,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return torch.stack(written.logits).float().log_softmax(-1)
+
+    def _close(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether numbers differ by rounding alone, as far as the dtype lets one see it."""
+        tolerance = 1e-4 if self._vlm.model.dtype == torch.float32 else 0.05
+        return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def _rows(queries: Sequence["Query"], unit: Unit) -> "list[list[Query]]":
+    """Prompts that share their images (or nothing but their own answers), a row each."""
+    if unit == "prompt":
+        return [[query] for query in queries]
+    rows: dict[object, list[Query]] = {}
+    for query in queries:
+        rows.setdefault(query.request.images, []).append(query)
+    return [
+        row[start : start + PROMPTS_A_ROW]
+        for row in rows.values()
+        for start in range(0, len(row), PROMPTS_A_ROW)
+    ]
+
+
+def _window(config: Any) -> int | None:
+    """How far back some layers see, in tokens; None where all see everything."""
+    text = config.get_text_config()
+    layers = getattr(text, "layer_types", None)
+    if layers is not None and set(layers) == {"full_attention"}:
+        return None
+    if getattr(text, "use_sliding_window", True) is False:
+        return None
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((window for window in windows if window), default=None)
