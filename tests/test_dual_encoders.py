@@ -234,17 +234,17 @@ def test_an_image_and_a_caption_are_encoded_once(
     model = load(family, checkpoints[family])
     seen_images: list[bytes] = []
     seen_texts: list[str] = []
-    embed_images, embed_texts = model.embed_images, model.embed_texts
+    preprocess, embed_texts = model.preprocess, model.embed_texts
 
-    def count_images(images: Sequence[Image.Image]) -> Any:
-        seen_images.extend(image.tobytes() for image in images)
-        return embed_images(images)
+    def count_images(image: Image.Image) -> Any:
+        seen_images.append(image.tobytes())
+        return preprocess(image)
 
     def count_texts(texts: Sequence[str]) -> Any:
         seen_texts.extend(texts)
         return embed_texts(texts)
 
-    monkeypatch.setattr(model, "embed_images", count_images)
+    monkeypatch.setattr(model, "preprocess", count_images)
     monkeypatch.setattr(model, "embed_texts", count_texts)
     one, two = IMAGES["wide.png"], IMAGES["tall.jpg"]
     refs = [

@@ -4,13 +4,14 @@ One grid of models x tasks x protocols x commands x decodings runs in one proces
 loaded once, and only if it has something left to do.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -130,7 +131,8 @@ def run(
                 infos[model.model] = backend.info()
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
-                _execute(backend, todo, state, _batch_size(planned, model))
+                size = BatchSize(planned.config.batch_size, family(model).default_batch)
+                _execute(backend, todo, state, size)
                 # The next model needs the memory that this one holds.
                 del backend
             state.check_not_all_failed()
@@ -255,41 +257,96 @@ class _State:
             self.progress.warn(self.first_error)
 
 
-def _execute(backend: Backend, items: Sequence[Item], state: _State, batch_size: int) -> None:
+class BatchSize:
+    """How many rows a batch has: what was asked, else what the memory of the GPU turns out to hold.
+
+    ``auto`` begins with the family's own and doubles while a batch took less than half of a CUDA
+    device's memory. What was too much is not tried again.
+    """
+
+    MOST = 512
+
+    def __init__(self, asked: int | Literal["auto"], default: int) -> None:
+        self.size = default if asked == "auto" else asked
+        self._grows = asked == "auto"
+
+    def went_well(self, n_rows: int) -> None:
+        """After a batch: only one that was full tells what fits."""
+        if self._grows and n_rows >= self.size and 2 * self.size <= self.MOST:
+            used = memory_used()
+            if used is not None and used < 0.45:
+                self.size *= 2
+
+    def was_too_much(self, n_rows: int) -> None:
+        self.size = max(1, n_rows // 2)
+        self._grows = False
+
+
+def memory_used() -> float | None:
+    """Highest share of a CUDA device's memory that was in use so far; None without one."""
+    torch = sys.modules.get("torch")  # present only where a backend needed it
+    if torch is None or not torch.cuda.is_available():
+        return None
+    shares: list[float] = [
+        torch.cuda.max_memory_reserved(n) / torch.cuda.get_device_properties(n).total_memory
+        for n in range(torch.cuda.device_count())
+    ]
+    return max(shares)
+
+
+def _execute(backend: Backend, items: Sequence[Item], state: _State, size: BatchSize) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
-    pictures = Pictures()
-    for _, group in groupby(items, key=_batch_kind):
-        queue = list(group)
-        most = len(queue)
-        start = 0
-        while start < len(queue):
-            batch = queue[start : _batch_end(backend, queue, start, start + most, batch_size)]
-            try:
-                responses = _respond(backend, [item.request for item in batch], pictures, state)
-            except _OutOfMemory:
-                if len(batch) == 1:
-                    raise
-                most = len(batch) // 2
-                state.progress.warn(f"out of memory: going on with batches of {most}")
-                continue
-            for item, response in zip(batch, responses, strict=True):
-                state.add(item, response, pictures.sha256)
-            state.check_errors()
-            start += len(batch)
+    with Pictures(
+        workers=_workers(state.planned.config.workers, backend),
+        prepare=getattr(backend, "preprocess", None),
+    ) as pictures:
+        for _, group in groupby(items, key=_batch_kind):
+            queue = list(group)
+            most = len(queue)
+            start = 0
+            while start < len(queue):
+                end, n_rows = _batch_end(backend, queue, start, start + most, size.size)
+                batch = queue[start:end]
+                pictures.ahead(ref for item in islice(queue, end, 2 * end - start)
+                               for ref in item.request.images)  # fmt: skip
+                try:
+                    responses = _respond(backend, [item.request for item in batch], pictures, state)
+                except _OutOfMemory:
+                    # A row may be many requests, and one of them too much by itself.
+                    most = len(batch) // 2
+                    size.was_too_much(n_rows)
+                    state.progress.warn(f"out of memory: going on with batches of {most}")
+                    continue
+                for item, response in zip(batch, responses, strict=True):
+                    state.add(item, response, pictures.sha256)
+                state.check_errors()
+                size.went_well(n_rows)
+                start = end
+
+
+def _workers(asked: int | None, backend: Backend) -> int:
+    if asked is not None:
+        return asked
+    # Where the model computes on the CPU it leaves little to others.
+    on_cpu = (backend.info().device or "cpu") == "cpu"
+    return 1 if on_cpu else min(8, os.cpu_count() or 1)
 
 
 def _batch_end(
     backend: Backend, queue: Sequence[Item], start: int, most: int, batch_size: int
-) -> int:
-    """Where ``batch_size`` rows are full: a request each, but where the backend shares rows."""
+) -> tuple[int, int]:
+    """Where ``batch_size`` rows are full (a request each, but where the backend shares rows), and
+    how many they are.
+    """
     row_of = getattr(backend, "row_of", lambda request: object())
     rows: set[Hashable] = set()
     stop = min(most, len(queue))
     for end in range(start, stop):
-        rows.add(row_of(queue[end].request))
-        if len(rows) > batch_size:
-            return end
-    return stop
+        row = row_of(queue[end].request)
+        if row not in rows and len(rows) == batch_size:
+            return end, batch_size
+        rows.add(row)
+    return stop, len(rows)
 
 
 class _OutOfMemory(Exception):
@@ -354,11 +411,6 @@ def _batch_kind(item: Item) -> tuple[str, str, int]:
     """Only requests of one kind, decoding and length can go into one batch."""
     request = item.request
     return request.kind, request.decoding, request.max_new_tokens
-
-
-def _batch_size(planned: Plan, model: ModelSpec) -> int:
-    asked = planned.config.batch_size
-    return family(model).default_batch if asked == "auto" else asked
 
 
 def _allowed_errors(text: str, total: int) -> float:

@@ -1,10 +1,12 @@
-"""Reading images: bytes, their checksum, and RGB pixels."""
+"""Reading images: bytes, their checksum, and RGB pixels; ahead of need, in threads."""
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_harness.errors import SampleError
 from vlm_harness.types import ImageRef
@@ -24,6 +26,8 @@ class Picture:
     sha256: str
     """Of the file's bytes as stored."""
     path: str
+    prepared: Any = None
+    """What the backend's ``preprocess`` made of the pixels, where it has one."""
 
 
 def file_ref(root: Path, relative: str) -> ImageRef:
@@ -55,3 +59,65 @@ def load(ref: ImageRef) -> Picture:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"image {ref.path}: {error}") from None
     return Picture(pixels, hashlib.sha256(data).hexdigest(), ref.path)
+
+
+class Pictures:
+    """Reads images for a backend; remembers the last few, and every checksum.
+
+    Args:
+        keep: how many are remembered, and how many at most are read ahead.
+        workers: threads that read ahead; PIL and torch let others run while they work.
+        prepare: called with the pixels of every image, in the thread that read it.
+    """
+
+    def __init__(
+        self,
+        keep: int = 32,
+        workers: int = 0,
+        prepare: "Callable[[Image], Any] | None" = None,
+    ) -> None:
+        self._keep = keep
+        self._prepare = prepare
+        self._recent: dict[str, Picture] = {}
+        self._coming: dict[str, Future[Picture]] = {}
+        self._pool = ThreadPoolExecutor(workers) if workers else None
+        self.sha256: dict[str, str] = {}
+
+    def __enter__(self) -> "Pictures":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def ahead(self, refs: Iterable[ImageRef]) -> None:
+        """Begin to read images that will be asked for next; those read before are passed over."""
+        if self._pool is None:
+            return
+        for ref in refs:
+            if len(self._coming) >= self._keep:
+                return
+            if ref.path not in self.sha256 and ref.path not in self._coming:
+                self._coming[ref.path] = self._pool.submit(self._load, ref)
+
+    def get(self, ref: ImageRef) -> Picture:
+        """The decoded image.
+
+        Raises:
+            SampleError: it cannot be read.
+        """
+        picture = self._recent.pop(ref.path, None)
+        if picture is None:
+            coming = self._coming.pop(ref.path, None)
+            picture = self._load(ref) if coming is None else coming.result()
+        self._recent[ref.path] = picture
+        self.sha256[ref.path] = picture.sha256
+        while len(self._recent) > self._keep:
+            del self._recent[next(iter(self._recent))]
+        return picture
+
+    def _load(self, ref: ImageRef) -> Picture:
+        picture = load(ref)
+        if self._prepare is None:
+            return picture
+        return replace(picture, prepared=self._prepare(picture.pixels))

@@ -411,6 +411,9 @@ class RunConfig(Spec):
     limit: int | None = Field(None, ge=1)
     samples: Many = []
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    workers: int | None = Field(
+        None, ge=0, description="threads that read images ahead; default: as the device allows"
+    )
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlm_harness.backends import args as arguments
-from vlm_harness.images import Picture, load
+from vlm_harness.images import Pictures as Pictures
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs import ModelSpec, Spec
-from vlm_harness.types import ImageRef, Kind, Model, Request, Response
+from vlm_harness.types import Kind, Model, Request, Response
 
 
 @dataclass(frozen=True)
@@ -27,28 +27,6 @@ class LoadOptions:
     data_dir: Path = Path()
 
 
-class Pictures:
-    """Reads images for a backend; remembers the last few, and every checksum."""
-
-    def __init__(self, keep: int = 32) -> None:
-        self._keep = keep
-        self._recent: dict[str, Picture] = {}
-        self.sha256: dict[str, str] = {}
-
-    def get(self, ref: ImageRef) -> Picture:
-        """The decoded image.
-
-        Raises:
-            SampleError: it cannot be read.
-        """
-        picture = self._recent.pop(ref.path, None) or load(ref)
-        self._recent[ref.path] = picture
-        self.sha256[ref.path] = picture.sha256
-        while len(self._recent) > self._keep:
-            del self._recent[next(iter(self._recent))]
-        return picture
-
-
 class Backend(Protocol):
     """A loaded model.
 
@@ -56,8 +34,10 @@ class Backend(Protocol):
     that share a prefix lie together. It returns one response a request, in order: an error as a
     value where one request fails, ``None`` where there is no answer to be had (recorded answers).
 
-    A backend that computes several requests as one may have a third method, ``row_of(request)``,
-    giving what is equal for those: a batch is then so many rows.
+    Two more methods are used where they are there. ``row_of(request)``, of a backend that computes
+    several requests as one, gives what is equal for those: a batch is then so many rows.
+    ``preprocess(pixels)`` is called in the threads that read images ahead; what it gives is
+    ``Picture.prepared``.
     """
 
     def info(self) -> Model: ...

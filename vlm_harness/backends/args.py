@@ -18,6 +18,9 @@ class TransformersArgs(Spec):
         None, description="auto spreads the model over the GPUs (needs accelerate)"
     )
     attn_implementation: str | None = Field(None, description="eager, sdpa, flash_attention_2, ...")
+    compile: bool = Field(
+        False, description="torch.compile the model: pays on a GPU where a run is long"
+    )
     quantization: Literal["8bit", "4bit"] | None = Field(
         None, description="weights in 8 or 4 bits on a CUDA GPU (needs bitsandbytes)"
     )

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,25 @@ class DualEncoder(ABC):
         self._images: dict[str, Embeddings] = {}  # by checksum of the file
         self._texts: dict[str, Embeddings] = {}
 
+    def forget(self) -> None:
+        """Drop all embeddings."""
+        self._images.clear()
+        self._texts.clear()
+
     @abstractmethod
     def info(self) -> Model: ...
 
     @abstractmethod
+    def preprocess(self, image: "Image") -> Any:
+        """An RGB image as the model wants it; called in threads."""
+
+    @abstractmethod
+    def embed_prepared(self, images: Sequence[Any]) -> Embeddings:
+        """What ``preprocess`` gave, to unit vectors [n, width], float32."""
+
     def embed_images(self, images: Sequence["Image"]) -> Embeddings:
         """RGB images to unit vectors [n, width], float32."""
+        return self.embed_prepared([self.preprocess(image) for image in images])
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -48,7 +61,7 @@ class DualEncoder(ABC):
 
     def _encode_images(self, refs: Sequence[ImageRef], pictures: Pictures) -> dict[str, str]:
         failures: dict[str, str] = {}
-        new: dict[str, Image] = {}
+        new: dict[str, Any] = {}
         for ref in refs:
             if pictures.sha256.get(ref.path) in self._images:
                 continue
@@ -57,10 +70,13 @@ class DualEncoder(ABC):
             except SampleError as error:
                 failures[ref.path] = str(error)
                 continue
-            if picture.sha256 not in self._images:
-                new[picture.sha256] = picture.pixels
+            if picture.sha256 not in self._images and picture.sha256 not in new:
+                prepared = picture.prepared
+                new[picture.sha256] = (
+                    self.preprocess(picture.pixels) if prepared is None else prepared
+                )
         if new:
-            self._images.update(zip(new, self.embed_images(list(new.values())), strict=True))
+            self._images.update(zip(new, self.embed_prepared(list(new.values())), strict=True))
         return failures
 
     def _encode_texts(self, texts: Sequence[str]) -> None:

@@ -138,7 +138,10 @@ def load_pretrained(
         kwargs["device_map"] = args.device_map or {"": str(device)}
     with loading(spec):
         model = auto.from_pretrained(os.path.expanduser(spec.checkpoint), **kwargs)
-    return (model if "device_map" in kwargs else model.to(device)).eval()
+    model = (model if "device_map" in kwargs else model.to(device)).eval()
+    if args.compile:
+        model.compile(dynamic=True)
+    return model
 
 
 class loading:

@@ -61,8 +61,11 @@ class HfDualEncoder(DualEncoder):
     def info(self) -> Model:
         return describe(self.model, self.spec, "hf_dual_encoder", text=self._text_kwargs)
 
-    def embed_images(self, images: Sequence["Image"]) -> Embeddings:
-        inputs = self.processor.image_processor(images=list(images), return_tensors="pt")
+    def preprocess(self, image: "Image") -> dict[str, torch.Tensor]:
+        return dict(self.processor.image_processor(images=[image], return_tensors="pt"))
+
+    def embed_prepared(self, images: Sequence[dict[str, torch.Tensor]]) -> Embeddings:
+        inputs = {name: torch.cat([image[name] for image in images]) for name in images[0]}
         return self._unit(self.model.get_image_features, inputs)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:

@@ -43,7 +43,7 @@ class OpenClip(DualEncoder):
         quick_gelu = config.get("quick_gelu", False) if args.quick_gelu is None else args.quick_gelu
         with loading(spec), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            self.model, self.preprocess = open_clip.create_model_from_pretrained(
+            self.model, self._transform = open_clip.create_model_from_pretrained(
                 name,
                 pretrained=weights,
                 device=self.device,
@@ -66,9 +66,13 @@ class OpenClip(DualEncoder):
             details={"context_length": getattr(self.model, "context_length", None)},
         )
 
+    def preprocess(self, image: "Image") -> torch.Tensor:
+        pixels: torch.Tensor = self._transform(image)
+        return pixels
+
     @torch.inference_mode()
-    def embed_images(self, images: Sequence["Image"]) -> Embeddings:
-        pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+    def embed_prepared(self, images: Sequence[torch.Tensor]) -> Embeddings:
+        pixels = torch.stack(list(images)).to(self.device)
         with self._precision():
             return _unit(self.model.encode_image(pixels))
 

@@ -1,0 +1,154 @@
+"""What'sUp A by a dual encoder: the harness, the official way, and no harness at all.
+
+The official way encodes each image, and each of its captions, anew in every task. The bare script
+preprocesses and encodes the different images and captions once, in batches, and keeps no record.
+
+    python -m benchmarks.dual_encoders
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import open_clip
+import torch
+from PIL import Image
+
+from benchmarks import timing
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.open_clip import OpenClip
+from vlm_harness.datasets.rendered import RELATIONS, draw, make_scene, object_pairs
+from vlm_harness.evaluator import evaluate
+from vlm_harness.specs import ModelSpec
+
+TASKS = ("whatsup_a_four_way", "whatsup_a_left_right", "whatsup_a_on_under")
+WORDS = {"left": "to the left of", "right": "to the right of", "on": "on", "under": "under"}
+Asked = list[tuple[str, list[str]]]
+"""Image file and captions of every sample."""
+
+
+def draw_whatsup(folder: Path, sets: int) -> dict[str, Asked]:
+    """What'sUp A in its official layout, of rendered pictures; samples by task."""
+    images = folder / "whatsup" / "controlled_images"
+    images.mkdir(parents=True)
+    rows = []
+    asked: dict[str, Asked] = {task: [] for task in TASKS}
+    scenes = [make_scene("a", "train", 0, n) for n in range(len(object_pairs("a", "train")))][:sets]
+    for scene in scenes:
+        captions = {
+            each: f"A {scene.subject} {words} a {scene.object}" for each, words in WORDS.items()
+        }
+        for relation in RELATIONS["a"]:
+            side = relation in ("left", "right")
+            name = f"{scene.subject}_{relation}{'_of' if side else ''}_{scene.object}"
+            draw(scene, relation).save(images / f"{name}.jpeg", quality=95)
+            options = [captions[relation], *(c for r, c in captions.items() if r != relation)]
+            rows.append(
+                {
+                    "image_path": f"data/controlled_images/{name}.jpeg",
+                    "caption_options": options,
+                }
+            )
+            file = str(images / f"{name}.jpeg")
+            asked["whatsup_a_four_way"].append((file, options))
+            two = ("left", "right") if side else ("on", "under")
+            task = "whatsup_a_left_right" if side else "whatsup_a_on_under"
+            asked[task].append((file, [captions[each] for each in two]))
+    (folder / "whatsup" / "controlled_images_dataset.json").write_text(json.dumps(rows))
+    return asked
+
+
+class Scripts:
+    def __init__(self, architecture: str, weights: str) -> None:
+        self.model, self.preprocess = open_clip.create_model_from_pretrained(
+            architecture, pretrained=weights
+        )
+        self.model.eval()
+        self.tokenizer = open_clip.get_tokenizer(architecture)
+
+    @torch.inference_mode()
+    def images(self, files: Sequence[str]) -> Any:
+        pixels = torch.stack([self.preprocess(Image.open(file).convert("RGB")) for file in files])
+        return torch.nn.functional.normalize(self.model.encode_image(pixels), dim=-1)
+
+    @torch.inference_mode()
+    def texts(self, captions: Sequence[str]) -> Any:
+        features = self.model.encode_text(self.tokenizer(list(captions)))
+        return torch.nn.functional.normalize(features, dim=-1)
+
+    def official(self, asked: dict[str, Asked], batch: int = 16) -> dict[str, Any]:
+        found = {}
+        for task, samples in asked.items():
+            scores = []
+            for start in range(0, len(samples), batch):
+                files, captions = zip(*samples[start : start + batch], strict=True)
+                images = self.images(files)
+                for number in range(len(captions[0])):
+                    texts = self.texts([each[number] for each in captions])
+                    scores.append((images * texts).sum(-1))
+            found[task] = scores
+        return found
+
+    def bare(self, asked: dict[str, Asked], batch: int) -> dict[str, Any]:
+        samples = [sample for of_task in asked.values() for sample in of_task]
+        files = list(dict.fromkeys(file for file, _ in samples))
+        captions = list(dict.fromkeys(each for _, some in samples for each in some))
+        images = torch.cat([self.images(files[n : n + batch]) for n in range(0, len(files), batch)])
+        texts = torch.cat(
+            [self.texts(captions[n : n + batch]) for n in range(0, len(captions), batch)]
+        )
+        scores = images @ texts.T
+        row = {file: number for number, file in enumerate(files)}
+        column = {caption: number for number, caption in enumerate(captions)}
+        return {
+            task: [[float(scores[row[file], column[each]]) for each in some] for file, some in of]
+            for task, of in asked.items()
+        }
+
+
+@click.command()
+@click.option("--architecture", default="ViT-B-32", show_default=True, help="random weights")
+@click.option("--sets", default=103, show_default=True, help="of four pictures each")
+@click.option("--batch-size", default=32, show_default=True, help="of the bare script")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--skip-official", is_flag=True)
+def main(architecture: str, sets: int, batch_size: int, rounds: int, skip_official: bool) -> None:
+    """Ask What'sUp A's three tasks of one dual encoder in three ways."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        weights = folder / "weights.pt"
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(architecture).state_dict(), weights)
+        asked = draw_whatsup(folder, sets)
+        spec = ModelSpec(
+            model="ours",
+            backend="open_clip",
+            checkpoint=architecture,
+            args={"weights": str(weights)},
+        )
+
+        ours = OpenClip(spec, LoadOptions())
+        scripts = Scripts(architecture, str(weights))
+
+        def evaluated() -> Any:
+            ours.forget()
+            with tempfile.TemporaryDirectory() as runs:
+                return evaluate([ours], TASKS, data_dir=place, output_dir=runs)
+
+        n = len(asked[TASKS[0]])
+        click.echo(f"{n} images, {sum(map(len, asked.values()))} samples of {len(TASKS)} tasks")
+        name = "vlm-harness, log and metrics included"
+        jobs = {
+            name: evaluated,
+            "bare script, every image and caption once": lambda: scripts.bare(asked, batch_size),
+        }
+        if not skip_official:
+            jobs["official way, anew in every task"] = lambda: scripts.official(asked)
+        timing.report(timing.in_turns(jobs, rounds), ours=name)
+
+
+if __name__ == "__main__":
+    main()
