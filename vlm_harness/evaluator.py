@@ -389,15 +389,17 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _sort(items: list[Item]) -> None:
     """In place: what is about the same images lies together, whatever task asks, in one kind.
 
-    Images of one group lie side by side, since their prompts are often the same.
+    Images of one group lie side by side, since their prompts are often the same; long prompts come
+    first, beside others that are as long: little is padding, and too large a batch shows at once.
     """
-    groups: dict[str, int] = {}
-    images: dict[tuple[ImageRef, ...], tuple[int, int]] = {}
+    groups: dict[str, tuple[int, int]] = {}
+    images: dict[tuple[ImageRef, ...], tuple[int, ...]] = {}
     for item in items:
         refs = item.request.images
         if refs not in images:
-            group = groups.setdefault(item.sample.group, len(groups))
-            images[refs] = group, len(images)
+            length = len(item.request.prompt)
+            group = groups.setdefault(item.sample.group, (-length, len(groups)))
+            images[refs] = *group, len(images)
     items.sort(
         key=lambda item: (
             *_batch_kind(item),

@@ -1,0 +1,116 @@
+"""Greedy answers to MMVP's questions: the harness against lm-evaluation-harness' hf-multimodal.
+
+The same checkpoint, prompts and photographs, batches of the same size, in one process. Where texts
+differ, the first token that does and the gap between the best two there are listed.
+
+    pip install lm_eval accelerate
+    python -m benchmarks.generation --model CHECKPOINT --data-dir DATA
+"""
+
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.hf_vlms import HFMultimodalLM
+from PIL import Image
+
+from benchmarks import timing
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.evaluator import evaluate
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.runlog import Line
+from vlm_harness.specs import ModelSpec
+from vlm_harness.types import ImageRef, Request
+
+TOKENS = 16
+"""As in tasks/mmvp_generation.yaml."""
+
+
+def as_sent(vlm: HfVlm, line: Line) -> str:
+    """The prompt of a line in the model's format."""
+    refs = tuple(ImageRef(image["path"], read=bytes) for image in line["images"])
+    return vlm.formatter.text(Request("generate", refs, prompt=line["prompt"]))
+
+
+def first_gap(vlm: HfVlm, line: Line, theirs: str, data: Path) -> float:
+    """Between the best two tokens, in log-probability, where two answers part."""
+    tokenizer = vlm.formatter.tokenizer
+    one, other = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (line["response"]["text"], theirs)
+    )
+    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    same = min(len(one), len(other)) if same is None else same
+    prompt = as_sent(vlm, line) + tokenizer.decode(one[:same])
+    image = Image.open(data / line["images"][0]["path"]).convert("RGB")
+    inputs = vlm.moved(vlm.formatter.inputs([prompt], [[image]]))
+    with torch.inference_mode():
+        best = vlm.model(**inputs).logits[0, -1].float().log_softmax(-1).topk(2).values
+    return float(best[0] - best[1])
+
+
+@click.command()
+@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
+@click.option("--images", default=24, show_default=True, help="of MMVP, from the first pair on")
+@click.option("--batch-size", default=8, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: int) -> None:
+    """Let a model answer MMVP's questions through both harnesses."""
+    ours = HfVlm(ModelSpec(model="ours", backend="hf_vlm", checkpoint=checkpoint), LoadOptions())
+    device = str(ours.model.device)
+    theirs = HFMultimodalLM(
+        pretrained=checkpoint, batch_size=batch_size, dtype="float32", device=device
+    )
+    theirs.chat_applied = True  # the prompts below are in the model's format already
+
+    def evaluated() -> list[Line]:
+        with tempfile.TemporaryDirectory() as folder:
+            run = evaluate(
+                [ours],
+                ["mmvp_generation"],
+                include_path=[str(timing.TASKS)],
+                protocol=["generate"],
+                batch_size=batch_size,
+                data_dir=str(data_dir),
+                limit=images,
+                output_dir=folder,
+            )
+            recorded = RecordedRun(run.path)
+            return list(recorded.lines(recorded.variants))
+
+    lines = evaluated()  # not timed: the first calls of either are slower
+    settings = {"max_gen_toks": TOKENS, "until": [], "do_sample": False}
+
+    def asked() -> list[str]:
+        requests = [
+            Instance(
+                "generate_until",
+                {},
+                (
+                    as_sent(ours, line),
+                    settings,
+                    {"visual": [Image.open(data_dir / line["images"][0]["path"]).convert("RGB")]},
+                ),
+                number,
+            )
+            for number, line in enumerate(lines)
+        ]
+        return list(theirs.generate_until(requests, disable_tqdm=True))
+
+    found = [text.strip() for text in asked()]
+    click.echo(f"{len(lines)} prompts, up to {TOKENS} tokens, batches of {batch_size}")
+    for line, text in zip(lines, found, strict=True):
+        if line["response"]["text"] != text:
+            gap = first_gap(ours, line, text, data_dir)
+            click.echo(f"other text for image {line['sample_id']}: best two differ by {gap:.1e}")
+    name = "vlm-harness, log and metrics included"
+    jobs = {name: evaluated, "lm-evaluation-harness, hf-multimodal": asked}
+    timing.report(timing.in_turns(jobs, rounds), ours=name)
+
+
+if __name__ == "__main__":
+    main()

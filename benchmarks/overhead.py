@@ -1,0 +1,92 @@
+"""What the evaluator itself costs: a model that answers at once, 50,000 samples against 500.
+
+python -m benchmarks.overhead
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks import timing
+from vlm_harness.backends.fake import FakeBackend
+from vlm_harness.evaluator import evaluate
+from vlm_harness.stats import Units, estimate
+
+TASK = """\
+task: sides
+version: 1
+dataset: {reader: jsonl, path: rows.jsonl}
+sample:
+  id: "{{ name }}"
+  options: [left, right]
+  target: "{{ side }}"
+  pair: "{{ key }}"
+grouping: {pair: {size: 2, distinct_targets: true}}
+prompt:
+  template: plain
+  question: "Is the {{ name }} to the left or to the right?"
+  commands: {default: "Answer left or right."}
+protocols:
+  generate: {extract: keyword}
+metrics: [individual_accuracy, pair_accuracy]
+primary_metric: pair_accuracy
+"""
+
+
+def answer(n: int) -> tuple[float, float]:
+    """Seconds of a run over ``n`` samples, and the process's peak memory in MB."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        rows = ({"name": f"s{i}", "side": i % 2, "key": i // 2} for i in range(n))
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "sides.yaml").write_text(TASK)
+        model = FakeBackend(lambda request: request.candidates[0] if request.candidates else "left")
+        start = time.perf_counter()
+        evaluate(
+            [model],
+            ["sides"],
+            protocol=["generate"],
+            data_dir=place,
+            include_path=[str(folder / "sides.yaml")],
+            output_dir=str(folder / "results"),
+        )
+        seconds = time.perf_counter() - start
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_own_process(n: int) -> tuple[float, float]:
+    code = f"import benchmarks.overhead as b; print(*b.answer({n}))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    seconds, peak = map(float, output.split())
+    return seconds, peak
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True)
+def main(rounds: int) -> None:
+    """Overhead a sample, memory, the interval of 100,000 samples, and start-up."""
+    found = {n: [in_own_process(n) for _ in range(rounds)] for n in (500, 50_000)}
+    (few, few_peak), (many, many_peak) = (np.median(each, axis=0) for each in found.values())
+    each = 1000 * (many - few) / (50_000 - 500)
+    click.echo(f"50,000 samples: {each:.2f} ms a sample, {many_peak - few_peak:.0f} MB more")
+    right = np.random.default_rng(0).integers(0, 2, 100_000).astype(float)
+    units = Units(right, np.ones(100_000), 100_000)
+    jobs = {"interval of 100,000 samples": lambda: estimate(units)}
+    for words in ("--help", "list tasks", "validate"):
+        command = [sys.executable, "-m", "vlm_harness", *words.split()]
+        jobs[f"vlm-harness {words}"] = lambda command=command: subprocess.run(
+            command, stdout=subprocess.DEVNULL, check=True
+        )
+    for name, seconds in timing.in_turns(jobs, rounds).items():
+        click.echo(f"{name:<32} {np.median(seconds):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
