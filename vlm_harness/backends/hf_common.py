@@ -144,6 +144,14 @@ def load_pretrained(
     return model
 
 
+def to_device(value: "torch.Tensor", device: "torch.device", dtype: Any) -> "torch.Tensor":
+    """Inputs where the model is, numbers in its dtype; to CUDA without waiting for the copy."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    floating = value.is_floating_point()
+    return value.to(device, dtype if floating else None, non_blocking=True)
+
+
 class loading:
     """Context: what a library raises when a checkpoint is unfit becomes one clear message."""
 

@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoProcessor
 from vlm_harness.backends import LoadOptions
 from vlm_harness.backends.args import HfDualEncoderArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
-from vlm_harness.backends.hf_common import describe, load_pretrained, loading
+from vlm_harness.backends.hf_common import describe, load_pretrained, loading, to_device
 from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model
@@ -106,9 +106,7 @@ class HfDualEncoder(DualEncoder):
     def _unit(self, encode: Any, inputs: Any) -> Embeddings:
         """Encode in the model's dtype, normalise in float32."""
         moved = {
-            name: value.to(self.model.device, self.model.dtype)
-            if value.is_floating_point()
-            else value.to(self.model.device)
+            name: to_device(value, self.model.device, self.model.dtype)
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor)
         }

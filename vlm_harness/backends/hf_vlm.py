@@ -30,7 +30,7 @@ from transformers import (
 
 from vlm_harness import decoding
 from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
-from vlm_harness.backends.hf_common import describe, load_pretrained
+from vlm_harness.backends.hf_common import describe, load_pretrained, to_device
 from vlm_harness.backends.hf_sharing import Sharing
 from vlm_harness.backends.prompt_format import PromptFormatter
 from vlm_harness.errors import InputError, SampleError
@@ -223,7 +223,7 @@ class HfVlm:
         found = {}
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor) and name != "labels":
-                found[name] = value.to(device, dtype if value.is_floating_point() else None)
+                found[name] = to_device(value, device, dtype)
             elif isinstance(value, Cache):
                 found[name] = value
         return found

@@ -18,7 +18,7 @@ import torch
 from vlm_harness.backends import LoadOptions
 from vlm_harness.backends.args import OpenClipArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
-from vlm_harness.backends.hf_common import check_hub, loading, pick_device, pick_dtype
+from vlm_harness.backends.hf_common import check_hub, loading, pick_device, pick_dtype, to_device
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model
@@ -72,13 +72,13 @@ class OpenClip(DualEncoder):
 
     @torch.inference_mode()
     def embed_prepared(self, images: Sequence[torch.Tensor]) -> Embeddings:
-        pixels = torch.stack(list(images)).to(self.device)
+        pixels = to_device(torch.stack(list(images)), self.device, torch.float32)
         with self._precision():
             return _unit(self.model.encode_image(pixels))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        tokens = self.tokenizer(list(texts)).to(self.device)
+        tokens = to_device(self.tokenizer(list(texts)), self.device, None)
         with self._precision():
             return _unit(self.model.encode_text(tokens))
 

@@ -1,0 +1,80 @@
+"""How close the options of MMVP's questions come to what the machine's matrix products allow.
+
+Operations are counted by torch as they are dispatched; the rate is that of large products, measured
+between the rounds of the job itself.
+
+    python -m benchmarks.roofline --model CHECKPOINT --data-dir DATA
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import timing
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.evaluator import evaluate
+from vlm_harness.specs import ModelSpec
+
+SIDE = 1536
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of two square matrices."""
+    one, other = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        (one @ other).sum().item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * SIDE**3 / best
+
+
+@click.command()
+@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
+@click.option("--images", default=8, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+def main(checkpoint: str, data_dir: Path, images: int, rounds: int) -> None:
+    """Choice and likelihood, both orders, three commands."""
+    vlm = HfVlm(ModelSpec(model="vlm", backend="hf_vlm", checkpoint=checkpoint), LoadOptions())
+
+    def evaluated() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            evaluate(
+                [vlm],
+                ["mmvp_three_commands"],
+                include_path=[str(timing.TASKS)],
+                protocol=["choice", "likelihood"],
+                order="both",
+                command=["all"],
+                data_dir=str(data_dir),
+                limit=images,
+                output_dir=folder,
+            )
+
+    evaluated()  # not counted: the model is tried first
+    with FlopCounterMode(display=False) as counter:
+        evaluated()
+    operations = counter.get_total_flops()
+    shares = []
+    for _ in range(rounds):
+        rate = matrix_rate(vlm.model.device, vlm.model.dtype)
+        start = time.perf_counter()
+        evaluated()
+        taken = time.perf_counter() - start
+        shares.append(operations / taken / rate)
+        click.echo(
+            f"{operations / 1e12:.2f} T operations in {taken:.2f} s: "
+            f"{operations / taken / 1e9:.0f} G a second, of {rate / 1e9:.0f} in large products"
+        )
+    click.echo(f"median share of the machine's rate: {statistics.median(shares):.2f}")
+
+
+if __name__ == "__main__":
+    main()
