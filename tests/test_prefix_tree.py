@@ -156,6 +156,20 @@ def picture(request: Request) -> Image.Image:
     return Pictures().get(request.images[0]).pixels
 
 
+def test_a_model_that_refuses_is_read_the_plain_way(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    plain = load(folder("llava"), share_prefixes=False).respond(grid()[:4], Pictures())
+    monkeypatch.setattr("vlm_harness.backends.prefix_tree.score", refuse)
+    model = load(folder("llava"))
+    check_same(model.respond(grid()[:4], Pictures()), plain)
+    assert "cannot share it (RuntimeError: CUDA out of memory)" in caplog.text
+    assert len({model.row_of(request) for request in grid()[:4]}) == 4
+
+
 def test_a_prompt_longer_than_the_window_stands_alone(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -36,11 +36,7 @@ class Sharing:
         self._found: dict[tuple[Kind, bool], Unit | None] = {}  # the latter: with images
 
     def unit(self, kind: Kind, with_images: bool) -> Unit | None:
-        """What prompts may share with this model; None where nothing.
-
-        Raises:
-            RuntimeError: out of memory.
-        """
+        """What prompts may share with this model; None where nothing."""
         vlm = self._vlm
         plain = vlm.one_image or vlm.model.config.is_encoder_decoder
         if plain or not vlm.formatter.args.share_prefixes:
@@ -124,10 +120,10 @@ class Sharing:
             try:
                 if same(queries, unit):
                     return unit
+            except InputError:
+                raise
             # A model may refuse in any way it likes.
             except Exception as error:
-                if isinstance(error, InputError) or "out of memory" in str(error).lower():
-                    raise
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
         logger.warning(
             "model %s: prompts about one image cannot share it (%s); each is read by a pass of its "
