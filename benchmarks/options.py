@@ -25,7 +25,7 @@ from vlm_harness.runlog import Line
 from vlm_harness.specs import ModelSpec
 
 Scores = list[float]
-"""Summed log-probability of each option of a prompt."""
+"""Mean log-probability of the tokens of each option of a prompt, EOS included."""
 
 
 class OnePassEach:
@@ -53,7 +53,7 @@ class OnePassEach:
         n = len(self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
         logprobs = self.model(**inputs).logits[0].float().log_softmax(-1)
         tokens = inputs["input_ids"][0, -n:]
-        return float(logprobs[-n - 1 : -1].gather(1, tokens[:, None]).sum())
+        return float(logprobs[-n - 1 : -1].gather(1, tokens[:, None]).mean())
 
 
 @click.command()
@@ -91,14 +91,14 @@ def main(
 
     lines = evaluated()  # not timed: the first calls of either are slower
     expected = theirs.run(lines, data_dir)
-    found = [line["response"]["sum_logprobs"] for line in lines]
+    found = [line["response"]["scores"] for line in lines]
     furthest = max(
         abs(a - b)
         for one, other in zip(found, expected, strict=True)
         for a, b in zip(one, other, strict=True)
     )
     click.echo(f"{len(lines)} prompts, {sum(map(len, expected))} options, {images} images")
-    click.echo(f"furthest two scores (summed log-probability): {furthest:.1e}")
+    click.echo(f"furthest two scores (mean log-probability): {furthest:.1e}")
     name = "vlm-harness, log and metrics included"
     jobs = {
         name: evaluated,
