@@ -709,6 +709,15 @@ def test_rows_make_a_batch(bench: Path) -> None:
     assert [len(call) for call in backend.calls] == [20, 20, 8]
 
 
+def test_no_image_is_read_for_a_model_that_reads_none(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("vlm_harness.images.load", lambda ref: read.append(ref.path))
+    go(bench, protocol=["choice"], batch_size=2, workers=2)
+    assert read == []
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_images_are_read_once_ahead_or_not(workers: int) -> None:
     read: list[str] = []

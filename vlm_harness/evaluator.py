@@ -132,7 +132,10 @@ def run(
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
                 size = BatchSize(planned.config.batch_size, family(model).default_batch)
-                _execute(backend, todo, state, size)
+                device = infos[model.model].device or "cpu"
+                reads = family(model).reads_images
+                workers = _workers(planned.config.workers, device, reads)
+                _execute(backend, todo, state, size, workers)
                 # The next model needs the memory that this one holds.
                 del backend
             state.check_not_all_failed()
@@ -294,12 +297,12 @@ def memory_used() -> float | None:
     return max(shares)
 
 
-def _execute(backend: Backend, items: Sequence[Item], state: _State, size: BatchSize) -> None:
+def _execute(
+    backend: Backend, items: Sequence[Item], state: _State, size: BatchSize, workers: int
+) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
-    with Pictures(
-        workers=_workers(state.planned.config.workers, backend),
-        prepare=getattr(backend, "preprocess", None),
-    ) as pictures:
+    prepare = getattr(backend, "preprocess", None)
+    with Pictures(workers=workers, prepare=prepare) as pictures:
         for _, group in groupby(items, key=_batch_kind):
             queue = list(group)
             most = len(queue)
@@ -324,12 +327,13 @@ def _execute(backend: Backend, items: Sequence[Item], state: _State, size: Batch
                 start = end
 
 
-def _workers(asked: int | None, backend: Backend) -> int:
+def _workers(asked: int | None, device: str, reads_images: bool) -> int:
+    if not reads_images:
+        return 0
     if asked is not None:
         return asked
     # Where the model computes on the CPU it leaves little to others.
-    on_cpu = (backend.info().device or "cpu") == "cpu"
-    return 1 if on_cpu else min(8, os.cpu_count() or 1)
+    return 1 if device == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _batch_end(
