@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 """Plain data, as ``--json`` prints it: one a task and encoder."""
 Floats = npt.NDArray[np.float64]
-FIELDS = ("protocol", "command", "order", "decoding", "image_mode", "labels")
+FIELDS = Variant._fields[2:]
+"""How a model was asked a task."""
 SAME, CHANGED, MISSING = "same image twice", "other image than was shown", "image not readable"
 SEVERAL, NO_COSINE = "several images in a sample", "no cosine in the log"
 

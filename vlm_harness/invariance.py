@@ -21,6 +21,7 @@ from vlm_harness.recorded import RecordedRun
 from vlm_harness.registry import Registry
 from vlm_harness.runlog import Line, key_of
 from vlm_harness.specs import RunConfig
+from vlm_harness.types import cluster
 
 SIZES = (1, 3, 16)
 COUNT = 64
@@ -124,7 +125,7 @@ def _some(lines: Sequence[Line], count: int) -> list[str]:
     """Ids spread over a task's samples, in whole sets or pairs where there are any."""
     groups: dict[str, dict[str, None]] = {}
     for line in lines:
-        group = line["set"] or line["pair"] or line["sample_id"]
+        group = cluster(line["sample_id"], line["pair"], line["set"])
         groups.setdefault(group, {})[line["sample_id"]] = None
     members = list(groups.values())
     n_samples = sum(map(len, members))

@@ -532,7 +532,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if old.get("checkpoints", {}).get(name) != new["checkpoints"][name]:
             found.append(f"the weights of {name}")
     cells = [[Variant(**cell["variant"]) for cell in each.get("cells", [])] for each in (old, new)]
-    for field in ("protocol", "command", "order", "decoding", "image_mode", "labels"):
+    for field in Variant._fields[2:]:  # model and task were named above
         before, after = ({getattr(cell, field) for cell in side} for side in cells)
         if before != after:
             found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")

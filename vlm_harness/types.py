@@ -28,6 +28,13 @@ class ImageRef:
     """Of the file in bytes, where it is cheap to know."""
 
 
+def cluster(sample_id: str, pair: str | None, set: str | None) -> str:
+    """The largest unit that is scored together: the set, else the pair, else the sample."""
+    if set is not None:
+        return f"set {set}"
+    return f"sample {sample_id}" if pair is None else f"pair {pair}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question on one image (or a few, in order), its options, the index of the right one."""
@@ -47,10 +54,8 @@ class Sample:
 
     @property
     def group(self) -> str:
-        """The largest unit that is scored together: statistics and limits never split it."""
-        if self.set is not None:
-            return f"set {self.set}"
-        return f"sample {self.id}" if self.pair is None else f"pair {self.pair}"
+        """What statistics and limits never split."""
+        return cluster(self.id, self.pair, self.set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,24 +53,31 @@ class Sharing:
         answered: dict[Query, Response] = {}
         branches: list[dict[Query, Branch]] = []
         for row, first in zip(rows, vlm.prompt_ids(inputs), strict=True):
-            branches.append({})
-            for query in row:
+            of_row: dict[Query, Branch] = {}
+            try:
+                prompts = self._prompts(row, first)
+            except SampleError as error:
+                answered |= dict.fromkeys(row, Response(error=str(error)))
+                prompts = [None] * len(row)
+            for query, prompt in zip(row, prompts, strict=True):
+                if prompt is None:
+                    continue
                 try:
-                    branch = self._branch(query, row[0].text, first)
+                    branch = Branch(prompt, vlm.answers(query, prompt))
                 except SampleError as error:
                     answered[query] = Response(error=str(error))
                     continue
-                if branch is not None:
-                    branches[-1][query] = branch
+                if self._window is None or branch.length <= self._window:
+                    of_row[query] = branch
             # A row of nothing is in the batch all the same.
-            branches[-1] = branches[-1] or {row[0]: Branch(first, [])}
+            branches.append(of_row or {row[0]: Branch(first, [])})
         if not any(branch.answers for row in branches for branch in row.values()):
             return answered
         totals = prefix_tree.score(
             vlm.model, vlm.moved(inputs), [list(row.values()) for row in branches]
         )
-        for asked, of_row in zip(branches, totals, strict=True):
-            for (query, branch), sums in zip(asked.items(), of_row, strict=True):
+        for asked, sums_of_row in zip(branches, totals, strict=True):
+            for (query, branch), sums in zip(asked.items(), sums_of_row, strict=True):
                 if branch.answers:
                     answered[query] = vlm.scored(sums, branch.answers)
         return answered
@@ -86,7 +93,7 @@ class Sharing:
         lengths = []
         for number, (row, first) in enumerate(zip(rows, vlm.prompt_ids(inputs), strict=True)):
             try:
-                found = [vlm.formatter.prompt_tokens(q.text, row[0].text, first) for q in row]
+                found = self._prompts(row, first)
             except SampleError:
                 return None
             tokens = [each for each in found if each is not None]
@@ -101,13 +108,10 @@ class Sharing:
         rests = [tokens[lengths[number] :] for number, tokens in asked]
         return prefix_tree.continued(trunk, [number for number, _ in asked], rests, vlm.pad_id)
 
-    def _branch(self, query: "Query", first: str, first_ids: Sequence[int]) -> Branch | None:
-        """A prompt and its answers as tokens; None where it must stand alone."""
-        prompt = self._vlm.formatter.prompt_tokens(query.text, first, first_ids)
-        if prompt is None:
-            return None
-        branch = Branch(prompt, self._vlm.answers(query, prompt))
-        return branch if self._window is None or branch.length <= self._window else None
+    def _prompts(self, row: Sequence["Query"], first_ids: list[int]) -> list[list[int] | None]:
+        """Tokens of a row's prompts, from those that the processor made of the first."""
+        texts = [query.text for query in row]
+        return self._vlm.formatter.prompt_tokens(texts, texts[0], first_ids)
 
     # --- whether a model allows it ----------------------------------------------------------------
 

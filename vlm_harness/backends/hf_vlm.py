@@ -202,10 +202,13 @@ class HfVlm:
         texts = [self.formatter.text(replace(query.request, images=())) for query in queries]
         unique = list(dict.fromkeys(texts))
         inputs = self.formatter.inputs(unique, [[] for _ in unique])
-        moved = {
-            name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")
-        }
-        return TextBranch(self.model, **moved, rows=[unique.index(text) for text in texts])
+        moved = self.moved(inputs)
+        return TextBranch(
+            self.model,
+            moved["input_ids"],
+            moved["attention_mask"],
+            rows=[unique.index(text) for text in texts],
+        )
 
     def inputs(self, queries: Sequence["Query"]) -> Any:
         return self.formatter.inputs([q.text for q in queries], [q.images for q in queries])

@@ -161,21 +161,25 @@ class PromptFormatter:
                 raise SampleError(f"the answer {answer!r} has no token of its own")
         return [whole[len(prompt) :] for whole in wholes]
 
-    def prompt_tokens(self, text: str, first: str, first_ids: Sequence[int]) -> list[int] | None:
-        """Tokens of a prompt about the images of ``first``, without asking the processor again.
+    def prompt_tokens(
+        self, texts: Sequence[str], first: str, first_ids: Sequence[int]
+    ) -> list[list[int] | None]:
+        """Tokens of prompts about the images of ``first``, without asking the processor again.
 
         ``first_ids`` are those of the processor. What it made of the images stands before the words
-        that end both its tokens and the text's; None where the prompt begins otherwise up to there.
+        that end both its tokens and the text's; None for a prompt that begins otherwise.
+
+        Raises:
+            SampleError: the processor changes the text.
         """
         added = self._added_by_processor(first, first_ids)
-        plain, ids = self._ids([first + added, text + added])
+        plain, *others = self._ids([text + added for text in (first, *texts)])
         same = 0
         while same < len(plain) and plain[-1 - same] == first_ids[-1 - same]:
             same += 1
-        head = len(plain) - same
-        if ids[:head] != plain[:head]:
-            return None
-        return [*first_ids[: len(first_ids) - same], *ids[head:]]
+        head = plain[: len(plain) - same]
+        expanded = list(first_ids[: len(first_ids) - same])
+        return [expanded + ids[len(head) :] if ids[: len(head)] == head else None for ids in others]
 
     def _added_by_processor(self, text: str, prompt_ids: Sequence[int]) -> str:
         """What the processor puts behind a prompt: nothing, but for PaliGemma's newline.

@@ -14,6 +14,7 @@ from typing import Any
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import Statistic, Units
+from vlm_harness.types import cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,8 @@ class Record:
 
     @property
     def cluster(self) -> str:
-        """What the bootstrap draws as one: the set, else the pair, else the sample."""
-        if self.set is not None:
-            return f"set {self.set}"
-        return f"sample {self.sample_id}" if self.pair is None else f"pair {self.pair}"
+        """What the bootstrap draws as one."""
+        return cluster(self.sample_id, self.pair, self.set)
 
 
 Metric = Callable[[Sequence[Record], GroupRules], Units | Statistic]
