@@ -140,14 +140,13 @@ def main(architecture: str, sets: int, batch_size: int, rounds: int, skip_offici
 
         n = len(asked[TASKS[0]])
         click.echo(f"{n} images, {sum(map(len, asked.values()))} samples of {len(TASKS)} tasks")
-        name = "vlm-harness, log and metrics included"
         jobs = {
-            name: evaluated,
+            timing.OURS: evaluated,
             "bare script, every image and caption once": lambda: scripts.bare(asked, batch_size),
         }
         if not skip_official:
             jobs["official way, anew in every task"] = lambda: scripts.official(asked)
-        timing.report(timing.in_turns(jobs, rounds), ours=name)
+        timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ differ, the first token that does and the gap between the best two there are lis
     python -m benchmarks.generation --model CHECKPOINT --data-dir DATA
 """
 
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,13 +16,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.hf_vlms import HFMultimodalLM
 from PIL import Image
 
-from benchmarks import timing
-from vlm_harness.backends import LoadOptions
+from benchmarks import mmvp, timing
 from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.evaluator import evaluate
-from vlm_harness.recorded import RecordedRun
 from vlm_harness.runlog import Line
-from vlm_harness.specs import ModelSpec
 from vlm_harness.types import ImageRef, Request
 
 TOKENS = 16
@@ -53,35 +49,20 @@ def first_gap(vlm: HfVlm, line: Line, theirs: str, data: Path) -> float:
 
 
 @click.command()
-@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
-@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
-@click.option("--images", default=24, show_default=True, help="of MMVP, from the first pair on")
+@mmvp.options(images=24)
 @click.option("--batch-size", default=8, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
 def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: int) -> None:
     """Let a model answer MMVP's questions through both harnesses."""
-    ours = HfVlm(ModelSpec(model="ours", backend="hf_vlm", checkpoint=checkpoint), LoadOptions())
+    ours = mmvp.load(checkpoint)
     device = str(ours.model.device)
     theirs = HFMultimodalLM(
         pretrained=checkpoint, batch_size=batch_size, dtype="float32", device=device
     )
     theirs.chat_applied = True  # the prompts below are in the model's format already
 
-    def evaluated() -> list[Line]:
-        with tempfile.TemporaryDirectory() as folder:
-            run = evaluate(
-                [ours],
-                ["mmvp_generation"],
-                include_path=[str(timing.TASKS)],
-                protocol=["generate"],
-                batch_size=batch_size,
-                data_dir=str(data_dir),
-                limit=images,
-                output_dir=folder,
-            )
-            recorded = RecordedRun(run.path)
-            return list(recorded.lines(recorded.variants))
-
+    evaluated = partial(
+        mmvp.answers, ours, "mmvp_generation", data_dir, images, batch_size=batch_size
+    )
     lines = evaluated()  # not timed: the first calls of either are slower
     settings = {"max_gen_toks": TOKENS, "until": [], "do_sample": False}
 
@@ -107,9 +88,8 @@ def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: 
         if line["response"]["text"] != text:
             gap = first_gap(ours, line, text, data_dir)
             click.echo(f"other text for image {line['sample_id']}: best two differ by {gap:.1e}")
-    name = "vlm-harness, log and metrics included"
-    jobs = {name: evaluated, "lm-evaluation-harness, hf-multimodal": asked}
-    timing.report(timing.in_turns(jobs, rounds), ours=name)
+    jobs = {timing.OURS: evaluated, "lm-evaluation-harness, hf-multimodal": asked}
+    timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ option, one at a time, with logits for the whole sequence.
     python -m benchmarks.options --model CHECKPOINT --data-dir DATA
 """
 
-import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks import timing
-from vlm_harness.backends import LoadOptions
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.evaluator import evaluate
-from vlm_harness.recorded import RecordedRun
+from benchmarks import mmvp, timing
 from vlm_harness.runlog import Line
-from vlm_harness.specs import ModelSpec
 
 Scores = list[float]
 """Mean log-probability of the tokens of each option of a prompt, EOS included."""
@@ -57,38 +52,19 @@ class OnePassEach:
 
 
 @click.command()
-@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
-@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
-@click.option("--images", default=8, show_default=True, help="of MMVP, from the first pair on")
+@mmvp.options(images=8)
 @click.option("--protocol", default="choice,likelihood", show_default=True)
 @click.option("--order", default="both", show_default=True)
 @click.option("--command", default="all", show_default=True, help="of the three, or one by name")
 @click.option("--answer-prefix", default=" ", show_default=True)
-@click.option("--rounds", default=5, show_default=True)
 def main(
     checkpoint: str, data_dir: Path, images: int, answer_prefix: str, rounds: int, **grid: Any
 ) -> None:
     """Score the options of MMVP's questions both ways, and compare times and scores."""
-    spec = ModelSpec(
-        model="ours", backend="hf_vlm", checkpoint=checkpoint, answer_prefix=answer_prefix
-    )
-    ours = HfVlm(spec, LoadOptions())
+    ours = mmvp.load(checkpoint, answer_prefix=answer_prefix)
     theirs = OnePassEach(checkpoint, answer_prefix)
 
-    def evaluated() -> list[Line]:
-        with tempfile.TemporaryDirectory() as folder:
-            run = evaluate(
-                [ours],
-                ["mmvp_three_commands"],
-                include_path=[str(timing.TASKS)],
-                data_dir=str(data_dir),
-                limit=images,
-                output_dir=folder,
-                **grid,
-            )
-            recorded = RecordedRun(run.path)
-            return list(recorded.lines(recorded.variants))
-
+    evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
     lines = evaluated()  # not timed: the first calls of either are slower
     expected = theirs.run(lines, data_dir)
     found = [line["response"]["scores"] for line in lines]
@@ -99,12 +75,11 @@ def main(
     )
     click.echo(f"{len(lines)} prompts, {sum(map(len, expected))} options, {images} images")
     click.echo(f"furthest two scores (mean log-probability): {furthest:.1e}")
-    name = "vlm-harness, log and metrics included"
     jobs = {
-        name: evaluated,
+        timing.OURS: evaluated,
         "a forward pass for every option": lambda: theirs.run(lines, data_dir),
     }
-    timing.report(timing.in_turns(jobs, rounds), ours=name)
+    timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,15 @@ between the rounds of the job itself.
 """
 
 import statistics
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import timing
-from vlm_harness.backends import LoadOptions
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.evaluator import evaluate
-from vlm_harness.specs import ModelSpec
+from benchmarks import mmvp
 
 SIDE = 1536
 
@@ -36,28 +32,12 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @click.command()
-@click.option("--model", "checkpoint", required=True, help="folder of a checkpoint")
-@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/")
-@click.option("--images", default=8, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
+@mmvp.options(images=8)
 def main(checkpoint: str, data_dir: Path, images: int, rounds: int) -> None:
     """Choice and likelihood, both orders, three commands."""
-    vlm = HfVlm(ModelSpec(model="vlm", backend="hf_vlm", checkpoint=checkpoint), LoadOptions())
-
-    def evaluated() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            evaluate(
-                [vlm],
-                ["mmvp_three_commands"],
-                include_path=[str(timing.TASKS)],
-                protocol=["choice", "likelihood"],
-                order="both",
-                command=["all"],
-                data_dir=str(data_dir),
-                limit=images,
-                output_dir=folder,
-            )
-
+    vlm = mmvp.load(checkpoint)
+    grid = {"protocol": ["choice", "likelihood"], "order": "both", "command": ["all"]}
+    evaluated = partial(mmvp.answers, vlm, "mmvp_three_commands", data_dir, images, **grid)
     evaluated()  # not counted: the model is tried first
     with FlopCounterMode(display=False) as counter:
         evaluated()

@@ -1,0 +1,62 @@
+"""MMVP's questions through the harness, as several benchmarks ask them."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.hf_vlm import HfVlm
+from vlm_harness.evaluator import evaluate
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.runlog import Line
+from vlm_harness.specs import ModelSpec
+
+TASKS = Path(__file__).parent / "tasks"
+
+
+def options(images: int) -> Callable[[Any], Any]:
+    """--model, --data-dir, --images and --rounds of a command."""
+
+    def add(command: Any) -> Any:
+        for option in (
+            click.option("--rounds", default=5, show_default=True),
+            click.option(
+                "--images",
+                default=images,
+                show_default=True,
+                help="of MMVP, from the first pair on",
+            ),
+            click.option(
+                "--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/"
+            ),
+            click.option("--model", "checkpoint", required=True, help="folder of a checkpoint"),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def load(checkpoint: str, **spec: Any) -> HfVlm:
+    return HfVlm(
+        ModelSpec(model="ours", backend="hf_vlm", checkpoint=checkpoint, **spec), LoadOptions()
+    )
+
+
+def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> list[Line]:
+    """A whole run over a task of ``tasks/``, and its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = evaluate(
+            [vlm],
+            [task],
+            include_path=[str(TASKS)],
+            data_dir=str(data_dir),
+            limit=images,
+            output_dir=folder,
+            **grid,
+        )
+        recorded = RecordedRun(run.path)
+        return list(recorded.lines(recorded.variants))
