@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Command = Callable[..., tuple[int, str, str]]
 """The command with its arguments: exit code, output, messages."""
+Edit = Callable[[str, str], None]
 
 TASK = """\
 task: sides
@@ -110,3 +113,61 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set VLM_HARNESS_REALDATA")
     return folder.resolve()
+
+
+# --- the command on the toy benchmark ------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Tool:
+    """The command, run in a folder with the toy benchmark."""
+
+    def __init__(self, bench: Path, command: Command) -> None:
+        self.bench, self.command = bench, command
+        self.places = [
+            "--include-path", str(bench / "specs"), "--data-dir", str(bench / "data"),
+        ]  # fmt: skip
+
+    def __call__(self, *args: str) -> Result:
+        return Result(*self.command(*args))
+
+    def run(self, *args: str) -> Result:
+        """``--model fake:oracle --tasks sides``, where the arguments do not say otherwise."""
+        model = [] if "--model" in args or "--config" in args else ["--model", "fake:oracle"]
+        tasks = [] if "--tasks" in args or "--config" in args else ["--tasks", "sides"]
+        return self(*model, *tasks, *self.places, *args)
+
+    def refused(self, *args: str) -> str:
+        """The one message of a run that is refused."""
+        return refused(self.run(*args))
+
+
+def refused(result: Result) -> str:
+    assert result.code == 2, result
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert len(re.findall(r"^error: ", result.err, re.M | re.I)) == 1
+    return result.err
+
+
+@pytest.fixture
+def tool(bench: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Tool:
+    monkeypatch.chdir(bench)
+    return Tool(bench, command)
+
+
+@pytest.fixture
+def edit(bench: Path) -> Edit:
+    """Change the task of the toy benchmark."""
+
+    def change(old: str, new: str) -> None:
+        path = bench / "specs" / "sides.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
