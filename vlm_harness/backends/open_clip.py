@@ -18,7 +18,14 @@ import torch
 from vlm_harness.backends import LoadOptions
 from vlm_harness.backends.args import OpenClipArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
-from vlm_harness.backends.hf_common import check_hub, loading, pick_device, pick_dtype, to_device
+from vlm_harness.backends.hf_common import (
+    check_hub,
+    keep_freed_memory,
+    loading,
+    pick_device,
+    pick_dtype,
+    to_device,
+)
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model
@@ -37,6 +44,7 @@ class OpenClip(DualEncoder):
         name, tag = _parse(spec.checkpoint)
         weights = str(Path(args.weights).expanduser()) if args.weights else tag
         self.device = pick_device(args.device, options)
+        keep_freed_memory(self.device)
         dtype = pick_dtype(args.dtype, options, self.device)
         self.dtype = torch.float32 if dtype == "auto" else dtype
         config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
