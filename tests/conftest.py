@@ -57,7 +57,7 @@ primary_metric: pair_accuracy
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see neither the user's data nor their specs, and never the network."""
-    for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH"):
+    for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH", "VLM_HARNESS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from vlm_harness.backends import Backend, LoadOptions, Pictures
+from vlm_harness.cache import AT_ONCE, LOADED, Cache, CacheUse, ModelCache, cache_file
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.models import check_args, family, resolve
 from vlm_harness.plan import Cell, Item, Plan, plan
@@ -37,6 +39,9 @@ class Run:
     results: list[dict[str, Any]]
     n_new: int
     """Lines written by this call; zero where the run was finished before."""
+    cache: dict[str, Any] | None = None
+    """Under ``--cache``: ``path``, ``bytes``, and how many answers (of dual encoders, embeddings)
+    were ``asked`` of it and ``known``."""
 
 
 class Progress:
@@ -96,7 +101,7 @@ def evaluate_config(
             specs.append(model)
         else:
             info = model.info()
-            specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint="(loaded)"))
+            specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint=LOADED))
             loaded[info.name] = model
     return run(
         plan(config, registry, specs, loaded), progress or Progress(), argv or sys.argv, loaded
@@ -110,7 +115,8 @@ def run(
     loaded: Mapping[str, Backend] | None = None,
 ) -> Run:
     """Execute a plan: what an earlier try finished is kept, the rest is done."""
-    with RunFolder(planned, argv) as folder:
+    opened = closing(Cache(cache_file())) if planned.config.cache else nullcontext()
+    with RunFolder(planned, argv) as folder, opened as cache:
         state = _State(planned, folder, progress)
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
@@ -120,6 +126,7 @@ def run(
             return Run(folder.path, results, 0)
         folder.write_manifest({})
         infos: dict[str, Model] = {}
+        used = CacheUse(cache) if cache else None
         try:
             for model in planned.models:
                 todo = state.todo.pop(model.model, [])
@@ -135,14 +142,15 @@ def run(
                 device = infos[model.model].device or "cpu"
                 reads = family(model).reads_images
                 workers = _workers(planned.config.workers, device, reads)
-                _execute(backend, todo, state, size, workers)
+                known = used.of(model, infos[model.model], progress.warn) if used else None
+                _execute(backend, todo, state, size, workers, known)
                 # The next model needs the memory that this one holds.
                 del backend
             state.check_not_all_failed()
         finally:
             state.write_results()
         folder.write_manifest(infos, finished=True)
-        return Run(folder.path, state.results(), state.n_new)
+        return Run(folder.path, state.results(), state.n_new, used.numbers() if used else None)
 
 
 def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:
@@ -298,11 +306,18 @@ def memory_used() -> float | None:
 
 
 def _execute(
-    backend: Backend, items: Sequence[Item], state: _State, size: BatchSize, workers: int
+    backend: Backend,
+    items: Sequence[Item],
+    state: _State,
+    size: BatchSize,
+    workers: int,
+    known: ModelCache | None,
 ) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
     prepare = getattr(backend, "preprocess", None)
     with Pictures(workers=workers, prepare=prepare) as pictures:
+        if known is not None:
+            items = _recall(backend, items, known, state, pictures)
         for _, group in groupby(items, key=_batch_kind):
             queue = list(group)
             most = len(queue)
@@ -313,7 +328,8 @@ def _execute(
                 pictures.ahead(ref for item in islice(queue, end, 2 * end - start)
                                for ref in item.request.images)  # fmt: skip
                 try:
-                    responses = _respond(backend, [item.request for item in batch], pictures, state)
+                    requests = [item.request for item in batch]
+                    responses = _respond(backend, requests, pictures, state)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
                     most = len(batch) // 2
@@ -322,9 +338,34 @@ def _execute(
                     continue
                 for item, response in zip(batch, responses, strict=True):
                     state.add(item, response, pictures.sha256)
+                if known is not None and not hasattr(backend, "recall"):
+                    known.keep(requests, responses, pictures)
                 state.check_errors()
                 size.went_well(n_rows)
                 start = end
+
+
+def _recall(
+    backend: Backend,
+    items: Sequence[Item],
+    known: ModelCache,
+    state: _State,
+    pictures: Pictures,
+) -> Sequence[Item]:
+    """Hand answers of earlier runs on; returns the items that are left to be asked."""
+    if hasattr(backend, "recall"):
+        backend.recall(known, [item.request for item in items], pictures)
+        return items
+    left = []
+    remaining = iter(items)
+    while some := list(islice(remaining, AT_ONCE)):
+        responses = known.responses([item.request for item in some], pictures)
+        for item, response in zip(some, responses, strict=True):
+            if response is None:
+                left.append(item)
+            else:
+                state.add(item, response, pictures.sha256)
+    return left
 
 
 def _workers(asked: int | None, device: str, reads_images: bool) -> int:

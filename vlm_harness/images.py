@@ -40,6 +40,18 @@ def file_ref(root: Path, relative: str) -> ImageRef:
     return ImageRef(path=relative, read=path.read_bytes, exists=path.is_file, size=size)
 
 
+def read(ref: ImageRef) -> bytes:
+    """The bytes as stored.
+
+    Raises:
+        SampleError: they cannot be read.
+    """
+    try:
+        return ref.read()
+    except (OSError, ValueError) as error:
+        raise SampleError(f"image {ref.path}: {error}") from None
+
+
 def load(ref: ImageRef) -> Picture:
     """Read and decode.
 
@@ -48,8 +60,8 @@ def load(ref: ImageRef) -> Picture:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    data = read(ref)
     try:
-        data = ref.read()
         with Image.open(io.BytesIO(data)) as image:
             # Peers hand files to the processor as they lie: a sideways EXIF photograph would then
             # be judged left-right where it is up-down.
@@ -80,8 +92,10 @@ class Pictures:
         self._prepare = prepare
         self._recent: dict[str, Picture] = {}
         self._coming: dict[str, Future[Picture]] = {}
+        self._passed: set[str] = set()  # by path: decoded before, or not needed at all
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self.sha256: dict[str, str] = {}
+        """By path, of every file that was read."""
 
     def __enter__(self) -> "Pictures":
         return self
@@ -97,8 +111,12 @@ class Pictures:
         for ref in refs:
             if len(self._coming) >= self._keep:
                 return
-            if ref.path not in self.sha256 and ref.path not in self._coming:
+            if ref.path not in self._passed and ref.path not in self._coming:
                 self._coming[ref.path] = self._pool.submit(self._load, ref)
+
+    def pass_over(self, ref: ImageRef) -> None:
+        """Do not read this image ahead: what is to be computed from it is known."""
+        self._passed.add(ref.path)
 
     def get(self, ref: ImageRef) -> Picture:
         """The decoded image.
@@ -111,10 +129,21 @@ class Pictures:
             coming = self._coming.pop(ref.path, None)
             picture = self._load(ref) if coming is None else coming.result()
         self._recent[ref.path] = picture
+        self._passed.add(ref.path)
         self.sha256[ref.path] = picture.sha256
         while len(self._recent) > self._keep:
             del self._recent[next(iter(self._recent))]
         return picture
+
+    def checksum(self, ref: ImageRef) -> str:
+        """SHA-256 of the file's bytes, which are read but not decoded.
+
+        Raises:
+            SampleError: they cannot be read.
+        """
+        if ref.path not in self.sha256:
+            self.sha256[ref.path] = hashlib.sha256(read(ref)).hexdigest()
+        return self.sha256[ref.path]
 
     def _load(self, ref: ImageRef) -> Picture:
         picture = load(ref)

@@ -128,7 +128,11 @@ def images_digest(task: Task) -> str:
 
 
 def fingerprint(paths: Sequence[Path]) -> str | None:
-    """A cheap checksum of local weights: sizes, and both ends of every file. None for the hub."""
+    """A cheap checksum of local weights; None for the hub.
+
+    Over the size and both ends of every file, and a part of every tensor of safetensors: training
+    changes a tensor all over, or not at all. (The archives of ``torch.save`` end in checksums.)
+    """
     if not paths:
         return None
     files = [
@@ -144,9 +148,26 @@ def fingerprint(paths: Sequence[Path]) -> str | None:
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(1 << 20))
+            for middle in _tensors(file):
+                stream.seek(middle)
+                digest.update(stream.read(1 << 12))
             stream.seek(max(0, size - (1 << 20)))
             digest.update(stream.read(1 << 20))
     return digest.hexdigest()
+
+
+def _tensors(file: Path) -> list[int]:
+    """Where the middle of each tensor of a file of safetensors lies; none of another file."""
+    if file.suffix != ".safetensors":
+        return []
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(min(length, 1 << 27)))
+            ends = [each["data_offsets"] for name, each in header.items() if name[:2] != "__"]
+            return sorted(8 + length + (start + end) // 2 for start, end in ends)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return []  # loading it says what is wrong
 
 
 @contextmanager
@@ -463,6 +484,17 @@ def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
     return manifest
 
 
+def versions() -> dict[str, str]:
+    """Of those libraries that answers may depend on, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware."""
     found: dict[str, Any] = {
@@ -470,13 +502,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "git_commit": _git_commit(),
-        "packages": {},
+        "packages": versions(),
     }
-    for package in PACKAGES:
-        try:
-            found["packages"][package] = version(package)
-        except PackageNotFoundError:
-            continue
     torch = sys.modules.get("torch")  # present only where a backend needed it
     if torch is not None and torch.cuda.is_available():
         found["gpus"] = [

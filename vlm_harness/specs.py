@@ -422,6 +422,7 @@ class RunConfig(Spec):
     output_dir: str = "results"
     run_id: str | None = None
     fresh: bool = False
+    cache: bool = False
     model_args: dict[str, Any] = {}
     max_errors: Annotated[str, WithJsonSchema({"type": ["string", "integer"]})] = Field(
         "10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vlm_harness.backends import Pictures
+from vlm_harness.cache import ModelCache
 from vlm_harness.errors import SampleError
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
@@ -24,6 +25,7 @@ class DualEncoder(ABC):
     def __init__(self) -> None:
         self._images: dict[str, Embeddings] = {}  # by checksum of the file
         self._texts: dict[str, Embeddings] = {}
+        self._known: ModelCache | None = None
 
     def forget(self) -> None:
         """Drop all embeddings."""
@@ -49,13 +51,29 @@ class DualEncoder(ABC):
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Captions to unit vectors [n, width], float32."""
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
-        refs = {
-            ref.path: ref
-            for request in requests
-            for ref in (*request.images, *([request.partner] if request.partner else []))
+    def recall(self, known: ModelCache, requests: Sequence[Request], pictures: Pictures) -> None:
+        """Take up embeddings of earlier runs, as far as requests need them, and keep new ones."""
+        self._known = known
+        images: dict[bytes, str] = {}
+        refs = _images(requests)
+        for ref in refs:
+            try:
+                sha256 = pictures.checksum(ref)
+            except SampleError:
+                continue  # said when it is asked for
+            images[known.key("image", sha256)] = sha256
+        texts = {
+            known.key("text", text): text for request in requests for text in request.candidates
         }
-        failures = self._encode_images(list(refs.values()), pictures)
+        for names, kept in ((images, self._images), (texts, self._texts)):
+            for key, value in known.get(list(names)).items():
+                kept[names[key]] = np.frombuffer(value, np.float32)
+        for ref in refs:
+            if pictures.sha256.get(ref.path) in self._images:
+                pictures.pass_over(ref)
+
+    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+        failures = self._encode_images(_images(requests), pictures)
         self._encode_texts([text for request in requests for text in request.candidates])
         return [self._one(request, pictures, failures) for request in requests]
 
@@ -76,13 +94,23 @@ class DualEncoder(ABC):
                     self.preprocess(picture.pixels) if prepared is None else prepared
                 )
         if new:
-            self._images.update(zip(new, self.embed_prepared(list(new.values())), strict=True))
+            made = dict(zip(new, self.embed_prepared(list(new.values())), strict=True))
+            self._images.update(made)
+            self._keep("image", made)
         return failures
 
     def _encode_texts(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            self._texts.update(zip(new, self.embed_texts(new), strict=True))
+            made = dict(zip(new, self.embed_texts(new), strict=True))
+            self._texts.update(made)
+            self._keep("text", made)
+
+    def _keep(self, kind: str, made: dict[str, Embeddings]) -> None:
+        if self._known is not None:
+            self._known.put(
+                {self._known.key(kind, name): each.tobytes() for name, each in made.items()}
+            )
 
     def _one(self, request: Request, pictures: Pictures, failures: dict[str, str]) -> Response:
         if len(request.images) != 1:
@@ -100,6 +128,14 @@ class DualEncoder(ABC):
         if request.partner is not None and request.partner.path not in failures:
             cosine = _cosine(image, self._images[pictures.sha256[request.partner.path]])
         return Response(scores=scores, pair_cosine=cosine)
+
+
+def _images(requests: Sequence[Request]) -> list[ImageRef]:
+    refs = {}
+    for request in requests:
+        for ref in (*request.images, *([request.partner] if request.partner else [])):
+            refs[ref.path] = ref
+    return list(refs.values())
 
 
 def _cosine(a: Embeddings, b: Embeddings) -> float:

@@ -22,6 +22,7 @@ COMMANDS = {
     "agreement": "vlm_harness.cli.agreement:agreement",
     "mine-pairs": "vlm_harness.cli.mine_pairs:mine_pairs",
     "reproduce": "vlm_harness.cli.reproduce:reproduce",
+    "cache": "vlm_harness.cli.cache:cache",
 }
 SUMMARIES = {
     "run": "Evaluate models on tasks (the default command).",
@@ -37,6 +38,7 @@ SUMMARIES = {
     "agreement": "Set outcomes against how alike an encoder finds the images.",
     "mine-pairs": "Find image pairs that two encoders disagree on.",
     "reproduce": "Measure a published table's cells again, and compare.",
+    "cache": "Show or clear what models answered before (run --cache).",
 }
 
 

@@ -48,6 +48,9 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option("--output-dir", metavar="DIR", help="[results]")
 @click.option("--run-id", help="Name of the run folder [models, tasks and a hash].")
 @click.option("--fresh", is_flag=True, default=None, help="Throw an earlier run of this name away.")
+@click.option(
+    "--cache/--no-cache", default=None, help="Keep answers for other runs, and use those kept."
+)
 @click.option("--config", metavar="FILE", help="Any of these options as YAML.")
 @click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments of the backend.")
 @click.option("--max-errors", metavar="N|P%", help="Stop after so many failed samples [10%].")
@@ -67,6 +70,7 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
     # A cluster's scheduler stops jobs with SIGTERM: that is an interruption, not a crash.
     signal.signal(signal.SIGTERM, _interrupt)
 
+    from vlm_harness.cli.cache import describe_use
     from vlm_harness.console import (
         ProgressBar,
         print_invariance,
@@ -88,6 +92,7 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
                 "invariance": do_again(settings, finished.path) if check_invariance else [],
+                **({"cache": finished.cache} if finished.cache else {}),
             }
         )
     else:
@@ -96,6 +101,8 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
         print_protocol_agreement(protocol_agreement(finished.path))
         if check_invariance:
             print_invariance(do_again(settings, finished.path))
+        if finished.cache:
+            click.echo(describe_use(finished.cache))
         click.echo(f"{finished.path / 'results.json'}")
 
 
