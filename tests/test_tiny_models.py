@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, pipeline
 
 from vlm_harness import evaluate
-from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends import LoadOptions, Pictures, hf_vlm
 from vlm_harness.backends.hf_vlm import HfVlm
 from vlm_harness.evaluator import Run
 from vlm_harness.images import load
@@ -336,6 +337,26 @@ def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
 
 
 # --- the same numbers however they are computed ---------------------------------------------------
+
+
+@pytest.mark.parametrize(("protocol", "n_tried"), [("generate", 0), ("choice", 2)])
+def test_the_next_batch_is_made_ready_in_a_thread(
+    go: Go, monkeypatch: pytest.MonkeyPatch, protocol: str, n_tried: int
+) -> None:
+    """Of four batches, the first; and those of the trial, both ways."""
+    made: list[bool] = []
+    inputs_of = hf_vlm.inputs_of
+
+    def spied(*args: Any) -> Any:
+        made.append(threading.current_thread() is threading.main_thread())
+        return inputs_of(*args)
+
+    monkeypatch.setattr(hf_vlm, "inputs_of", spied)
+    limits = {"protocol": [protocol], "limit": 16, "batch_size": 4}
+    for workers, expected in ((1, n_tried + 1), (0, n_tried + 4)):
+        made.clear()
+        go(["tiny-llava"], LEFT_RIGHT[:1], folder=str(workers), workers=workers, **limits)
+        assert (sum(made), len(made)) == (expected, n_tried + 4)
 
 
 def test_nothing_depends_on_sharing_batches_workers_or_order(go: Go) -> None:

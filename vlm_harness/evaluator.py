@@ -7,7 +7,8 @@ loaded once, and only if it has something left to do.
 import os
 import sys
 import traceback
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -315,7 +316,7 @@ def _execute(
 ) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
     prepare = getattr(backend, "preprocess", None)
-    with Pictures(workers=workers, prepare=prepare) as pictures:
+    with Pictures(workers=workers, prepare=prepare) as pictures, _Ahead(backend, workers) as ahead:
         if known is not None:
             items = _recall(backend, items, known, state, pictures)
         for _, group in groupby(items, key=_batch_kind):
@@ -327,8 +328,12 @@ def _execute(
                 batch = queue[start:end]
                 pictures.ahead(ref for item in islice(queue, end, 2 * end - start)
                                for ref in item.request.images)  # fmt: skip
+                requests = [item.request for item in batch]
+                ahead.wait()
+                if ahead.works:
+                    next_end, _ = _batch_end(backend, queue, end, end + most, size.size)
+                    ahead.prepare([item.request for item in queue[end:next_end]], pictures)
                 try:
-                    requests = [item.request for item in batch]
                     responses = _respond(backend, requests, pictures, state)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
@@ -343,6 +348,32 @@ def _execute(
                 state.check_errors()
                 size.went_well(n_rows)
                 start = end
+
+
+class _Ahead:
+    """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
+
+    def __init__(self, backend: Backend, workers: int) -> None:
+        self._prepare: Callable[..., None] | None = getattr(backend, "prepare", None)
+        self.works = self._prepare is not None and workers > 0
+        self._pool = ThreadPoolExecutor(1)
+        self._coming: Future[None] | None = None
+
+    def __enter__(self) -> "_Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
+        if requests and self._prepare is not None:
+            self._coming = self._pool.submit(self._prepare, requests, pictures)
+
+    def wait(self) -> None:
+        """What went wrong does so again, and is told, where the batch is asked for."""
+        if self._coming is not None:
+            self._coming.exception()
+            self._coming = None
 
 
 def _recall(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -94,6 +95,7 @@ class Pictures:
         self._coming: dict[str, Future[Picture]] = {}
         self._passed: set[str] = set()  # by path: decoded before, or not needed at all
         self._pool = ThreadPoolExecutor(workers) if workers else None
+        self._lock = threading.Lock()  # a batch to come is made ready in another thread
         self.sha256: dict[str, str] = {}
         """By path, of every file that was read."""
 
@@ -124,15 +126,17 @@ class Pictures:
         Raises:
             SampleError: it cannot be read.
         """
-        picture = self._recent.pop(ref.path, None)
-        if picture is None:
+        with self._lock:
+            picture = self._recent.pop(ref.path, None)
             coming = self._coming.pop(ref.path, None)
+        if picture is None:
             picture = self._load(ref) if coming is None else coming.result()
-        self._recent[ref.path] = picture
-        self._passed.add(ref.path)
-        self.sha256[ref.path] = picture.sha256
-        while len(self._recent) > self._keep:
-            del self._recent[next(iter(self._recent))]
+        with self._lock:
+            self._recent[ref.path] = picture
+            self._passed.add(ref.path)
+            self.sha256[ref.path] = picture.sha256
+            while len(self._recent) > self._keep:
+                del self._recent[next(iter(self._recent))]
         return picture
 
     def checksum(self, ref: ImageRef) -> str:

@@ -34,11 +34,12 @@ class Backend(Protocol):
     that share a prefix lie together. It returns one response a request, in order: an error as a
     value where one request fails, ``None`` where there is no answer to be had (recorded answers).
 
-    Three more methods are used where they are there. ``row_of(request)``, of a backend that
+    Four more methods are used where they are there. ``row_of(request)``, of a backend that
     computes several requests as one, gives what is equal for those: a batch is then so many rows.
     ``preprocess(pixels)`` is called in the threads that read images ahead; what it gives is
-    ``Picture.prepared``. ``recall(known, requests, pictures)``, under ``--cache``, takes up what
-    earlier runs computed; of a backend without it, whole responses are kept.
+    ``Picture.prepared``. ``prepare(requests, pictures)`` is called in a thread with the batch that
+    comes next. ``recall(known, requests, pictures)``, under ``--cache``, takes up what earlier
+    runs computed; of a backend without it, whole responses are kept.
     """
 
     def info(self) -> Model: ...

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from vlm_harness.backends import prefix_tree
+from vlm_harness.backends.hf_queries import Query
 from vlm_harness.backends.prefix_tree import Branch
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.types import ImageRef, Kind, Request, Response
 
 if TYPE_CHECKING:
-    from vlm_harness.backends.hf_vlm import HfVlm, Query
+    from vlm_harness.backends.hf_vlm import HfVlm
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +38,24 @@ class Sharing:
 
     def unit(self, kind: Kind, with_images: bool) -> Unit | None:
         """What prompts may share with this model; None where nothing."""
+        known, unit = self.found(kind, with_images)
+        if not known:
+            unit = self._found[kind, with_images] = self._try(kind, with_images)
+        return unit
+
+    def found(self, kind: Kind, with_images: bool) -> tuple[bool, Unit | None]:
+        """Whether it is known by now what prompts may share, and that."""
         vlm = self._vlm
         plain = vlm.one_image or vlm.model.config.is_encoder_decoder
         if plain or not vlm.formatter.args.share_prefixes:
-            return None
-        if (kind, with_images) not in self._found:
-            self._found[kind, with_images] = self._try(kind, with_images)
-        return self._found[kind, with_images]
+            return True, None
+        key = kind, with_images
+        return key in self._found, self._found.get(key)
 
-    def score(self, queries: Sequence["Query"], unit: Unit) -> "dict[Query, Response]":
+    def score(self, queries: Sequence[Query], unit: Unit) -> dict[Query, Response]:
         """As ``HfVlm.score_plain``; prompts that cannot share are left out."""
         vlm = self._vlm
-        rows = _rows(queries, unit)
+        rows = rows_of(queries, unit)
         inputs = vlm.inputs([row[0] for row in rows])
         answered: dict[Query, Response] = {}
         branches: list[dict[Query, Branch]] = []
@@ -82,12 +89,12 @@ class Sharing:
                     answered[query] = vlm.scored(sums, branch.answers)
         return answered
 
-    def continued(self, queries: Sequence["Query"]) -> dict[str, Any] | None:
+    def continued(self, queries: Sequence[Query]) -> dict[str, Any] | None:
         """Inputs of ``generate`` behind what is shared, which is read here; None where some
         prompt cannot share.
         """
         vlm = self._vlm
-        rows = _rows(queries, "images")
+        rows = rows_of(queries, "images")
         inputs = vlm.inputs([row[0] for row in rows])
         prompts: dict[Query, tuple[int, list[int]]] = {}
         lengths = []
@@ -108,7 +115,7 @@ class Sharing:
         rests = [tokens[lengths[number] :] for number, tokens in asked]
         return prefix_tree.continued(trunk, [number for number, _ in asked], rests, vlm.pad_id)
 
-    def _prompts(self, row: Sequence["Query"], first_ids: list[int]) -> list[list[int] | None]:
+    def _prompts(self, row: Sequence[Query], first_ids: list[int]) -> list[list[int] | None]:
         """Tokens of a row's prompts, from those that the processor made of the first."""
         texts = [query.text for query in row]
         return self._vlm.formatter.prompt_tokens(texts, texts[0], first_ids)
@@ -137,7 +144,7 @@ class Sharing:
         )
         return None
 
-    def _trial(self, with_images: bool) -> "list[Query]":
+    def _trial(self, with_images: bool) -> list[Query]:
         """Prompts that begin alike, on two pictures of different shape."""
         shapes = ((224, 224), (160, 320)) if with_images else (None,)
         queries = []
@@ -150,7 +157,7 @@ class Sharing:
                 queries.append(self._vlm.query(request, images))
         return queries
 
-    def _scores_the_same(self, queries: Sequence["Query"], unit: Unit) -> bool:
+    def _scores_the_same(self, queries: Sequence[Query], unit: Unit) -> bool:
         plain, shared = self._vlm.score_plain(queries), self.score(queries, unit)
         numbers: list[list[float]] = []
         for found in (plain, shared):
@@ -159,7 +166,7 @@ class Sharing:
             numbers.append([each.score for query in queries for each in found[query].scores or ()])
         return self._close(*torch.tensor(numbers))
 
-    def _writes_the_same(self, queries: Sequence["Query"], unit: Unit) -> bool:
+    def _writes_the_same(self, queries: Sequence[Query], unit: Unit) -> bool:
         plain, shared = (
             self._log_probabilities_of_two_tokens(inputs)
             for inputs in (self._vlm.inputs(queries), self.continued(queries))
@@ -185,7 +192,7 @@ class Sharing:
         return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-def _rows(queries: Sequence["Query"], unit: Unit) -> "list[list[Query]]":
+def rows_of(queries: Sequence[Query], unit: Unit) -> list[list[Query]]:
     """Prompts that share their images (or nothing but their own answers), a row each."""
     if unit == "prompt":
         return [[query] for query in queries]

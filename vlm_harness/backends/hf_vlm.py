@@ -14,7 +14,7 @@ tokens, behind which ``generate`` would stop scoring. Those of prompts: ``prompt
 
 import inspect
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -31,7 +31,8 @@ from transformers import (
 from vlm_harness import decoding
 from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
 from vlm_harness.backends.hf_common import describe, load_pretrained, to_device
-from vlm_harness.backends.hf_sharing import Sharing
+from vlm_harness.backends.hf_queries import Ahead, Query, inputs_of, made_ready
+from vlm_harness.backends.hf_sharing import Sharing, rows_of
 from vlm_harness.backends.prompt_format import PromptFormatter
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.specs import ModelSpec
@@ -63,6 +64,8 @@ class HfVlm:
         # BLIP-2 and its kin put exactly one image before every prompt.
         self.one_image = pixels is not None and pixels.default is pixels.empty
         self._sharing = Sharing(self)
+        self._ahead = Ahead(self.formatter)
+        self._made: dict[tuple[Query, ...], Any] = {}  # inputs of the batch that is computed
 
     def info(self) -> Model:
         return describe(
@@ -83,25 +86,45 @@ class HfVlm:
 
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
         responses: list[Response | None] = [None] * len(requests)
-        ready: list[tuple[int, Query]] = []
-        for index, request in enumerate(requests):
-            try:
-                self._check_images(len(request.images))
-                images = [pictures.get(ref).pixels for ref in request.images]
-                ready.append((index, self.query(request, images)))
-            except SampleError as error:
-                responses[index] = Response(error=str(error))
-        # A processor cannot mix prompts with and without images in one call.
-        for count in sorted({len(query.images) for _, query in ready}):
-            part = [(i, query) for i, query in ready if len(query.images) == count]
-            queries = [query for _, query in part]
+        batch = self._ahead.take(requests) or made_ready(
+            requests, pictures, self.formatter, self._check_images
+        )
+        self._made = batch.inputs
+        for index, reason in batch.failures.items():
+            responses[index] = Response(error=reason)
+        for part in batch.parts():
+            queries = list(part.values())
             kind = queries[0].request.kind
             answers = self._generate(queries) if kind == "generate" else self._score(queries)
-            for (index, _), answer in zip(part, answers, strict=True):
+            for index, answer in zip(part, answers, strict=True):
                 responses[index] = answer
         return responses
 
-    def query(self, request: Request, images: Sequence[Image.Image]) -> "Query":
+    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
+        """Make the inputs of a batch to come; called in a thread while another is computed."""
+        formatter = self._ahead.formatter
+        batch = made_ready(requests, pictures, formatter, self._check_images)
+        for part in batch.parts():
+            if chosen := self._sent(list(part.values())):
+                batch.inputs[tuple(chosen)] = inputs_of(formatter, chosen)
+        self._ahead.put(requests, batch)
+
+    def _sent(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """Those queries of a batch that the processor will be asked for; none where not known."""
+        kind = queries[0].request.kind
+        firsts = [row[0] for row in rows_of(queries, "images")]
+        if kind == "generate" and len(firsts) == len(queries):
+            return queries
+        known, unit = self._sharing.found(kind, bool(queries[0].images))
+        if not known:
+            return []  # it is tried by the batch that is computed now
+        if unit:
+            return firsts if unit == "images" else queries
+        if kind == "generate":
+            return queries
+        return [query for query in queries for _ in query.request.candidates]
+
+    def query(self, request: Request, images: Sequence[Image.Image]) -> Query:
         return Query(request, self.formatter.text(request), images)
 
     def _check_images(self, count: int) -> None:
@@ -112,7 +135,7 @@ class HfVlm:
         if self.one_image and count > 1:
             raise SampleError(f"model {self.spec.model} takes one image, not {count}")
 
-    def _generate(self, queries: Sequence["Query"]) -> list[Response]:
+    def _generate(self, queries: Sequence[Query]) -> list[Response]:
         name, arguments = decoding.parse(queries[0].request.decoding)
         settings = dict(decoding.DECODINGS.get(name)(**arguments))
         contrast = settings.pop("without_image", None)
@@ -127,14 +150,14 @@ class HfVlm:
         texts = self.formatter.tokenizer.batch_decode(output, skip_special_tokens=True)
         return [Response(text=text.strip()) for text in texts]
 
-    def _generation_inputs(self, queries: Sequence["Query"]) -> Any:
+    def _generation_inputs(self, queries: Sequence[Query]) -> Any:
         """Of every prompt all of it, or what it has beyond what is shared and read already."""
-        n_images = len({query.request.images for query in queries})
+        n_images = len(rows_of(queries, "images"))
         if n_images < len(queries) and self._sharing.unit("generate", bool(queries[0].images)):
             return self._sharing.continued(queries) or self.inputs(queries)
         return self.inputs(queries)
 
-    def _score(self, queries: Sequence["Query"]) -> list[Response]:
+    def _score(self, queries: Sequence[Query]) -> list[Response]:
         """Mean log-probability of every candidate's tokens, EOS included."""
         if self.model.config.is_encoder_decoder:
             raise InputError(
@@ -148,7 +171,7 @@ class HfVlm:
             answered |= self.score_plain(rest)
         return [answered[query] for query in queries]
 
-    def score_plain(self, queries: Sequence["Query"]) -> "dict[Query, Response]":
+    def score_plain(self, queries: Sequence[Query]) -> dict[Query, Response]:
         """One row for every prompt and answer, through the model's own ``generate``."""
         inputs = self.inputs([query for query in queries for _ in query.request.candidates])
         prompts = iter(self.prompt_ids(inputs))
@@ -184,12 +207,12 @@ class HfVlm:
             scores=tuple(OptionScore(total / len(of), total, len(of)) for total, of in pairs)
         )
 
-    def answers(self, query: "Query", prompt: Sequence[int]) -> list[list[int]]:
+    def answers(self, query: Query, prompt: Sequence[int]) -> list[list[int]]:
         """Tokens of the candidates behind a prompt, EOS included."""
         answers = self.formatter.answer_tokens(query.text, query.request.candidates, prompt)
         return [[*tokens, self.eos_ids[0]] for tokens in answers]
 
-    def _without_image(self, queries: Sequence["Query"]) -> "TextBranch":
+    def _without_image(self, queries: Sequence[Query]) -> "TextBranch":
         """The same prompts as they are asked without an image (``--images none``).
 
         Those of a pair are the same where question and order are, and are computed once.
@@ -210,8 +233,8 @@ class HfVlm:
             rows=[unique.index(text) for text in texts],
         )
 
-    def inputs(self, queries: Sequence["Query"]) -> Any:
-        return self.formatter.inputs([q.text for q in queries], [q.images for q in queries])
+    def inputs(self, queries: Sequence[Query]) -> Any:
+        return self._made.pop(tuple(queries), None) or inputs_of(self.formatter, queries)
 
     @staticmethod
     def prompt_ids(inputs: Any) -> list[list[int]]:
@@ -270,13 +293,6 @@ class HfVlm:
         ids = [eos] if isinstance(eos, int) else list(eos)
         pad = self.formatter.tokenizer.pad_token_id
         return ids, ids[0] if pad is None else pad
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    request: Request
-    text: str
-    images: Sequence[Image.Image]
 
 
 class TextBranch:
