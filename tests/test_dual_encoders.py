@@ -16,7 +16,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from vlm_harness.backends import LoadOptions, Pictures
@@ -100,7 +100,7 @@ def scores(responses: Sequence[Response | None]) -> np.ndarray:
 
 
 def pixels(data: bytes) -> Image.Image:
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from typing import Any
 import helpers_models as tiny
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_harness.backends import LoadOptions, Pictures
@@ -54,8 +54,8 @@ FAMILIES = [
 # --- the library as documented --------------------------------------------------------------------
 
 
-def upright(data: bytes) -> Image.Image:
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+def pixels(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Reference:
     processor: Any
 
     def inputs(self, question: str, files: Sequence[bytes]) -> Any:
-        images = [upright(data) for data in files]
+        images = [pixels(data) for data in files]
         if self.name in ("blip2", "instructblip"):
             return self.processor(images=images[0], text=question, return_tensors="pt")
         if self.name == "paligemma":
@@ -312,7 +312,7 @@ def test_inputs_are_the_documented_ones(
     for case in CASES:
         expected = ref.inputs(case[0], files(case))
         text = formatter.text(request(case, "generate"))
-        found = formatter.inputs([text], [[upright(data) for data in files(case)]])
+        found = formatter.inputs([text], [[pixels(data) for data in files(case)]])
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, msg=lambda m, key=key: f"{key}: {m}")
         ids = found["input_ids"][0].tolist()
@@ -328,7 +328,7 @@ def test_bos_stands_once_where_the_template_writes_it(tmp_path: Path) -> None:
     case = CASES[0]
     text = formatter.text(request(case, "generate"))
     assert text.startswith("<s>")
-    images = [upright(data) for data in files(case)]
+    images = [pixels(data) for data in files(case)]
     for batch in (1, 2):
         ids = formatter.inputs([text] * batch, [images] * batch)["input_ids"][-1].tolist()
         assert ids.count(1) == 1
@@ -345,7 +345,7 @@ def test_a_prompt_format_takes_the_place_of_the_template(tmp_path: Path) -> None
     case = CASES[0]
     text = formatter.text(request(case, "generate"))
     assert text == f"USER: <image>\n{case[0]} ASSISTANT:"
-    images = [upright(data) for data in files(case)]
+    images = [pixels(data) for data in files(case)]
     expected = processor(images=images, text=text, return_tensors="pt")
     found = formatter.inputs([text], [images])
     assert torch.equal(found["input_ids"], expected["input_ids"])
@@ -362,7 +362,7 @@ def test_without_a_chat_template_the_prompt_is_bare(
     assert processor.chat_template is None
     formatter = PromptFormatter(model_spec(path), LoadOptions(device="cpu"))
     text = formatter.text(request(CASES[0], "generate"))
-    images = [upright(data) for data in files(CASES[0])]
+    images = [pixels(data) for data in files(CASES[0])]
     expected = processor(images=[images], text=["<image>" + CASES[0][0]], return_tensors="pt")
     assert torch.equal(formatter.inputs([text], [images])["input_ids"], expected["input_ids"])
 
@@ -389,7 +389,7 @@ def test_max_pixels_bounds_the_image_tokens(folder: Callable[[str], Path]) -> No
         spec = model_spec(folder("qwen2_vl"), args=args)
         formatter = PromptFormatter(spec, LoadOptions(device="cpu"))
         text = formatter.text(request(CASES[0], "generate"))
-        inputs = formatter.inputs([text], [[upright(data) for data in files(CASES[0])]])
+        inputs = formatter.inputs([text], [[pixels(data) for data in files(CASES[0])]])
         sizes: list[int] = inputs["image_grid_thw"][0].tolist()
         return sizes
 

@@ -154,13 +154,14 @@ class ModelCache:
         if request.kind == "generate" and _drawn(request.decoding):
             return None
         try:
-            images = [pictures.checksum(ref) for ref in request.images]
-            similar = request.kind == "similarity"  # nothing else looks at the other of the pair
-            partner = pictures.checksum(request.partner) if similar and request.partner else None
+            refs = list(request.images)
+            if request.kind == "similarity" and request.partner:  # nothing else looks at it
+                refs.append(request.partner)
+            images = [ref.pixels(pictures.checksum(ref)) for ref in refs]
         except SampleError:
             return None
         return self.key(
-            request.kind, request.prompt, request.candidates, images, partner,
+            request.kind, request.prompt, request.candidates, images, len(request.images),
             request.max_new_tokens, request.decoding,
         )  # fmt: skip
 

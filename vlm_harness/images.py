@@ -1,11 +1,30 @@
-"""Reading images: bytes, their checksum, and RGB pixels; ahead of need, in threads."""
+"""Reading images: bytes, their checksum, and RGB pixels; ahead of need, in threads.
+
+A file becomes what the official loaders of benchmarks (``Image.open(...).convert("RGB")``) make of
+it, but for two kinds that these get wrong, and for limits:
+
+| file | pixels |
+|---|---|
+| EXIF orientation | left as stored; turned upright where the task says ``exif: apply`` |
+| grey, palette, CMYK | to RGB |
+| transparent | the colours stored below the transparency |
+| animated, several pages | the first |
+| 16 bits a channel | scaled to 8; Pillow cuts grey ones off at 255, which is nearly all white |
+| 32 bits, floating point | an error: what is white is not known |
+| another ending than its format's | read as what it is |
+| cut short, empty, no image | an error: never half a picture |
+| larger than ``MAX_PIXELS`` or ``MAX_BYTES`` | an error, before it is decoded |
+| a format that is not in ``FORMATS`` | an error: some are programs (EPS runs Ghostscript) |
+"""
 
 import hashlib
 import io
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +35,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +45,7 @@ class Picture:
     """A decoded image."""
 
     pixels: "Image"
-    """PIL image, mode RGB, upright (EXIF orientation applied)."""
+    """PIL image, mode RGB."""
     sha256: str
     """Of the file's bytes as stored."""
     path: str
@@ -45,33 +67,75 @@ def read(ref: ImageRef) -> bytes:
     """The bytes as stored.
 
     Raises:
-        SampleError: they cannot be read.
+        SampleError: they cannot be read, or are too many.
     """
     try:
+        size = ref.size()
+        if size is not None and size > MAX_BYTES:
+            raise SampleError(f"image {ref.path}: {size:,} bytes; at most {MAX_BYTES:,} are read")
         return ref.read()
     except (OSError, ValueError) as error:
-        raise SampleError(f"image {ref.path}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SampleError(f"image {ref.path}: {reason}") from None
 
 
 def load(ref: ImageRef) -> Picture:
     """Read and decode.
 
     Raises:
-        SampleError: the bytes cannot be read, or are no image.
+        SampleError: the bytes cannot be read, are no image, or one that is not taken.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     data = read(ref)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            # Peers hand files to the processor as they lie: a sideways EXIF photograph would then
-            # be judged left-right where it is up-down.
-            pixels = ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError:
-        raise SampleError(f"image {ref.path}: the file is no image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"image {ref.path}: {error}") from None
+        pixels = _decode(data, ref.upright)
+    # Decoders raise what they like at broken files: struct.error, IndexError, SyntaxError, ...
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise SampleError(f"image {ref.path}: {reason}") from None
     return Picture(pixels, hashlib.sha256(data).hexdigest(), ref.path)
+
+
+def _decode(data: bytes, upright: bool) -> "Image":
+    """Raises any exception, with a message for the user where it is a SampleError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise SampleError("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise SampleError(f"the file is no image of {', '.join(_formats())}") from None
+    except Image.DecompressionBombError:
+        raise SampleError(f"more than {MAX_PIXELS:,} pixels, which are not decoded") from None
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise SampleError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
+        if image.mode in ("I", "F"):
+            raise SampleError("its pixels have 32 bits, and what is white is not known")
+        turned = ImageOps.exif_transpose(image) if upright else image
+        return _to_eight_bits(turned).convert("RGB")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    # Of sizes and of broken metadata: what comes of either is decided above.
+    warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _to_eight_bits(image: "Image") -> "Image":
+    if not image.mode.startswith("I;16"):
+        return image
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
 class Pictures:
@@ -91,9 +155,9 @@ class Pictures:
     ) -> None:
         self._keep = keep
         self._prepare = prepare
-        self._recent: dict[str, Picture] = {}
-        self._coming: dict[str, Future[Picture]] = {}
-        self._passed: set[str] = set()  # by path: decoded before, or not needed at all
+        self._recent: dict[ImageRef, Picture] = {}
+        self._coming: dict[ImageRef, Future[Picture]] = {}
+        self._passed: set[ImageRef] = set()  # decoded before, or not needed at all
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self._lock = threading.Lock()  # a batch to come is made ready in another thread
         self.sha256: dict[str, str] = {}
@@ -113,12 +177,12 @@ class Pictures:
         for ref in refs:
             if len(self._coming) >= self._keep:
                 return
-            if ref.path not in self._passed and ref.path not in self._coming:
-                self._coming[ref.path] = self._pool.submit(self._load, ref)
+            if ref not in self._passed and ref not in self._coming:
+                self._coming[ref] = self._pool.submit(self._load, ref)
 
     def pass_over(self, ref: ImageRef) -> None:
         """Do not read this image ahead: what is to be computed from it is known."""
-        self._passed.add(ref.path)
+        self._passed.add(ref)
 
     def get(self, ref: ImageRef) -> Picture:
         """The decoded image.
@@ -127,13 +191,13 @@ class Pictures:
             SampleError: it cannot be read.
         """
         with self._lock:
-            picture = self._recent.pop(ref.path, None)
-            coming = self._coming.pop(ref.path, None)
+            picture = self._recent.pop(ref, None)
+            coming = self._coming.pop(ref, None)
         if picture is None:
             picture = self._load(ref) if coming is None else coming.result()
         with self._lock:
-            self._recent[ref.path] = picture
-            self._passed.add(ref.path)
+            self._recent[ref] = picture
+            self._passed.add(ref)
             self.sha256[ref.path] = picture.sha256
             while len(self._recent) > self._keep:
                 del self._recent[next(iter(self._recent))]

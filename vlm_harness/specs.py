@@ -254,6 +254,9 @@ class TaskSpec(NamedSpec):
     )
     where: JinjaText | None = Field(None, description="rows for which this is false are left out")
     sample: SampleSpec
+    exif: Literal["ignore", "apply"] = Field(
+        "ignore", description="apply: turn images upright as their EXIF orientation says"
+    )
     grouping: GroupRules = GroupRules()
     prompt: PromptUse = PromptUse()
     protocols: Protocols

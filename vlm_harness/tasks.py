@@ -158,6 +158,8 @@ def _sample(
             values[name] = render_tree(getattr(spec.sample, name), context)
         step = ("sample", "images")
         images = _images(spec.sample.images, context, root)
+        if spec.exif == "apply":
+            images = tuple(dataclasses.replace(ref, upright=True) for ref in images)
         step = ("sample", "options")
         options = _texts(values["options"], "options")
         step = ("sample", "captions")

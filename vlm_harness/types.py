@@ -26,6 +26,12 @@ class ImageRef:
     exists: Callable[[], bool] = field(compare=False, repr=False, default=lambda: True)
     size: Callable[[], int | None] = field(compare=False, repr=False, default=lambda: None)
     """Of the file in bytes, where it is cheap to know."""
+    upright: bool = False
+    """Whether it is turned as its EXIF orientation says before anything sees it."""
+
+    def pixels(self, sha256: str) -> str:
+        """What names the pixels, of a file of this checksum."""
+        return f"{sha256} upright" if self.upright else sha256
 
 
 def cluster(sample_id: str, pair: str | None, set: str | None) -> str:

@@ -23,7 +23,7 @@ class DualEncoder(ABC):
     """Encodes every image and every caption once, however many tasks ask for it."""
 
     def __init__(self) -> None:
-        self._images: dict[str, Embeddings] = {}  # by checksum of the file
+        self._images: dict[str, Embeddings] = {}  # by ImageRef.pixels
         self._texts: dict[str, Embeddings] = {}
         self._known: ModelCache | None = None
 
@@ -61,7 +61,7 @@ class DualEncoder(ABC):
                 sha256 = pictures.checksum(ref)
             except SampleError:
                 continue  # said when it is asked for
-            images[known.key("image", sha256)] = sha256
+            images[known.key("image", ref.pixels(sha256))] = ref.pixels(sha256)
         texts = {
             known.key("text", text): text for request in requests for text in request.candidates
         }
@@ -69,7 +69,7 @@ class DualEncoder(ABC):
             for key, value in known.get(list(names)).items():
                 kept[names[key]] = np.frombuffer(value, np.float32)
         for ref in refs:
-            if pictures.sha256.get(ref.path) in self._images:
+            if _pixels(ref, pictures) in self._images:
                 pictures.pass_over(ref)
 
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
@@ -77,22 +77,21 @@ class DualEncoder(ABC):
         self._encode_texts([text for request in requests for text in request.candidates])
         return [self._one(request, pictures, failures) for request in requests]
 
-    def _encode_images(self, refs: Sequence[ImageRef], pictures: Pictures) -> dict[str, str]:
-        failures: dict[str, str] = {}
+    def _encode_images(self, refs: Sequence[ImageRef], pictures: Pictures) -> dict[ImageRef, str]:
+        failures: dict[ImageRef, str] = {}
         new: dict[str, Any] = {}
         for ref in refs:
-            if pictures.sha256.get(ref.path) in self._images:
+            if _pixels(ref, pictures) in self._images:
                 continue
             try:
                 picture = pictures.get(ref)
             except SampleError as error:
-                failures[ref.path] = str(error)
+                failures[ref] = str(error)
                 continue
-            if picture.sha256 not in self._images and picture.sha256 not in new:
+            pixels = ref.pixels(picture.sha256)
+            if pixels not in self._images and pixels not in new:
                 prepared = picture.prepared
-                new[picture.sha256] = (
-                    self.preprocess(picture.pixels) if prepared is None else prepared
-                )
+                new[pixels] = self.preprocess(picture.pixels) if prepared is None else prepared
         if new:
             made = dict(zip(new, self.embed_prepared(list(new.values())), strict=True))
             self._images.update(made)
@@ -112,30 +111,39 @@ class DualEncoder(ABC):
                 {self._known.key(kind, name): each.tobytes() for name, each in made.items()}
             )
 
-    def _one(self, request: Request, pictures: Pictures, failures: dict[str, str]) -> Response:
+    def _one(self, request: Request, pictures: Pictures, failures: dict[ImageRef, str]) -> Response:
         if len(request.images) != 1:
             return Response(error=f"a dual encoder takes one image, not {len(request.images)}")
-        path = request.images[0].path
-        if path in failures:
-            return Response(error=failures[path])
-        image = self._images[pictures.sha256[path]]
+        ref, partner = request.images[0], request.partner
+        if ref in failures:
+            return Response(error=failures[ref])
+        image = self._images[ref.pixels(pictures.sha256[ref.path])]
         # Summed in float64 and rounded once: equal embeddings give equal scores whatever the
         # batch, so that a tie is seen as a tie.
         scores = tuple(
             OptionScore(_cosine(image, self._texts[text])) for text in request.candidates
         )
         cosine = None
-        if request.partner is not None and request.partner.path not in failures:
-            cosine = _cosine(image, self._images[pictures.sha256[request.partner.path]])
+        if partner is not None and partner not in failures:
+            other = partner.pixels(pictures.sha256[partner.path])
+            cosine = _cosine(image, self._images[other])
         return Response(scores=scores, pair_cosine=cosine)
 
 
+def _pixels(ref: ImageRef, pictures: Pictures) -> str | None:
+    """None where the file was not read yet."""
+    sha256 = pictures.sha256.get(ref.path)
+    return None if sha256 is None else ref.pixels(sha256)
+
+
 def _images(requests: Sequence[Request]) -> list[ImageRef]:
-    refs = {}
-    for request in requests:
-        for ref in (*request.images, *([request.partner] if request.partner else [])):
-            refs[ref.path] = ref
-    return list(refs.values())
+    return list(
+        dict.fromkeys(
+            ref
+            for request in requests
+            for ref in (*request.images, *([request.partner] if request.partner else []))
+        )
+    )
 
 
 def _cosine(a: Embeddings, b: Embeddings) -> float:
