@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import decoding
+from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.images import Pictures
 from vlm_harness.models import family
@@ -245,4 +246,4 @@ def _response(value: bytes) -> Response:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return to_json(value, sort_keys=True)

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlm_harness import evaluator
+from vlm_harness.errors import printable
 from vlm_harness.plan import Cell
 
 Row = Mapping[str, Any]
@@ -62,6 +63,16 @@ COMPARED = {
 VARIANT_FIELDS = ("command", "order", "decoding", "image_mode")
 
 
+def plain(text: str, style: str = "") -> Text:
+    """Text of models, data and files as itself: neither markup nor control characters work."""
+    return Text(printable(text), style)
+
+
+def escaped(text: str) -> str:
+    """The same, to stand within markup."""
+    return escape(printable(text))
+
+
 def terminal(width: int = 160) -> Console:
     """Standard output.
 
@@ -84,7 +95,7 @@ def print_results(results: Sequence[Row], console: Console | None = None) -> Non
     for row, (_, _, fields) in zip(results, _labels(results), strict=True):
         notes = _notes(row)
         if notes:
-            label = escape(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
+            label = escaped(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
 
 
@@ -107,8 +118,8 @@ def _list(results: Sequence[Row]) -> Table:
         table.add_column(SHORT.get(name, name), justify="right")
     table.add_column("n", justify="right")
     for row in results:
-        cells = [escape(row[key]) for key in ("model", "task", "protocol")]
-        cells += [escape(row[field]) for field, varies in many.items() if varies]
+        cells = [escaped(row[key]) for key in ("model", "task", "protocol")]
+        cells += [escaped(row[field]) for field, varies in many.items() if varies]
         cells += [_metric(name, row["metrics"].get(name)) for name in names]
         table.add_row(*cells, str(row["n_samples"]))
     return table
@@ -143,11 +154,11 @@ def _table(
     prefix: str, left: Sequence[int], labels: Sequence[Label], columns: Sequence["_TaskColumn"]
 ) -> Table:
     # Names are made Text throughout, in which markup is not looked for.
-    headings = [Text(text) for text in ("model", "protocol")[: len(left)]]
+    headings = [plain(text) for text in ("model", "protocol")[: len(left)]]
     headings += [column.heading for column in columns]
     widths = [*left, *(column.width for column in columns)]
     table = Table(
-        title=Text(f"{prefix}*") if prefix else None,
+        title=plain(f"{prefix}*") if prefix else None,
         title_justify="left",
         title_style="bold",
         width=_table_width(widths),
@@ -161,14 +172,14 @@ def _table(
 
     for label in dict.fromkeys(labels):
         model, protocol, fields = label
-        name = Text("\n").join([Text(model), *(Text(field, "dim") for field in fields)])
-        add(name, Text(protocol), [column.cells.get(label) for column in columns])
+        name = Text("\n").join([plain(model), *(plain(field, "dim") for field in fields)])
+        add(name, plain(protocol), [column.cells.get(label) for column in columns])
     table.add_section()
     add("chance", "", [column.chance for column in columns])
     table.add_section()
     for model in dict.fromkeys(model for model, _, _ in labels):
         cosines = [column.cosines.get(model) for column in columns]
-        add(Text(f"pair cosine ({model})"), "", cosines)
+        add(plain(f"pair cosine ({model})"), "", cosines)
     return table
 
 
@@ -219,7 +230,7 @@ class _TaskColumn:
         return self._centred("  ".join(padded), style)
 
     def _centred(self, text: str, style: str = "") -> Text:
-        return Text(" " * ((self.width - cell_len(text)) // 2) + text, style)
+        return plain(" " * ((self.width - cell_len(text)) // 2) + text, style)
 
 
 def _labels(results: Sequence[Row]) -> list[Label]:
@@ -359,11 +370,11 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
-            Text("\n".join(row[name] for name in ("model", "task", "protocol"))),
+            plain("\n".join(row[name] for name in ("model", "task", "protocol"))),
             _percent(row["mean"]),
             *(_cell(row[name]) for name in ("worst", "best", "best_command")),
             _percent(row["flip_rate"]),
-            Text(
+            plain(
                 f"{_percent(row['first_position'])}\n({_percent(row['first_position_expected'])})"
             ),
         )
@@ -389,13 +400,13 @@ def print_protocol_agreement(
     table.add_column("model\ntask", overflow="fold")
     table.add_column("")
     for name in names:
-        table.add_column(Text(name), justify="right")
+        table.add_column(plain(name), justify="right")
     for row in rows:
-        label = Text(f"{row['model']}\n{row['task']}")
+        label = plain(f"{row['model']}\n{row['task']}")
         for name, shares in zip(row["protocols"], row["matrix"], strict=True):
             found = dict(zip(row["protocols"], shares, strict=True))
             cells = [_percent(found[each]) if each in found else "" for each in names]
-            table.add_row(label, Text(name), *cells)
+            table.add_row(label, plain(name), *cells)
             label = Text("")
         table.add_section()
     console.print(table)
@@ -419,8 +430,8 @@ def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None 
     for row in rows:
         largest = row["max_score_difference"]
         table.add_row(
-            *(Text(str(row[name])) for name in ("model", "protocol", "dtype", "batch_size", "n")),
-            *(Text(str(row[name])) for name in ("flips", "texts")),
+            *(plain(str(row[name])) for name in ("model", "protocol", "dtype", "batch_size", "n")),
+            *(plain(str(row[name])) for name in ("flips", "texts")),
             "" if largest is None else f"{largest:.1e}",
         )
     console.print(table)
@@ -434,7 +445,7 @@ def _cell(found: Mapping[str, Any] | None) -> Text:
     if found is None:
         return Text("-")
     order = f" {found['order_index']}" if "order_index" in found else ""
-    return Text(f"{_percent(found['value'])}\n{found['command']}{order}")
+    return plain(f"{_percent(found['value'])}\n{found['command']}{order}")
 
 
 class ProgressBar(evaluator.Progress):
@@ -473,11 +484,11 @@ class ProgressBar(evaluator.Progress):
         self._bar.update(
             self._id,
             advance=1,
-            description=escape(f"{variant.model} {variant.task} {variant.protocol}"),
+            description=escaped(f"{variant.model} {variant.task} {variant.protocol}"),
         )
 
     def warn(self, message: str) -> None:
-        self._say(f"[yellow]warning:[/] {escape(message)}", markup=True)
+        self._say(f"[yellow]warning:[/] {escaped(message)}", markup=True)
 
     def _say(self, text: str, markup: bool = False) -> None:
         if not self._quiet:

@@ -1,6 +1,7 @@
 """What can go wrong, and how it is said: one message, no traceback, a fixed exit code."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -52,3 +53,17 @@ def listing(names: Iterable[str], limit: int = 30) -> str:
     names = sorted(names)
     more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    """Text of models, data and files for a terminal: what would steer it is shown as an escape.
+
+    Control characters (but for newline and tab), those that turn the direction of writing, and
+    halves of surrogate pairs.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], str(text))

@@ -19,7 +19,9 @@ from pydantic import ValidationError
 
 from vlm_harness.backends import Backend, LoadOptions, Pictures
 from vlm_harness.cache import AT_ONCE, LOADED, Cache, CacheUse, ModelCache, cache_file
+from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
+from vlm_harness.interrupts import Interrupts
 from vlm_harness.models import check_args, family, resolve
 from vlm_harness.plan import Cell, Item, Plan, plan
 from vlm_harness.protocols import answer
@@ -30,6 +32,8 @@ from vlm_harness.specs import ModelSpec, RunConfig
 from vlm_harness.types import ImageRef, Model, Request, Response, Variant
 
 Key = tuple[Any, ...]
+ALL_FAIL = 16
+"""Where so many samples of a model fail before one succeeds, the model is to blame."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def evaluate_config(
     models: Sequence[str | ModelSpec | Backend] | None = None,
     *,
     progress: Progress | None = None,
+    interrupts: Interrupts | None = None,
     argv: Sequence[str] | None = None,
 ) -> Run:
     """Run what a configuration says; ``models``, where given, stand for those that it names."""
@@ -104,9 +109,8 @@ def evaluate_config(
             info = model.info()
             specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint=LOADED))
             loaded[info.name] = model
-    return run(
-        plan(config, registry, specs, loaded), progress or Progress(), argv or sys.argv, loaded
-    )
+    planned = plan(config, registry, specs, loaded)
+    return run(planned, progress or Progress(), argv or sys.argv, loaded, interrupts)
 
 
 def run(
@@ -114,11 +118,12 @@ def run(
     progress: Progress,
     argv: Sequence[str],
     loaded: Mapping[str, Backend] | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Run:
     """Execute a plan: what an earlier try finished is kept, the rest is done."""
     opened = closing(Cache(cache_file())) if planned.config.cache else nullcontext()
     with RunFolder(planned, argv) as folder, opened as cache:
-        state = _State(planned, folder, progress)
+        state = _State(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
             results = state.write_results()
@@ -144,6 +149,7 @@ def run(
                 reads = family(model).reads_images
                 workers = _workers(planned.config.workers, device, reads)
                 known = used.of(model, infos[model.model], progress.warn) if used else None
+                state.begin(model.model)
                 _execute(backend, todo, state, size, workers, known)
                 # The next model needs the memory that this one holds.
                 del backend
@@ -174,15 +180,20 @@ class _State:
     planned: Plan
     folder: RunFolder
     progress: Progress
+    interrupts: Interrupts
     todo: dict[str, list[Item]] = field(default_factory=dict)
     """What is left for each model, what can be shared lying together."""
     total: int = 0
     n_new: int = 0
     n_errors: int = 0
     first_error: str | None = None
+    failing: str | None = None
+    """The model of which every sample failed so far, in this call."""
+    n_failing: int = 0
 
     def __post_init__(self) -> None:
         kept = self.folder.keep_finished([cell.variant for cell in self.planned.cells])
+        self.folder.check_same_images(kept.values())
         self._rows: dict[Variant, dict[str, Any]] = {}
         self._lines: dict[Variant, dict[Key, Line]] = {}
         self._left: dict[Variant, int] = {}
@@ -212,6 +223,8 @@ class _State:
             )
             if outcome.status == "error":
                 self._count_error(item, outcome.detail)
+            else:
+                self.failing = None
             line = self.folder.write(item, response, outcome, sums)
             self._lines[cell.variant][item.key] = for_metrics(line, cell.task.spec)
             self.n_new += 1
@@ -222,12 +235,21 @@ class _State:
 
     def check_errors(self) -> None:
         """Stop where more samples failed than is allowed; asked after a batch is written."""
+        if self.failing and self.n_failing >= ALL_FAIL and self.limit < self.total:
+            raise TooManyErrors(
+                f"stopped: all of the first {self.n_failing} samples of {self.failing} failed\n"
+                f"The first: {self.first_error}\nThe log is in {self.folder.path}; "
+                "--max-errors 100% goes on all the same."
+            )
         if self.n_errors > self.limit:
             raise TooManyErrors(
                 f"stopped: {self.n_errors} samples failed, more than --max-errors "
                 f"{self.planned.config.max_errors} allows\nThe first: {self.first_error}\n"
                 f"What was finished is kept in {self.folder.path}"
             )
+
+    def begin(self, model: str) -> None:
+        self.failing, self.n_failing = model, 0
 
     def check_not_all_failed(self) -> None:
         for cell in self.planned.cells:
@@ -264,6 +286,7 @@ class _State:
 
     def _count_error(self, item: Item, reason: str | None) -> None:
         self.n_errors += 1
+        self.n_failing += 1
         if self.first_error is None:
             self.first_error = f"{item.cell.variant.task}/{item.sample.id}: {reason}"
             self.progress.warn(self.first_error)
@@ -334,17 +357,18 @@ def _execute(
                     next_end, _ = _batch_end(backend, queue, end, end + most, size.size)
                     ahead.prepare([item.request for item in queue[end:next_end]], pictures)
                 try:
-                    responses = _respond(backend, requests, pictures, state)
+                    with state.interrupts.batch():
+                        responses = _respond(backend, requests, pictures, state)
+                        for item, response in zip(batch, responses, strict=True):
+                            state.add(item, response, pictures.sha256)
+                        if known is not None and not hasattr(backend, "recall"):
+                            known.keep(requests, responses, pictures)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
                     most = len(batch) // 2
                     size.was_too_much(n_rows)
                     state.progress.warn(f"out of memory: going on with batches of {most}")
                     continue
-                for item, response in zip(batch, responses, strict=True):
-                    state.add(item, response, pictures.sha256)
-                if known is not None and not hasattr(backend, "recall"):
-                    known.keep(requests, responses, pictures)
                 state.check_errors()
                 size.went_well(n_rows)
                 start = end
@@ -433,10 +457,15 @@ def _respond(
     backend: Backend, requests: Sequence[Request], pictures: Pictures, state: _State
 ) -> Sequence[Response | None]:
     """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
+    limit = state.planned.config.timeout
     try:
-        return backend.respond(requests, pictures)
+        with deadline(limit and limit * len(requests)):
+            return backend.respond(requests, pictures)
     except (InputError, KeyboardInterrupt):
         raise
+    except TimedOut:
+        if len(requests) == 1:
+            return [Response(error=f"timed out: no answer within {limit:g} s")]
     except SampleError as error:
         if len(requests) == 1:
             return [Response(error=str(error))]

@@ -6,7 +6,6 @@ in what can be seen, so that CLIP's agreement on them is erroneous.
 """
 
 import heapq
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_harness.atomic import write_text
+from vlm_harness.atomic import to_json, write_text
 from vlm_harness.backends.dual_encoder import Embeddings
 from vlm_harness.errors import InputError, listing
 from vlm_harness.images import SUFFIXES, file_ref
@@ -152,4 +151,4 @@ def write_pairs(pairs: Sequence[Mined], names: Sequence[str], path: Path) -> Non
         }
         for pair in pairs
     )
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(path, "".join(to_json(line) + "\n" for line in lines))

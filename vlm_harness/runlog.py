@@ -18,8 +18,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -29,18 +29,20 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from vlm_harness import __version__
-from vlm_harness.atomic import write_json, write_text
-from vlm_harness.errors import InputError, listing
+from vlm_harness import __version__, images
+from vlm_harness.atomic import to_json, write_json, write_text
+from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.logschema import SCHEMA, check_line, check_manifest
 from vlm_harness.metrics import hf_evaluate
 from vlm_harness.models import family
 from vlm_harness.plan import Item, Plan, line_key
 from vlm_harness.specs import TaskSpec
 from vlm_harness.tasks import Task
-from vlm_harness.types import Model, Outcome, Response, Variant
+from vlm_harness.types import ImageRef, Model, Outcome, Response, Variant
 
 Line = dict[str, Any]
+LOOKED_AT = 100
+"""Images of a finished run that are compared with those there are."""
 PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
 
 
@@ -107,7 +109,7 @@ def digest_of(identity: Mapping[str, Any]) -> str:
     for spec in specs:
         for key in DESCRIPTIVE & spec.keys():
             del spec[key]
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    text = to_json(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -334,6 +336,33 @@ class RunFolder:
             kept.update(lines)
         return kept
 
+    def check_same_images(self, lines: Iterable[Line]) -> None:
+        """Refuse to go on where images are not those that the lines were made of.
+
+        Of a finished run, which computes nothing any more, only some are looked at.
+        """
+        sums = {
+            image["path"]: image["sha256"]
+            for line in lines
+            for image in line["images"]
+            if image["sha256"] is not None
+        }
+        refs = {
+            ref.path: ref
+            for task in self._plan.tasks.values()
+            for sample in task.samples
+            for ref in sample.images
+            if ref.path in sums
+        }
+        step = max(1, len(refs) // LOOKED_AT) if self.finished else 1
+        changed = [path for path in list(refs)[::step] if not _has_sum(refs[path], sums[path])]
+        if changed:
+            raise InputError(
+                f"the run was begun with other images: {listing(changed, 3)}",
+                where=self.path,
+                hint="Choose another --run-id, or --fresh to throw the old run away.",
+            )
+
     def write(
         self, item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]
     ) -> Line:
@@ -351,8 +380,16 @@ class RunFolder:
         return line
 
     def log_traceback(self, text: str) -> None:
-        with (self.path / "errors.log").open("a", encoding="utf-8") as stream:
+        # The sample's line says what failed; that the rest has no place must not stop the run.
+        with suppress(OSError), (self.path / "errors.log").open("a", encoding="utf-8") as stream:
             stream.write(f"{_now()}\n{text}\n")
+
+
+def _has_sum(ref: ImageRef, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(images.read(ref)).hexdigest() == sha256
+    except SampleError:
+        return True  # it is not another image, and its sample was answered
 
 
 def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> Line:
@@ -571,7 +608,7 @@ def _brief(value: Any) -> str:
 
 
 def _dump(line: Line) -> str:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(line, allow_nan=False) + "\n"
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import datasets
+from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.images import file_ref
 from vlm_harness.paths import inside
@@ -130,7 +130,7 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
 
 
 def _sha256(rows: Mapping[Any, Any]) -> str:
-    text = json.dumps(rows, sort_keys=True, ensure_ascii=False)
+    text = to_json(rows, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

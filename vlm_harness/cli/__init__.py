@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from vlm_harness import __version__
-from vlm_harness.errors import HarnessError
+from vlm_harness.errors import HarnessError, printable
 
 COMMANDS = {
     "run": "vlm_harness.cli.run:run",
@@ -95,7 +95,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except HarnessError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(error)}", err=True)
         sys.exit(error.exit_code)
     except click.UsageError as error:
         error.show()

@@ -12,6 +12,7 @@ from vlm_harness.cli.common import (
     include_path_option,
     json_option,
     registry,
+    say,
     split,
 )
 from vlm_harness.errors import InputError
@@ -89,10 +90,10 @@ def agreement(
         options = LoadOptions(device=device)
         name, model = open_encoder(encoder, registry(include_path), options, "--encoder")
 
-        def say(text: str) -> None:
-            click.echo(text, err=True)
+        def tell(text: str) -> None:
+            say(text, err=True)
 
-        embedder = analysis.Embedder(name, model, data_dir, batch_size, say)
+        embedder = analysis.Embedder(name, model, data_dir, batch_size, tell)
         reports = analysis.analyse(runs, embedder, split(task), threshold, bins)
     if plot is not None:
         agreement_plot.write(reports, plot)
@@ -102,34 +103,33 @@ def agreement(
     for report in reports:
         _print(report)
     if plot is not None:
-        click.echo(str(plot))
+        say(str(plot))
 
 
 def _print(report: Mapping[str, Any]) -> None:
     from rich.table import Table
-    from rich.text import Text
 
-    from vlm_harness.console import terminal
+    from vlm_harness.console import plain, terminal
 
     console = terminal()
 
-    def say(text: str) -> None:
-        console.print(Text(text), soft_wrap=True)
+    def line(text: str) -> None:
+        console.print(plain(text), soft_wrap=True)
 
     mean, share, ranks = (report[k] for k in ("mean_cosine", "share_above", "rank_correlation"))
     threshold = f"{report['threshold']:g}"
-    console.print(Text(f"{report['task']}, as {report['encoder']} sees its images", "bold"))
-    say(
+    console.print(plain(f"{report['task']}, as {report['encoder']} sees its images", "bold"))
+    line(
         f"{report['n_pairs']} pairs; mean cosine {_number(mean)}; above {threshold}: "
         f"{_percent(share)}"
     )
     if ranks:
-        say(
+        line(
             f"Spearman correlation within each embedding pair: mean {ranks['mean']:.3f}, "
             f"least {ranks['min']:.3f}"
         )
     for why, n in report["left_out"].items():
-        say(f"{n} pairs left out: {why}")
+        line(f"{n} pairs left out: {why}")
     if not report["n_pairs"]:
         return
     table = Table("by cosine", title="accuracy: pair, individual", title_justify="left")
@@ -142,7 +142,7 @@ def _print(report: Mapping[str, Any]) -> None:
             f"{_percent(each['pair_accuracy'])}\n{_percent(each['individual_accuracy'])}"
             for each in row["bins"]
         ]
-        table.add_row(Text(row["label"]), *cells)
+        table.add_row(plain(row["label"]), *cells)
     console.print(table)
     table = Table("pairs", title_justify="left")
     for heading in (
@@ -157,7 +157,7 @@ def _print(report: Mapping[str, Any]) -> None:
             cells += [str(found["right"]), str(found["wrong"]), _percent(found["pair_accuracy"])]
         rho = row["spearman"]
         last = f"{rho['rho']:.3f}\np = {rho['p']:.2g}, n = {rho['n']}" if rho else "-"
-        table.add_row(Text(row["label"]), *cells, last)
+        table.add_row(plain(row["label"]), *cells, last)
     console.print(table)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click import Context
 
-from vlm_harness.cli.common import echo_json
+from vlm_harness.cli.common import echo_json, say
 
 
 @click.group(invoke_without_command=True)
@@ -28,11 +28,11 @@ def cache(ctx: Context, as_json: bool) -> None:
     if as_json:
         echo_json({"path": str(path), "bytes": size, "entries": entries})
         return
-    click.echo(f"{path}: {_megabytes(size)}")
+    say(f"{path}: {_megabytes(size)}")
     for model, n in entries.items():
-        click.echo(f"  {model}: {n} answers and embeddings")
+        say(f"  {model}: {n} answers and embeddings")
     if not entries:
-        click.echo("  empty; `vlm-harness run --cache` fills it")
+        say("  empty; `vlm-harness run --cache` fills it")
 
 
 @cache.command()
@@ -44,7 +44,7 @@ def clear(model: str | None) -> None:
 
     path = cache_file()
     if not path.exists():
-        click.echo(f"{path}: empty")
+        say(f"{path}: empty")
         return
     opened = Cache(path)
     known = opened.by_model()
@@ -56,7 +56,7 @@ def clear(model: str | None) -> None:
         )
     dropped = opened.clear(model)
     opened.close()
-    click.echo(f"{path}: {dropped} answers and embeddings thrown away")
+    say(f"{path}: {dropped} answers and embeddings thrown away")
 
 
 def describe_use(use: Mapping[str, Any]) -> str:

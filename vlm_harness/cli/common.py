@@ -1,11 +1,12 @@
 """Options and small things that commands share."""
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from vlm_harness.atomic import to_json
+from vlm_harness.errors import printable
 from vlm_harness.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,8 +37,13 @@ def registry(include_path: tuple[str, ...]) -> Registry:
     return Registry.standard(include_path)
 
 
+def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """``click.echo`` of text that may come from models, data or files."""
+    click.echo(printable(text), err=err, nl=nl)
+
+
 def echo_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    click.echo(to_json(value, indent=1))
 
 
 def split(values: tuple[str, ...]) -> list[str]:

@@ -120,26 +120,24 @@ def _plain(found: "Comparison") -> dict[str, Any]:
 
 
 def _print(found: "Comparison") -> None:
-    from rich.text import Text
-
-    from vlm_harness.console import terminal
+    from vlm_harness.console import plain, terminal
 
     console = terminal(100)
     by_cell: dict[tuple[Variant, Variant], list[Row]] = {}
     for row in found.rows:
         by_cell.setdefault((row.a, row.b), []).append(row)
     for side, index in ((found.a, 0), (found.b, 1)):
-        console.print(Text(_headline(side, [cell[index] for cell in by_cell])))
+        console.print(plain(_headline(side, [cell[index] for cell in by_cell])))
     tests = sum(row.p is not None for row in found.rows)
     for (a, b), rows in by_cell.items():
         console.print()
-        console.print(Text(_title(a, b), "bold"))
+        console.print(plain(_title(a, b), "bold"))
         console.print(_table(rows, adjusted=tests > 1))
-    console.print(Text(CAPTION + (ADJUSTED.format(tests) if tests > 1 else ""), "dim"))
+    console.print(plain(CAPTION + (ADJUSTED.format(tests) if tests > 1 else ""), "dim"))
     if any(_clustered(row) for row in found.rows):
-        console.print(Text(CLUSTERED, "dim"))
+        console.print(plain(CLUSTERED, "dim"))
     for note in found.notes:
-        console.print(Text(note, "yellow"))
+        console.print(plain(note, "yellow"))
 
 
 def _headline(side: "Side", variants: "list[Variant]") -> str:
@@ -161,9 +159,8 @@ def _title(a: "Variant", b: "Variant") -> str:
 def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    from vlm_harness.console import SHORT
+    from vlm_harness.console import SHORT, plain
 
     # Two lines a metric, so that it all fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -185,7 +182,7 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
             "-" if row.only_a is None else f"{row.only_a}/{row.only_b}",
             f"{p}\n({_p(row.p_holm)})" if adjusted and row.p is not None else p,
         ]
-        table.add_row(Text(SHORT.get(row.metric, row.metric)), *map(Text, cells))
+        table.add_row(plain(SHORT.get(row.metric, row.metric)), *map(plain, cells))
     return table
 
 

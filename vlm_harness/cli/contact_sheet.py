@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlm_harness.cli.common import data_dir_option, split
+from vlm_harness.cli.common import data_dir_option, say, split
 from vlm_harness.errors import InputError
 
 
@@ -34,4 +34,4 @@ def contact_sheet(
     from vlm_harness.report.pairs import collect
 
     write(collect(run, split(task), pairs, data_dir), path)
-    click.echo(str(path))
+    say(str(path))

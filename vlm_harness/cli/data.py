@@ -12,6 +12,7 @@ from vlm_harness.cli.common import (
     include_path_option,
     json_option,
     registry,
+    say,
     split,
 )
 from vlm_harness.datasets.files import checksum, how_to_get, locate
@@ -55,10 +56,10 @@ def list_data(
     if as_json:
         echo_json({"data_dir": str(root), "tasks": rows})
         return
-    click.echo(f"data directory: {root}\n")
+    say(f"data directory: {root}\n")
     for row in rows:
         mark = "here" if row["here"] else "-"
-        click.echo(f"{mark:<5} {row['task']:<32} {_path(row['path'], row['reader'])}")
+        say(f"{mark:<5} {row['task']:<32} {_path(row['path'], row['reader'])}")
 
 
 @data.command()
@@ -107,17 +108,17 @@ def prepare(
     for spec in _unique_data([found.task(name) for name in _select(found, tasks)]):
         source = spec.dataset.source
         if _here(spec, root):
-            click.echo(f"{spec.task}: here")
+            say(f"{spec.task}: here")
         elif source is None or not source.hub or source.folder is None or dry_run:
             missing.append(spec.task)
-            click.echo(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
+            say(f"{spec.task}: not here\n{how_to_get(spec.dataset, root)}\n")
         else:
-            click.echo(f"{spec.task}: downloading {source.hub} to {root / source.folder}")
+            say(f"{spec.task}: downloading {source.hub} to {root / source.folder}")
             try:
                 for path in download(source, root):
-                    click.echo(f"  {path}")
+                    say(f"  {path}")
             except InputError as error:
-                click.echo(f"{spec.task}: {error}\n", err=True)
+                say(f"{spec.task}: {error}\n", err=True)
             if not _here(spec, root):
                 missing.append(spec.task)
     if missing and not dry_run:
@@ -203,8 +204,8 @@ def _print_check(report: dict[str, Any]) -> None:
     mark = "FAIL" if report["problems"] else "ok"
     facts = [f"{report['n_samples']} samples", f"{report['n_images']} images"]
     facts += list(report.get("groups", {}).values())
-    click.echo(f"{mark:<4}  {report['task']}: {', '.join(facts)}")
+    say(f"{mark:<4}  {report['task']}: {', '.join(facts)}")
     for problem in report["problems"][:10]:
-        click.echo(f"      {problem}", err=True)
+        say(f"      {problem}", err=True)
     if len(report["problems"]) > 10:
-        click.echo(f"      ... and {len(report['problems']) - 10} more", err=True)
+        say(f"      ... and {len(report['problems']) - 10} more", err=True)

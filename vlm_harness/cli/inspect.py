@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry
+from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry, say
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.registry import Registry
 
@@ -32,10 +32,10 @@ def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> Non
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         text = row.get("description") or ""
-        click.echo(f"{row['name']:<{width}}  {text}".rstrip())
+        say(f"{row['name']:<{width}}  {text}".rstrip())
     if kind == "tasks":
         groups = sorted({group for row in rows for group in row["groups"]})
-        click.echo(f"\n{len(rows)} tasks; groups: {', '.join(groups)}")
+        say(f"\n{len(rows)} tasks; groups: {', '.join(groups)}")
 
 
 def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -129,8 +129,8 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
         return
     import yaml
 
-    click.echo(f"# {spec.path}")
-    click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), nl=False)
+    say(f"# {spec.path}")
+    say(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), nl=False)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from vlm_harness.cli.common import include_path_option, registry
+from vlm_harness.cli.common import include_path_option, registry, say
 from vlm_harness.errors import InputError, listing
 
 COSINE = click.FloatRange(-1, 1)
@@ -68,7 +68,7 @@ def mine_pairs(
     with click.progressbar(length=len(refs), label="embedding", file=sys.stderr) as bar:
         images = embed(refs, encoders, batch_size, bar.update)
     if images.failures:
-        click.echo(
+        say(
             f"warning: {len(images.failures)} of {len(refs)} images cannot be read and are left "
             f"out: {listing(images.failures.values(), 3)}",
             err=True,
@@ -88,10 +88,10 @@ def mine_pairs(
     )
     mining.write_pairs(found.pairs, [images.refs[index].path for index in first], output)
     copies = len(images.refs) - len(first)
-    click.echo(
+    say(
         f"{len(first)} images" + (f" ({copies} copies left out)" if copies else "") + f", "
         f"{len(first) * (len(first) - 1) // 2} pairs; {found.n} of them above {alike_above:g} by "
         f"{alike} and below {different_below:g} by {different}"
         + (f"; the first {len(found.pairs)} are kept" if found.n > len(found.pairs) else "")
     )
-    click.echo(str(output))
+    say(str(output))

@@ -10,6 +10,7 @@ from vlm_harness.cli.common import (
     include_path_option,
     json_option,
     registry,
+    say,
 )
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.images import load
@@ -136,25 +137,25 @@ def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> Non
 def _print(report: dict[str, Any]) -> None:
     for key in ("task", "sample_id", "pair", "set", "category", "options", "captions"):
         if report[key] is not None:
-            click.echo(f"{key:<10} {report[key]}")
+            say(f"{key:<10} {report[key]}")
     target = report["target"]
-    click.echo(f"{'target':<10} {target} = {report['options'][target]!r}")
+    say(f"{'target':<10} {target} = {report['options'][target]!r}")
     if report["target_original"] != target:
-        click.echo(f"{'':<10} (published label: {report['target_original']})")
+        say(f"{'':<10} (published label: {report['target_original']})")
     for image in report["images"]:
         facts = image.get("error") or (
             f"{image['width']}x{image['height']} sha256 {image['sha256'][:16]}"
         )
-        click.echo(f"{'image':<10} {image['path']}  {facts}")
+        say(f"{'image':<10} {image['path']}  {facts}")
     for entry in report["prompts"]:
         tokens = f", {entry['n_tokens']} tokens" if "n_tokens" in entry else ""
-        click.echo(
+        say(
             f"\n--- {entry['protocol']}, command {entry['command']}, order {entry['order']}{tokens}"
         )
-        click.echo(entry.get("as_sent", entry["prompt"]))
+        say(entry.get("as_sent", entry["prompt"]))
         if entry["candidates"]:
-            click.echo(f"scored: {entry['candidates']}")
+            say(f"scored: {entry['candidates']}")
         for answer, pieces in entry.get("answer_tokens", {}).items():
-            click.echo(f"  {answer!r} -> {pieces} + EOS")
+            say(f"  {answer!r} -> {pieces} + EOS")
     if "note" in report:
-        click.echo(f"\n{report['note']}")
+        say(f"\n{report['note']}")

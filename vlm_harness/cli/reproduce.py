@@ -13,6 +13,7 @@ from vlm_harness.cli.common import (
     include_path_option,
     json_option,
     registry,
+    say,
     split,
 )
 from vlm_harness.errors import InputError
@@ -120,13 +121,13 @@ def _list(every: Sequence["Cell"], here: "Here", as_json: bool) -> None:
             for cell, marks in state.items()
         ],
     )
-    click.echo(
+    say(
         f"{len(every)} cells, {sum(cell.repeatable for cell in every)} of them of models that can "
         "be run again; percent, cosines as they are"
     )
     _echo_notes(every)
     for reason in _reasons([cell for cell in every if cell.repeatable], here):
-        click.echo(reason)
+        say(reason)
 
 
 def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -> None:
@@ -151,35 +152,32 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
         ("model", "task", "metric", "protocol", "published", "measured", "95% interval", ""), lines
     )
     agreeing = [each.agrees for each in measured if each.agrees is not None]
-    click.echo(
+    say(
         f"{sum(agreeing)} of {len(agreeing)} published numbers lie within the 95% interval; "
         "percent, cosines as they are"
     )
     if any(each.command for each in measured):
-        click.echo(
-            "(command): the best of all, chosen on these samples themselves, and too high by that"
-        )
+        say("(command): the best of all, chosen on these samples themselves, and too high by that")
     if limit:
-        click.echo(f"limited to {limit} samples a task: not a complete run")
+        say(f"limited to {limit} samples a task: not a complete run")
     if left_out:
-        click.echo(f"{left_out} cells are quoted from others, or of models that cannot be run")
+        say(f"{left_out} cells are quoted from others, or of models that cannot be run")
     _echo_notes([each.cell for each in measured])
     for problem in dict.fromkeys(each.problem for each in measured if each.problem):
-        click.echo(f"not measured: {problem}")
+        say(f"not measured: {problem}")
 
 
 def _print(headings: Line, lines: Sequence[Line]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
-    from vlm_harness.console import terminal
+    from vlm_harness.console import escaped, terminal
 
     table = Table(header_style="bold")
     for heading in headings:
         numeric = heading in ("published", "measured", "95% interval")
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for line in lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*map(escaped, line))
     terminal(200).print(table)  # in a pipe: what is folded cannot be searched
 
 
@@ -198,7 +196,7 @@ def _mark(problem: Any) -> str:
 
 def _echo_notes(every: Sequence["Cell"]) -> None:
     for name, note in dict.fromkeys((cell.name, cell.note) for cell in every if cell.note):
-        click.echo(f"{name}: {note}")
+        say(f"{name}: {note}")
 
 
 def _reasons(every: Sequence["Cell"], here: "Here") -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlm_harness.cli.common import echo_json, json_option
+from vlm_harness.cli.common import echo_json, json_option, say
 
 
 @click.command("rescore")
@@ -21,4 +21,4 @@ def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
         echo_json({"run": str(run), "results": rows})
     else:
         print_results(rows)
-        click.echo(str(path))
+        say(str(path))

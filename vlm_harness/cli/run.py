@@ -1,6 +1,5 @@
 """``vlm-harness run``: evaluate models on tasks."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from vlm_harness import spec_check, specs, yamlfile
-from vlm_harness.cli.common import echo_json, split
+from vlm_harness.cli.common import echo_json, say, split
 from vlm_harness.decoding import key_values
 from vlm_harness.errors import InputError
 
@@ -54,6 +53,7 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option("--config", metavar="FILE", help="Any of these options as YAML.")
 @click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments of the backend.")
 @click.option("--max-errors", metavar="N|P%", help="Stop after so many failed samples [10%].")
+@click.option("--timeout", type=float, metavar="S", help="A sample that takes longer has failed.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code of the checkpoint.")
 @click.option(
     "--check-invariance", is_flag=True, help="Do a part again at other batch sizes, and compare."
@@ -67,9 +67,6 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
     on, a finished one prints its table.
     """
     settings = _settings(config, options)
-    # A cluster's scheduler stops jobs with SIGTERM: that is an interruption, not a crash.
-    signal.signal(signal.SIGTERM, _interrupt)
-
     from vlm_harness.cli.cache import describe_use
     from vlm_harness.console import (
         ProgressBar,
@@ -79,11 +76,16 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
         print_sweeps,
     )
     from vlm_harness.evaluator import evaluate_config
+    from vlm_harness.interrupts import Interrupts
     from vlm_harness.invariance import check_invariance as do_again
     from vlm_harness.sweeps import protocol_agreement, sweeps
 
     with ProgressBar(quiet=as_json) as progress:
-        finished = evaluate_config(settings, progress=progress, argv=sys.argv)
+        interrupts = Interrupts()
+        interrupts.install(progress.warn)
+        finished = evaluate_config(
+            settings, progress=progress, interrupts=interrupts, argv=sys.argv
+        )
     if as_json:
         echo_json(
             {
@@ -102,8 +104,8 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
         if check_invariance:
             print_invariance(do_again(settings, finished.path))
         if finished.cache:
-            click.echo(describe_use(finished.cache))
-        click.echo(f"{finished.path / 'results.json'}")
+            say(describe_use(finished.cache))
+        say(f"{finished.path / 'results.json'}")
 
 
 def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
@@ -151,7 +153,3 @@ def _bad_option(name: str, value: Any, allowed: str) -> InputError:
         f"{value!r} is not allowed; allowed: {allowed}",
         where=f"--{name.replace('_', '-')}",
     )
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

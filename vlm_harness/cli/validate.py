@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vlm_harness.cli.common import data_dir_option, echo_json, include_path_option, json_option
+from vlm_harness.cli.common import data_dir_option, echo_json, include_path_option, json_option, say
 from vlm_harness.errors import HarnessError, InputError
 from vlm_harness.paths import data_dir as data_directory
 from vlm_harness.paths import spec_roots
@@ -42,10 +42,10 @@ def validate(
     else:
         for entry in report:
             mark = "FAIL" if entry["error"] else "ok"
-            click.echo(f"{mark:<4}  {entry['kind']:<7} {entry['name']}  {entry['note']}".rstrip())
+            say(f"{mark:<4}  {entry['kind']:<7} {entry['name']}  {entry['note']}".rstrip())
         for entry in failed:
-            click.echo(f"\nerror: {entry['error']}", err=True)
-        click.echo(f"\n{len(report) - len(failed)} of {len(report)} specs are valid")
+            say(f"\nerror: {entry['error']}", err=True)
+        say(f"\n{len(report) - len(failed)} of {len(report)} specs are valid")
     if failed:
         sys.exit(2)
 
