@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Command
+from conftest import Command
 
 from vlm_harness.evaluator import Run, evaluate
 from vlm_harness.extract import extract, keyword
@@ -119,20 +119,19 @@ def test_on_the_floor_is_not_on_the_chair(realdata: Path) -> None:
 
 
 WHATSUP_B = """\
-include: {base}
+include: tasks/whatsup/_four_way.yaml
 task: items
-dataset: {{reader: jsonl, path: whatsup/controlled_clevr_items.jsonl}}
+dataset: {reader: jsonl, path: whatsup/controlled_clevr_items.jsonl}
 fields:
-  name: "{{{{ obj_a }}}}_{{{{ row.relation }}}}_{{{{ obj_b }}}}"
-  choices: "{{{{ ['left', 'right', 'front', 'behind'] }}}}"
-sample: {{captions: null, images: []}}
-protocols: {{similarity: null}}
+  name: "{{ obj_a }}_{{ row.relation }}_{{ obj_b }}"
+  choices: "{{ ['left', 'right', 'front', 'behind'] }}"
+sample: {captions: null, images: []}
+protocols: {similarity: null}
 """
 
 
 def test_whatsup_b(realdata: Path, tmp_path: Path) -> None:
-    base = ROOT / "tasks" / "whatsup" / "_four_way.yaml"
-    (tmp_path / "task.yaml").write_text(WHATSUP_B.format(base=base))
+    (tmp_path / "task.yaml").write_text(WHATSUP_B)
     path = realdata / "whatsup" / "recorded_llava15" / "B_baseline.jsonl"
     run = evaluate(
         [recorded(path, "generation", {"id": "{{ row.id }}"})],

@@ -1,5 +1,6 @@
 """Jinja: types that are kept, names that are unknown, and what the sandbox refuses."""
 
+import time
 from typing import Any
 
 import pytest
@@ -99,7 +100,10 @@ def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{{ items[9] }}", "has no element 9"),
         ("{% include 'a' %}", "no loader"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "Macro blocks are not allowed"),
+        ("{% call word() %}a{% endcall %}", "CallBlock blocks are not allowed"),
+        ("{% set a %}a{% endset %}{{ a }}", "AssignBlock blocks are not allowed"),
+        ("{% filter upper %}a{% endfilter %}", "FilterBlock blocks are not allowed"),
     ],
 )
 def test_failures_are_template_errors(source: str, part: str) -> None:
@@ -118,6 +122,11 @@ def test_a_syntax_error_has_its_line(source: str, line: int) -> None:
     with pytest.raises(TemplateError, match="bad Jinja") as caught:
         compile_template(source)
     assert caught.value.line == line
+
+
+def doubled(expression: str, first: str = "'a'") -> str:
+    """Forty times over: a million millions."""
+    return f"{{% set a = {first} %}}" + f"{{% set a = {expression} %}}" * 40 + "{{ a | length }}"
 
 
 # --- the sandbox ----------------------------------------------------------------------------------
@@ -178,10 +187,60 @@ def test_refused(source: str) -> None:
         "{{ ('a' * 99999) | list | join('b' * 99999) }}",
         "{{ ['a' * 99999] * 99999 | join }}",
         "{{ (1).to_bytes(10**9, 'big') }}",
+        doubled("a ~ a"),
+        doubled("a + a"),
+        doubled("[a, a]"),
+        doubled("(a, a)"),
+        doubled("{'x': a, 'y': a}"),
+        doubled("a | replace('a', 'aa')"),
+        doubled("'%s%s' % (a, a)"),
+        doubled("'%s%s' | format(a, a)"),
+        doubled("'{}{}'.format(a, a)"),
+        doubled("'{0}{0}'.format(a)"),
+        doubled("a.join([a, a])"),
+        doubled("[a, a] | join"),
+        doubled("a.replace('a', 'aa')"),
+        doubled("a | regex_replace('a', 'aa')"),
+        doubled("[a, a] | sum(start=[])", "['a']"),
+        doubled("[a, a] | list"),
+        doubled("[a] * 2"),
+        doubled("[[a], [a]] | sum(start=[])"),
+        doubled("[a, a] | map('string') | join(a)"),
+        doubled("[a, a] | tojson"),
+        doubled("[a, a] | string | upper"),
     ],
 )
 def test_nothing_huge_is_built(source: str) -> None:
     assert len(refusal(source)) < 200
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+        "{{ ('a' * 40) | regex_group('(a+)+b') }}",
+        "{{ ('a' * 40) | regex_replace('(a|aa)+$b', '') }}",
+    ],
+)
+def test_nothing_takes_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_harness.templates._MAX_SECONDS", 0.1)
+    begun = time.monotonic()
+    assert refusal(source) == "it takes longer than 0.1 seconds"
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("{{ word ~ 1 ~ none ~ [2] }}", "abc1None[2]"),
+        ("{{ [1, (2, 3), {'a': [4]}] }}", [1, (2, 3), {"a": [4]}]),
+        ("{% set a, b = 1, 2 %}{{ a + b }}", "3"),
+        ("{% for a, b in [(1, 2)] %}{{ b }}{% endfor %}", "2"),
+        ("{{ ['b', 'a'] | sort | map('upper') | join('-') }}", "A-B"),
+    ],
+)
+def test_what_is_weighed_stays_as_it_is(source: str, value: Any) -> None:
+    assert render(source) == value
 
 
 # --- filters --------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ def deadline(seconds: float | None) -> Iterator[None]:
     """Raise TimedOut in the block after so many seconds; None is no limit.
 
     Works by SIGALRM: in the main thread, not on Windows, and at the end of the operation that the
-    processor is at, since nothing interrupts one in the middle.
+    processor is at, since nothing interrupts one in the middle. Within another it does nothing.
     """
-    if seconds is None or not can_interrupt():
+    if seconds is None or not can_interrupt() or signal.getitimer(signal.ITIMER_REAL)[0] > 0:
         yield
         return
 

@@ -1,6 +1,7 @@
 """Where specs and data are looked for."""
 
 import os
+import re
 from pathlib import Path
 
 from vlm_harness.errors import InputError
@@ -50,6 +51,11 @@ def inside(root: Path, relative: str) -> Path:
 
     ``..`` is refused as written; links are followed, since users link large data sets into place.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", relative):
+        raise InputError(
+            f"{relative!r} is an address, and nothing is fetched from addresses in tasks and data",
+            hint="Fetch it beforehand, and give its path below the data directory.",
+        )
     path = Path(relative)
     if path.is_absolute() or ".." in path.parts or "\x00" in relative:
         raise InputError(

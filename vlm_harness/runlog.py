@@ -381,8 +381,9 @@ class RunFolder:
 
     def log_traceback(self, text: str) -> None:
         # The sample's line says what failed; that the rest has no place must not stop the run.
-        with suppress(OSError), (self.path / "errors.log").open("a", encoding="utf-8") as stream:
-            stream.write(f"{_now()}\n{text}\n")
+        path = self.path / "errors.log"
+        with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{_now()}\n{text}\n")
 
 
 def _has_sum(ref: ImageRef, sha256: str) -> bool:

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from vlm_harness import templates, yamlfile
 from vlm_harness.errors import listing
 
+HUB_NAME = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=120)]
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -93,7 +94,9 @@ class NamedSpec(Spec):
 class SourceSpec(Spec):
     """Where the data come from, for ``data prepare``."""
 
-    hub: str | None = Field(None, description="Hugging Face data set to download, owner/name")
+    hub: str | None = Field(
+        None, pattern=HUB_NAME, description="Hugging Face data set to download, owner/name"
+    )
     revision: str | None = Field(None, description="its pinned commit")
     folder: str | None = Field(None, description="where it goes, below the data directory")
     urls: list[str] = Field([], description="pages to fetch it from by hand")
@@ -111,7 +114,7 @@ class DatasetSpec(Spec):
     path: str | list[str] | None = Field(
         None, description="below the data directory; of a list, the first that exists"
     )
-    name: str | None = Field(None, description="hub: owner/name of the data set")
+    name: str | None = Field(None, pattern=HUB_NAME, description="hub: owner/name of the data set")
     config: str | None = Field(None, description="hub: its configuration")
     split: str | None = Field(None, description="hub, rendered: which split")
     revision: str | None = Field(None, description="hub: pinned commit")

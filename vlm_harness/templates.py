@@ -1,8 +1,8 @@
 """Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
 
 An unknown name is an error. No template can reach attributes that begin with an underscore, call
-into Python beyond plain values, or repeat text without bound. It is no cage for a hostile author:
-a regular expression or nested loops can still take long, and text doubled often takes memory.
+into Python beyond plain values, make a text or list of more than a million characters or items, or
+take longer than ten seconds (in the main thread, where there is SIGALRM).
 
 Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
 
@@ -26,7 +26,7 @@ import json
 import posixpath
 import re
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import jinja2
@@ -34,13 +34,16 @@ import jinja2.filters
 import jinja2.sandbox
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.visitor import NodeTransformer
 
+from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.extract import strip_label
 
 _MAX_SIZE = 1_000_000
 """Of a text or list that an operation makes, of a number that says how large one shall be."""
 _MAX_RANGE = 10_000
+_MAX_SECONDS = 10
 # `random` would make a run that cannot be repeated; the others take a size and have no use here.
 _LEFT_OUT = (
     "random", "center", "indent", "wordwrap", "batch", "slice", "urlize", "xmlattr", "pprint",
@@ -56,9 +59,17 @@ class TemplateError(Exception):
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Refuses what would take the machine's memory before anything could stop it."""
+    """Refuses what would take the machine's memory.
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    The value of every operation, filter, call and literal is weighed. What one of them can make of
+    values that are light enough is bounded too, once the few are refused beforehand that take a
+    size as a number.
+    """
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(_Weighed().visit(source), *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and _too_large(left, 1000) | _too_large(right, 100):
@@ -70,13 +81,67 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
                 _refuse(_too_large(value, 10**100), "number")
         if operator == "%" and isinstance(left, str):
             _check_percent(left, right)
-        return super().call_binop(context, operator, left, right)
+        return _weighed(super().call_binop(context, operator, left, right))
 
     # The names are Jinja's own: a template's keyword arguments must not meet them.
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         method = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by the sandbox
         _check_method(method, args, kwargs)
-        return super().call(__context, __obj, *args, **kwargs)
+        return _weighed(super().call(__context, __obj, *args, **kwargs))
+
+
+class _Weighed(NodeTransformer):
+    """Has literals weighed, and what is joined by ``~``; refuses what keeps rendered text."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        parts = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(parts, "join", [], [], None, None, lineno=node.lineno)
+
+    def visit_List(self, node: Any) -> Any:
+        self.generic_visit(node)
+        if not node.items or getattr(node, "ctx", "load") != "load":
+            return node
+        return nodes.Filter(node, _WEIGH, [], [], None, None, lineno=node.lineno)
+
+    visit_Tuple = visit_Dict = visit_List
+
+    def _refuse(self, node: nodes.Node) -> nodes.Node:
+        name = type(node).__name__
+        raise jinja2.TemplateSyntaxError(f"{name} blocks are not allowed", node.lineno)
+
+    visit_AssignBlock = visit_Macro = visit_CallBlock = visit_FilterBlock = _refuse
+
+
+_WEIGH = "weighed"
+
+
+def _weighed(value: Any) -> Any:
+    """The value itself; a SecurityError where it is more than ``_MAX_SIZE`` characters and items,
+    counted as often as they would be written.
+    """
+    if isinstance(value, str):
+        _allow(len(value), "text")
+    elif isinstance(value, list | tuple | dict):
+        weight = 0
+        left: list[Any] = [value]
+        while left:
+            some = left.pop()
+            weight += len(some)
+            _allow(weight, "list")
+            if isinstance(some, dict):
+                left += [x for x in some.values() if isinstance(x, str | list | tuple | dict)]
+            elif not isinstance(some, str):
+                left += [x for x in some if isinstance(x, str | list | tuple | dict)]
+    return value
+
+
+def _weighing(function: Any) -> Any:
+    @wraps(function)  # which keeps what Jinja notes on a filter that wants its context
+    def weighing(*args: Any, **kwargs: Any) -> Any:
+        return _weighed(function(*args, **kwargs))
+
+    return weighing
 
 
 def _allow(size: int, what: str) -> None:
@@ -165,6 +230,8 @@ def environment() -> jinja2.Environment:
     env.filters.update(FILTERS)
     for name in _LEFT_OUT:
         del env.filters[name]
+    env.filters = {name: _weighing(function) for name, function in env.filters.items()}
+    env.filters[_WEIGH] = _weighed
     return env
 
 
@@ -193,9 +260,12 @@ class Template:
             TemplateError: an unknown name, a failing filter, an operation the sandbox refuses.
         """
         try:
-            if self._expression is None:
-                return self._render(context)
-            return _plain(self._expression(context))
+            with deadline(_MAX_SECONDS):
+                if self._expression is None:
+                    return self._render(context)
+                return _plain(self._expression(context))
+        except TimedOut:
+            raise TemplateError(f"it takes longer than {_MAX_SECONDS} seconds") from None
         except jinja2.UndefinedError as error:
             raise TemplateError(_explain(error, context)) from None
         except (jinja2.TemplateError, SecurityError) as error:

@@ -144,6 +144,13 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
 
 
 def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> YamlFile:
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise InputError(
+            f"include: {name!r} leaves the folder of the file",
+            where=where,
+            hint="It is the path of a file in the same folder or below; a bundled one is as in the "
+            "repository: tasks/mmvp/mmvp.yaml.",
+        )
     target = (path.parent / name).resolve()
     shipped = paths.bundled() / name
     if not target.is_file() and shipped.is_file():
@@ -154,8 +161,8 @@ def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> Yam
         raise InputError(
             f"include: there is no file {target}",
             where=where,
-            hint="A path is relative to the file; a bundled one is as in the repository: "
-            "tasks/mmvp/mmvp.yaml.",
+            hint="It is the path of a file in the same folder or below; a bundled one is as in the "
+            "repository: tasks/mmvp/mmvp.yaml.",
         )
     return _load(target, (*chain, path.resolve()))
 
