@@ -242,6 +242,13 @@ class RunFolder:
             self._throw_away()
             return
         manifest = read_manifest(self.path, missing_ok=True)
+        if not manifest and any((self.path / "samples").iterdir()):
+            raise InputError(
+                "the folder holds sample logs without a manifest.json: what they were made of is "
+                "not known",
+                where=self.path,
+                hint="Put the manifest back, choose another --run-id, or delete the folder.",
+            )
         if manifest and manifest.get("identity_sha256") != self.digest:
             changed = _difference(manifest.get("identity", {}), self._identity)
             raise InputError(
