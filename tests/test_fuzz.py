@@ -10,9 +10,9 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -160,9 +160,18 @@ def test_task_files(text: str, data: Path) -> None:
 # --- logs ----------------------------------------------------------------------------------------
 
 
+class Finished(NamedTuple):
+    folder: Path
+    log: Path
+    lines: bytes
+    manifest: bytes
+
+    def __repr__(self) -> str:  # hypothesis prints it whole
+        return "a finished run"
+
+
 @pytest.fixture(scope="module")
-def finished() -> Any:
-    """A run, and the bytes of its log."""
+def finished() -> Iterator[Finished]:
     with tempfile.TemporaryDirectory() as place:
         bench = Path(place)
         (bench / "specs").mkdir()
@@ -170,7 +179,7 @@ def finished() -> Any:
         write_sides(bench / "data", pairs=3)
         run = go(bench, protocol=["choice"])
         (log,) = (run.path / "samples").glob("*.jsonl")
-        yield run.path, log, log.read_bytes(), (run.path / "manifest.json").read_bytes()
+        yield Finished(run.path, log, log.read_bytes(), (run.path / "manifest.json").read_bytes())
 
 
 @st.composite
@@ -206,7 +215,7 @@ JSON = st.recursive(
 
 @several
 @given(choose=st.data())
-def test_logs(choose: Any, finished: Any) -> None:
+def test_logs(choose: Any, finished: Finished) -> None:
     """A changed log is read, or refused with the place; scored again, the same."""
     folder, log, whole, _ = finished
     if choose.draw(st.booleans()):
@@ -227,7 +236,7 @@ def test_logs(choose: Any, finished: Any) -> None:
 
 @several
 @given(choose=st.data())
-def test_manifests(choose: Any, finished: Any) -> None:
+def test_manifests(choose: Any, finished: Finished) -> None:
     folder, _, _, manifest = finished
     (folder / "manifest.json").write_bytes(choose.draw(changed(manifest)))
     try:

@@ -50,7 +50,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def listing(names: Iterable[str], limit: int = 30) -> str:
     """Names as one readable line, cut after ``limit``."""
-    names = sorted(names)
+    names = sorted(name if len(name) <= 120 else f"{name[:117]}..." for name in names)
     more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 

@@ -106,10 +106,11 @@ class _Identity(_Read):
 
 
 class _Config(_Read):
-    labels: str
+    labels: Literal["corrected", "original"]
 
 
 class _Manifest(_Read):
+    schema_: Literal[1] = Field(alias="schema")
     identity_sha256: str
     identity: _Identity
     expected: list[_Expected]

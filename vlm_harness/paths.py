@@ -62,4 +62,10 @@ def inside(root: Path, relative: str) -> Path:
             f"the path {relative!r} leaves the data directory",
             hint="Paths in tasks and data are relative to the data directory, without '..'.",
         )
+    try:
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    except UnicodeEncodeError:
+        raise InputError(f"{relative!a} is no path: it holds half a surrogate pair") from None
+    if longest > 255 or len(relative) > 2000:
+        raise InputError(f"{relative[:100]!r}... is no path: it is too long")
     return root / path
