@@ -1,11 +1,13 @@
 """Task files, data and model output as an enemy would write them: nothing runs, nothing leaks."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Edit, Tool, refused
+import torch
+from conftest import ROOT, Edit, Tool, refused
 from helpers_runs import go
 
 from vlm_harness.errors import printable
@@ -200,6 +202,45 @@ def test_templates(harmless: Any, edit: Edit, bench: Path, place: str, source: s
         (bench / "specs" / "evil.yaml").write_text(text)
         edit("prompt:\n", "prompt:\n  template: evil\n")
     assert ".yaml" in harmless("--protocol", "choice" if place != "prompt" else "generate")
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+class Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.mark), "w")
+
+
+def test_weights_that_are_programs(tool: Tool) -> None:
+    """Of transformers and of open_clip; neither safetensors nor plain tensors."""
+    folder = tool.bench / "checkpoint"
+    shutil.copytree(ROOT / "models" / "tiny-clip", folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"logit_scale": Evil(tool.bench / "mark")}, folder / "pytorch_model.bin")
+    file = folder / "pytorch_model.bin"
+    for args in (
+        ["--model", str(folder)],
+        ["--model", "open_clip:ViT-B-32", "--model-args", f"weights={file}"],
+    ):
+        message = refused(tool.run(*args, "--protocol", "similarity"))
+        assert "cannot be loaded" in message
+        assert not (tool.bench / "mark").exists()
+
+
+def test_code_of_a_checkpoint_is_not_run(tool: Tool) -> None:
+    folder = tool.bench / "checkpoint"
+    shutil.copytree(ROOT / "models" / "tiny-clip", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.E"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(tool.bench / "evil.py", folder / "evil.py")
+    message = refused(tool.run("--model", f"hf_dual_encoder:{folder}", "--protocol", "similarity"))
+    assert "--trust-remote-code" in message
+    assert not (tool.bench / "mark").exists()
 
 
 # --- what models say -----------------------------------------------------------------------------

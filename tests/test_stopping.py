@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, write_sides
+from conftest import ROOT, Tool, write_sides
 from helpers_runs import go, lines, oracle
 
 from vlm_harness.backends.fake import FakeBackend
@@ -227,3 +227,47 @@ def test_an_image_that_is_gone_meanwhile_costs_no_answer(bench: Path) -> None:
     stopped_half_way(bench, run_id="r")
     run = go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r")
     assert run.n_new == 7
+
+
+# --- by a disk -----------------------------------------------------------------------------------
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.argv = ["vlm-harness", *sys.argv[1:]]
+from vlm_harness import cli
+cli.main()
+"""
+
+
+def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
+    """A limit on the size of files, which fails in the middle of a line as a full disk does."""
+    write_sides(bench / "data", pairs=30)
+    args = [
+        "--model", "fake:oracle", "--tasks", "sides", "--protocol", "choice", "--run-id", "r",
+        "--include-path", str(bench / "specs"), "--data-dir", str(bench / "data"),
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, *args], cwd=bench, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "oracle__sides__choice.jsonl: cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    log = bench / "results" / "r" / "samples" / "oracle__sides__choice.jsonl"
+    whole = log.read_bytes().count(b"\n")
+    assert 20 < whole < 60
+    assert not log.read_bytes().endswith(b"\n")  # torn
+    again = subprocess.run(
+        [sys.executable, "-m", "vlm_harness", *args], cwd=bench, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert f"({whole} of 60 done before)" in again.stderr
+    assert len({json.loads(line)["sample_id"] for line in log.read_bytes().splitlines()}) == 60
+
+
+@pytest.mark.parametrize("place", ["/proc/results", "/sys/results", "data/sides/rows.jsonl"])
+def test_a_place_where_nothing_can_be_written(tool: Tool, place: str) -> None:
+    message = tool.refused("--protocol", "choice", "--output-dir", place)
+    assert len(message.splitlines()) <= 3

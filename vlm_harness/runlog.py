@@ -233,7 +233,8 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         for stream in self._streams.values():
-            stream.close()
+            with suppress(OSError):  # what is left to be flushed failed before, and was told
+                stream.close()
         self._streams.clear()
         self._lock.__exit__(kind, error, trace)
 

@@ -185,10 +185,12 @@ class loading:
         # Loaders raise what they like: a file that was cut short is safetensors' own error.
         if isinstance(error, Exception) and not isinstance(error, InputError):
             reason = str(error).strip() or type(error).__name__
+            asks = "trust_remote_code" in reason
             raise InputError(
                 f"model {self._spec.model}: the checkpoint {self._spec.checkpoint!r} cannot be "
                 f"loaded: {reason}",
                 where=self._spec.at("checkpoint") if self._spec.path else None,
+                hint="--trust-remote-code runs its code: look at that before." if asks else None,
             ) from error
 
 
