@@ -63,6 +63,8 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH", "VLM_HARNESS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Libraries log to the standard error of the test that imported them, which is closed by now.
+    monkeypatch.setattr("logging.raiseExceptions", False)
 
 
 @pytest.fixture
