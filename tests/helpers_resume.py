@@ -24,10 +24,10 @@ from vlm_harness.runlog import key_of
 
 TINY: dict[str, Any] = {
     "models": ["tiny-clip", "tiny-llava"],
-    "tasks": ["whatsup_rendered_a_left_right", "whatsup_rendered_b_four_way"],
+    "tasks": ["whatsup_rendered_a_left_right"],
     "protocol": ["similarity", "generate", "choice", "likelihood"],
-    "limit": 12,
-    "batch_size": 4,
+    "limit": 8,
+    "batch_size": 2,
 }
 FAKE: dict[str, Any] = {
     "models": ["fake:oracle", "fake:first"],
