@@ -1,12 +1,15 @@
 """Runs of fake models on the toy benchmark, and what they wrote."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import Run, evaluate
+from vlm_harness.runlog import key_of
 from vlm_harness.types import Request
 
 
@@ -39,3 +42,44 @@ def lines(run: Run) -> list[dict[str, Any]]:
 
 def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
     return run.results[row]["metrics"][metric]["value"]
+
+
+def same_however_computed(
+    go: Callable[..., Run], models: Sequence[str], tasks: Sequence[str], **options: Any
+) -> int:
+    """Ask the same with and without sharing, in batches, threads and orders of several kinds.
+
+    Scores are within 1e-4, and predictions the same where the best two differ by more. Returns the
+    number of lines. ``go(models, tasks, folder=..., **options)`` runs.
+    """
+    protocols = ["choice", "likelihood", "generate"]
+    ways: list[dict[str, Any]] = [
+        {"model_args": {"share_prefixes": False}, "batch_size": 1, "workers": 0},
+        {"model_args": {"share_prefixes": False}, "batch_size": 5},
+        {"batch_size": 1},
+        {"batch_size": 3, "workers": 0},
+        {"batch_size": 16, "workers": 4},
+        {"batch_size": 3, "tasks": tasks[::-1]},
+    ]
+    found = []
+    for number, way in enumerate(ways):
+        order = way.pop("tasks", tasks)
+        # Dual encoders, of which there may be some, have nothing to share.
+        encoders = [] if "model_args" in way else [name for name in models if "clip" in name]
+        run = go(
+            [*encoders, *(name for name in models if "clip" not in name)], order,
+            folder=str(number), protocol=["similarity"] * bool(encoders) + protocols,
+            decoding=["greedy", "m3id:alpha=1"], command=["all"], **options, **way,
+        )  # fmt: skip
+        found.append({key_of(line): line for line in lines(run)})
+    whole = found[2]
+    for other in found:
+        for key, line in other.items():
+            scores = line["response"].get("scores")
+            assert line["response"].get("text") == whole[key]["response"].get("text")
+            if scores is not None:
+                assert scores == pytest.approx(whole[key]["response"]["scores"], abs=1e-4)
+                best = sorted(scores)[-2:]
+                if best[1] - best[0] > 1e-4:
+                    assert line["prediction"] == whole[key]["prediction"]
+    return len(whole)

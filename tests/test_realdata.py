@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from helpers_models import (
     tiny_clip,
     tiny_llava,
@@ -14,6 +16,7 @@ from helpers_models import (
     tiny_open_clip_siglip,
     tiny_siglip,
 )
+from helpers_runs import same_however_computed
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import Run, evaluate
@@ -320,3 +323,21 @@ def assert_same_predictions(runs: list[Run]) -> None:
                 assert scores[-1] - scores[-2] < 1e-4, key
                 close.append(key)
     print(f"differ within rounding: {close or 'none'}")
+
+
+@pytest.mark.slow
+def test_a_model_of_real_size_is_the_same_however_computed(realdata: Path, tmp_path: Path) -> None:
+    """Any vision-language checkpoint; on four photographs, two prompts each."""
+    checkpoint = os.environ.get("VLM_HARNESS_SMALL_VLM")
+    if not checkpoint:
+        pytest.skip("set VLM_HARNESS_SMALL_VLM to the folder of a checkpoint")
+
+    def go(models: list[str], tasks: list[str], folder: str, **options: Any) -> Run:
+        include = [str(ROOT / "benchmarks" / "tasks")]
+        return evaluate(
+            models, tasks, output_dir=str(tmp_path / folder), data_dir=str(realdata),
+            include_path=include, order="both", **options,
+        )  # fmt: skip
+
+    tasks = ["mmvp_three_commands", "mmvp_generation"]
+    assert same_however_computed(go, [checkpoint], tasks, limit=4) > 100

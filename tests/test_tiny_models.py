@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers_runs import same_however_computed
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, pipeline
 
@@ -362,44 +363,4 @@ def test_the_next_batch_is_made_ready_in_a_thread(
 def test_nothing_depends_on_sharing_batches_workers_or_order(go: Go) -> None:
     """Predictions may differ only where the best two options are within rounding."""
     tasks = ["whatsup_rendered_b_four_way", "whatsup_rendered_b_left_right"]
-    asked: dict[str, Any] = {
-        "protocol": ["similarity", "choice", "likelihood", "generate"],
-        "decoding": ["greedy", "m3id:alpha=1"],
-        "command": ["all"],
-        "limit": 8,
-    }
-    ways: list[dict[str, Any]] = [
-        {"model_args": {"share_prefixes": False}, "batch_size": 1, "workers": 0},
-        {"model_args": {"share_prefixes": False}, "batch_size": 5},
-        {"batch_size": 1},
-        {"batch_size": 3, "workers": 0},
-        {"batch_size": 16, "workers": 4},
-        {"batch_size": 3, "tasks": tasks[::-1]},
-    ]
-    found = []
-    for number, way in enumerate(ways):
-        order = way.pop("tasks", tasks)
-        if "model_args" in way:
-            models, protocols = ["tiny-llava"], asked["protocol"][1:]
-        else:
-            models, protocols = MODELS, asked["protocol"]
-        options = {**asked, **way, "protocol": protocols}
-        run = go(models, order, folder=str(number), **options)
-        found.append(
-            {
-                tuple(line[key] for key in ("model", "task", "protocol", "sample_id", "command",
-                                            "decoding", "order_index")): line
-                for line in lines(run)
-            }
-        )  # fmt: skip
-    whole = found[2]
-    assert len(whole) == 152
-    for other in found:
-        for key, line in other.items():
-            scores = line["response"].get("scores")
-            assert line["response"].get("text") == whole[key]["response"].get("text")
-            if scores is not None:
-                assert scores == pytest.approx(whole[key]["response"]["scores"], abs=1e-4)
-                best = sorted(scores)[-2:]
-                if best[1] - best[0] > 1e-4:
-                    assert line["prediction"] == whole[key]["prediction"]
+    assert same_however_computed(go, MODELS, tasks, limit=8) == 152
