@@ -62,21 +62,24 @@ def draw_whatsup(folder: Path, sets: int) -> dict[str, Asked]:
 
 
 class Scripts:
-    def __init__(self, architecture: str, weights: str) -> None:
+    def __init__(self, architecture: str, weights: str, device: torch.device) -> None:
         self.model, self.preprocess = open_clip.create_model_from_pretrained(
-            architecture, pretrained=weights
+            architecture, pretrained=weights, device=device
         )
         self.model.eval()
+        self.device = device
         self.tokenizer = open_clip.get_tokenizer(architecture)
 
     @torch.inference_mode()
     def images(self, files: Sequence[str]) -> Any:
         pixels = torch.stack([self.preprocess(Image.open(file).convert("RGB")) for file in files])
-        return torch.nn.functional.normalize(self.model.encode_image(pixels), dim=-1)
+        return torch.nn.functional.normalize(
+            self.model.encode_image(pixels.to(self.device)), dim=-1
+        )
 
     @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Any:
-        features = self.model.encode_text(self.tokenizer(list(captions)))
+        features = self.model.encode_text(self.tokenizer(list(captions)).to(self.device))
         return torch.nn.functional.normalize(features, dim=-1)
 
     def official(self, asked: dict[str, Asked], batch: int = 16) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def main(architecture: str, sets: int, batch_size: int, rounds: int, skip_offici
         )
 
         ours = OpenClip(spec, LoadOptions())
-        scripts = Scripts(architecture, str(weights))
+        scripts = Scripts(architecture, str(weights), ours.device)
 
         def evaluated() -> Any:
             ours.forget()

@@ -57,11 +57,11 @@ class Theirs:
     model: Any
 
     @classmethod
-    def load(cls, checkpoint: str, batch_size: int, device: str) -> None:
+    def load(cls, checkpoint: str, batch_size: int, device: str, dtype: str) -> None:
         from lm_eval.models.hf_vlms import HFMultimodalLM
 
         cls.model = HFMultimodalLM(
-            pretrained=checkpoint, batch_size=batch_size, dtype="float32", device=device
+            pretrained=checkpoint, batch_size=batch_size, dtype=dtype, device=device
         )
         cls.model.chat_applied = True  # the prompts are in the model's format already
 
@@ -83,11 +83,12 @@ class Theirs:
 def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: int) -> None:
     """Let a model answer MMVP's questions through both harnesses."""
     ours = mmvp.load(checkpoint)
+    dtype = str(ours.model.dtype).removeprefix("torch.")
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=Theirs.load,
-        initargs=(checkpoint, batch_size, str(ours.model.device)),
+        initargs=(checkpoint, batch_size, *map(str, (ours.model.device, dtype))),
     ) as theirs:
         evaluated = partial(
             mmvp.answers, ours, "mmvp_generation", data_dir, images, batch_size=batch_size

@@ -26,10 +26,10 @@ Scores = list[float]
 class OnePassEach:
     """``model(**processor(prompt + option))`` for every option."""
 
-    def __init__(self, checkpoint: str, answer_prefix: str) -> None:
+    def __init__(self, checkpoint: str, answer_prefix: str, like: Any) -> None:
         self.processor = AutoProcessor.from_pretrained(checkpoint)
-        self.model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-        self.model.eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=like.dtype)
+        self.model.to(like.device).eval()
         self.prefix = answer_prefix
         self.eos = self.processor.tokenizer.eos_token
 
@@ -44,7 +44,9 @@ class OnePassEach:
         )
         image = Image.open(data / line["images"][0]["path"]).convert("RGB")
         answer = self.prefix + option + self.eos
-        inputs = self.processor(text=prompt + answer, images=image, return_tensors="pt")
+        inputs = self.processor(text=prompt + answer, images=image, return_tensors="pt").to(
+            self.model.device, self.model.dtype
+        )
         n = len(self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
         logprobs = self.model(**inputs).logits[0].float().log_softmax(-1)
         tokens = inputs["input_ids"][0, -n:]
@@ -62,7 +64,7 @@ def main(
 ) -> None:
     """Score the options of MMVP's questions both ways, and compare times and scores."""
     ours = mmvp.load(checkpoint, answer_prefix=answer_prefix)
-    theirs = OnePassEach(checkpoint, answer_prefix)
+    theirs = OnePassEach(checkpoint, answer_prefix, like=ours.model)
 
     evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
     lines = evaluated()  # not timed: the first calls of either are slower

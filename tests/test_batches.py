@@ -4,7 +4,6 @@ import io
 from collections.abc import Hashable
 from itertools import pairwise
 from pathlib import Path
-from threading import Event
 
 import pytest
 from helpers_runs import go, lines, oracle
@@ -14,13 +13,11 @@ from vlm_harness.backends import Pictures
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import SampleError
 from vlm_harness.evaluator import BatchSize, evaluate
-from vlm_harness.types import ImageRef, Request
+from vlm_harness.types import ImageRef, Model, Request
 
 
-def test_a_batch_grows_while_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = iter([0.1, 0.2, 0.5])
-    monkeypatch.setattr("vlm_harness.evaluator.memory_used", lambda: next(used))
-    size = BatchSize("auto", 8)
+def test_a_batch_grows_while_memory_is_free() -> None:
+    size = BatchSize("auto", 8, iter([0.2, 0.89, 0.95]).__next__)
     size.went_well(5)  # not full: tells nothing
     assert size.size == 8
     for expected in (16, 32, 32):
@@ -101,19 +98,71 @@ def test_images_are_read_once_ahead_or_not(workers: int) -> None:
         assert sorted(read) == sorted(names)
 
 
-def test_no_more_is_read_ahead_than_is_kept() -> None:
-    started = []
-    gate = Event()
+def test_what_was_read_ahead_and_never_asked_for_is_dropped() -> None:
+    """That of the batch at hand is kept; of what was before it, nothing."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    read: list[str] = []
 
-    def ref(number: int) -> ImageRef:
+    def ref(name: str) -> ImageRef:
         def data() -> bytes:
-            started.append(number)
-            gate.wait(5)
-            return b""
+            read.append(name)
+            return buffer.getvalue()
 
-        return ImageRef(str(number), read=data)
+        return ImageRef(name, read=data)
 
-    with Pictures(keep=3, workers=8) as pictures:
-        pictures.ahead(map(ref, range(10)))
-        gate.set()
-    assert len(started) <= 3
+    with Pictures(keep=3, workers=1) as pictures:
+        for number in range(5):
+            pictures.ahead(ref(f"{number} {n}") for n in range(40))
+            if number:
+                pictures.get(ref(f"{number - 1} 0"))
+        pictures.get(ref("3 1"))
+        pictures.get(ref("4 39"))
+        assert len(pictures._coming) == 40 * 2 - 3
+    assert len(read) == len(set(read))
+
+
+def test_of_a_photograph_that_was_made_ready_the_pixels_are_dropped() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 300)).save(buffer, "PNG")
+    pictures = Pictures(prepare=lambda pixels: pixels.size)
+    picture = pictures.get(ImageRef("a", read=buffer.getvalue))
+    assert picture.prepared == (400, 300)
+    assert picture.pixels.size == (1, 1)
+
+
+def test_what_is_made_ready_is_what_is_answered(bench: Path) -> None:
+    """Whatever becomes of batch sizes; a failure to prepare is told once and costs nothing."""
+
+    class Prepares(FakeBackend):
+        def __init__(self, fails_from: int) -> None:
+            super().__init__(oracle, "toy")
+            self.prepared: list[int] = []
+            self.fails_from = fails_from
+
+        def info(self) -> Model:
+            return Model(name="toy", backend="hf_vlm", checkpoint="(loaded)")
+
+        def prepare(self, requests: list[Request], pictures: Pictures) -> list[Request]:
+            self.prepared.append(len(requests))
+            if len(self.prepared) > self.fails_from:
+                raise AttributeError("no deep copy")
+            return requests
+
+        def respond_to(self, prepared: list[Request]) -> object:
+            if len(prepared) > 4:
+                raise RuntimeError("CUDA out of memory")
+            return super().respond(prepared, Pictures())
+
+        def respond(self, requests: object, pictures: Pictures) -> object:
+            if len(requests) > 4:  # type: ignore[arg-type]
+                raise RuntimeError("CUDA out of memory")
+            return super().respond(requests, pictures)  # type: ignore[arg-type]
+
+    expected = sorted(map(str, lines(go(bench, FakeBackend(oracle, "toy"), protocol=["choice"]))))
+    for size, fails_from, prepared in ((4, 9, [4, 4]), (6, 9, [6, 3, 3, 3]), (4, 0, [4])):
+        backend = Prepares(fails_from)
+        run = go(bench, backend, protocol=["choice"], batch_size=size, workers=1,
+                 run_id=f"{size} {fails_from}")  # fmt: skip
+        assert sorted(map(str, lines(run))) == expected
+        assert backend.prepared == prepared

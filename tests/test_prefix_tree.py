@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import helpers_models as tiny
+import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
 from vlm_harness.backends.hf_vlm import HfVlm
 from vlm_harness.backends.prefix_tree import TokenTree, common_prefix
 from vlm_harness.specs import ModelSpec
@@ -185,3 +187,48 @@ def test_a_prompt_longer_than_the_window_stands_alone(
         for n in (1, 2, 40)
     ]
     check_same(shared.respond(requests, Pictures()), plain.respond(requests, Pictures()))
+    # A row of nothing but such a prompt beside others, whose trunk is not to be read.
+    other = (tiny.memory_ref("wide.png", IMAGES["wide.png"]),)
+    mixed = [requests[0], replace(requests[2], images=other), requests[1]]
+    check_same(shared.respond(mixed, Pictures()), plain.respond(mixed, Pictures()))
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "idefics3", "gemma3"])
+def test_half_precision_neither_hides_a_difference_nor_makes_one(
+    name: str, folder: Callable[[str], Path]
+) -> None:
+    """What a model shares is not decided by rounding: it is as in float32."""
+    model = HfVlm(
+        ModelSpec(model=name, backend="hf_vlm", checkpoint=str(folder(name))),
+        LoadOptions(dtype="bfloat16"),
+    )
+    assert model._sharing.unit("score", with_images=True) == SHARES[name]
+    # Of the window of 8 tokens, padding between the beginning and the rest would take some.
+    expected = None if name == "gemma3" else "images"
+    assert model._sharing.unit("generate", with_images=True) == expected
+
+
+def test_a_wrong_tree_is_found_out(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In either precision: answers that see each other, and words at another place."""
+    sees = prefix_tree.TokenTree.sees
+    for dtype in ("float32", "bfloat16"):
+        model = HfVlm(
+            ModelSpec(model="m", backend="hf_vlm", checkpoint=str(ROOT / "models" / "tiny-llava")),
+            LoadOptions(dtype=dtype),
+        )
+        assert model._sharing.unit("score", with_images=True) == "images"
+        model._sharing._found.clear()
+        monkeypatch.setattr(prefix_tree.TokenTree, "sees", lambda tree: np.ones_like(sees(tree)))
+        assert model._sharing.unit("score", with_images=True) is None
+        monkeypatch.undo()
+
+
+def test_prompts_without_images_are_rows_of_their_own(folder: Callable[[str], Path]) -> None:
+    """They begin with a few tokens alike: one row of all would be one batch of all."""
+    model = load(folder("llava"))
+    requests = [replace(each, images=()) for each in grid()]
+    assert len({model.row_of(request) for request in requests}) == len(requests)
+    plain = load(folder("llava"), share_prefixes=False)
+    check_same(model.respond(requests, Pictures()), plain.respond(requests, Pictures()))

@@ -148,10 +148,9 @@ def test_every_protocol_and_command(go: Go, order: str) -> None:
 def test_two_sizes_in_one_run_are_two_benchmarks(go: Go, tmp_path: Path) -> None:
     specs = tmp_path / "specs"
     specs.mkdir()
-    base = ROOT / "tasks" / "whatsup"
     for size in (32, 256):
         (specs / f"s{size}.yaml").write_text(
-            f"include: {base}/whatsup_rendered_b_left_right.yaml\ntask: s{size}\n"
+            f"include: tasks/whatsup/whatsup_rendered_b_left_right.yaml\ntask: s{size}\n"
             f"dataset: {{args: {{sets: 4, size: {size}}}}}\n"
         )
     options: dict[str, Any] = {"include_path": [str(specs)]}
@@ -340,7 +339,7 @@ def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
 # --- the same numbers however they are computed ---------------------------------------------------
 
 
-@pytest.mark.parametrize(("protocol", "n_tried"), [("generate", 0), ("choice", 2)])
+@pytest.mark.parametrize(("protocol", "n_tried"), [("generate", 0), ("choice", 5)])
 def test_the_next_batch_is_made_ready_in_a_thread(
     go: Go, monkeypatch: pytest.MonkeyPatch, protocol: str, n_tried: int
 ) -> None:

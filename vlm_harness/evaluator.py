@@ -4,10 +4,11 @@ One grid of models x tasks x protocols x commands x decodings runs in one proces
 loaded once, and only if it has something left to do.
 """
 
+import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from vlm_harness.backends import Backend, LoadOptions, Pictures
+from vlm_harness.backends import PROMPTS_A_ROW, Backend, LoadOptions, Pictures
 from vlm_harness.cache import AT_ONCE, LOADED, Cache, CacheUse, ModelCache, cache_file
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
@@ -144,8 +145,12 @@ def run(
                 infos[model.model] = backend.info()
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
-                size = BatchSize(planned.config.batch_size, family(model).default_batch)
                 device = infos[model.model].device or "cpu"
+                size = BatchSize(
+                    planned.config.batch_size,
+                    family(model).default_batch,
+                    GpuMemory(device).doubled,
+                )
                 reads = family(model).reads_images
                 workers = _workers(planned.config.workers, device, reads)
                 known = used.of(model, infos[model.model], progress.warn) if used else None
@@ -190,6 +195,7 @@ class _State:
     failing: str | None = None
     """The model of which every sample failed so far, in this call."""
     n_failing: int = 0
+    batch_failed: bool = False
 
     def __post_init__(self) -> None:
         kept = self.folder.keep_finished([cell.variant for cell in self.planned.cells])
@@ -248,6 +254,12 @@ class _State:
                 f"What was finished is kept in {self.folder.path}"
             )
 
+    def log_once(self, text: str) -> None:
+        """Of a batch that failed: the first, since every batch may."""
+        if not self.batch_failed:
+            self.batch_failed = True
+            self.folder.log_traceback(f"a batch, of which each sample is asked alone:\n{text}")
+
     def begin(self, model: str) -> None:
         self.failing, self.n_failing = model, 0
 
@@ -295,21 +307,27 @@ class _State:
 class BatchSize:
     """How many rows a batch has: what was asked, else what the memory of the GPU turns out to hold.
 
-    ``auto`` begins with the family's own and doubles while a batch took less than half of a CUDA
-    device's memory. What was too much is not tried again.
+    ``auto`` begins with the family's own and doubles while twice what a batch took beside the
+    weights would fit into a CUDA device. What was too much is not tried again.
     """
 
     MOST = 512
 
-    def __init__(self, asked: int | Literal["auto"], default: int) -> None:
+    def __init__(
+        self,
+        asked: int | Literal["auto"],
+        default: int,
+        doubled: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self.size = default if asked == "auto" else asked
         self._grows = asked == "auto"
+        self._doubled = doubled
 
     def went_well(self, n_rows: int) -> None:
         """After a batch: only one that was full tells what fits."""
         if self._grows and n_rows >= self.size and 2 * self.size <= self.MOST:
-            used = memory_used()
-            if used is not None and used < 0.45:
+            share = self._doubled()
+            if share is not None and share < 0.9:
                 self.size *= 2
 
     def was_too_much(self, n_rows: int) -> None:
@@ -317,16 +335,32 @@ class BatchSize:
         self._grows = False
 
 
-def memory_used() -> float | None:
-    """Highest share of a CUDA device's memory that was in use so far; None without one."""
-    torch = sys.modules.get("torch")  # present only where a backend needed it
-    if torch is None or not torch.cuda.is_available():
-        return None
-    shares: list[float] = [
-        torch.cuda.max_memory_reserved(n) / torch.cuda.get_device_properties(n).total_memory
-        for n in range(torch.cuda.device_count())
-    ]
-    return max(shares)
+class GpuMemory:
+    """Of CUDA devices: what a loaded model takes, and what its batches take beside that."""
+
+    def __init__(self, device: str) -> None:
+        torch = sys.modules.get("torch")  # present only where a backend needed it
+        on_gpu = torch is not None and device.startswith("cuda") and torch.cuda.is_available()
+        self._cuda: Any = torch.cuda if torch is not None and on_gpu else None
+        if self._cuda is None:
+            return
+        gc.collect()  # the model before
+        self._cuda.empty_cache()
+        self._weights = []
+        for number in range(self._cuda.device_count()):
+            self._cuda.reset_peak_memory_stats(number)
+            self._weights.append(self._cuda.memory_allocated(number))
+
+    def doubled(self) -> float | None:
+        """Highest share of a device that batches of twice the size would take; None without one."""
+        if self._cuda is None:
+            return None
+        shares: list[float] = []
+        for number, weights in enumerate(self._weights):
+            peak = self._cuda.max_memory_allocated(number)
+            total = self._cuda.get_device_properties(number).total_memory
+            shares.append((weights + 2 * (peak - weights)) / total)
+        return max(shares)
 
 
 def _execute(
@@ -339,65 +373,86 @@ def _execute(
 ) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
     prepare = getattr(backend, "preprocess", None)
-    with Pictures(workers=workers, prepare=prepare) as pictures, _Ahead(backend, workers) as ahead:
+    with (
+        Pictures(workers=workers, prepare=prepare) as pictures,
+        _Ahead(backend, workers, state.progress.warn) as ahead,
+    ):
         if known is not None:
             items = _recall(backend, items, known, state, pictures)
         for _, group in groupby(items, key=_batch_kind):
             queue = list(group)
             most = len(queue)
             start = 0
+            coming: tuple[int, int] | None = None  # the batch that is made ready meanwhile
             while start < len(queue):
-                end, n_rows = _batch_end(backend, queue, start, start + most, size.size)
-                batch = queue[start:end]
-                pictures.ahead(ref for item in islice(queue, end, 2 * end - start)
-                               for ref in item.request.images)  # fmt: skip
-                requests = [item.request for item in batch]
-                ahead.wait()
-                if ahead.works:
-                    next_end, _ = _batch_end(backend, queue, end, end + most, size.size)
-                    ahead.prepare([item.request for item in queue[end:next_end]], pictures)
+                end, n_rows = coming or _batch_end(backend, queue, start, start + most, size.size)
+                requests = [item.request for item in queue[start:end]]
+                prepared = ahead.take()
+                coming = _batch_end(backend, queue, end, end + most, size.size)
+                following = [item.request for item in queue[end : coming[0]]]
+                pictures.ahead(ref for request in following for ref in _refs(request))
+                ahead.prepare(following, pictures)
                 try:
                     with state.interrupts.batch():
-                        responses = _respond(backend, requests, pictures, state)
-                        for item, response in zip(batch, responses, strict=True):
+                        responses = _respond(backend, requests, pictures, state, prepared)
+                        for item, response in zip(queue[start:end], responses, strict=True):
                             state.add(item, response, pictures.sha256)
                         if known is not None and not hasattr(backend, "recall"):
                             known.keep(requests, responses, pictures)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
-                    most = len(batch) // 2
+                    most = len(requests) // 2
                     size.was_too_much(n_rows)
                     state.progress.warn(f"out of memory: going on with batches of {most}")
+                    ahead.take()
+                    coming = None
                     continue
                 state.check_errors()
                 size.went_well(n_rows)
                 start = end
 
 
+def _refs(request: Request) -> Iterator[ImageRef]:
+    """The images that a backend will ask for."""
+    yield from request.images
+    if request.kind == "similarity" and request.partner is not None:
+        yield request.partner
+
+
 class _Ahead:
     """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
 
-    def __init__(self, backend: Backend, workers: int) -> None:
-        self._prepare: Callable[..., None] | None = getattr(backend, "prepare", None)
-        self.works = self._prepare is not None and workers > 0
-        self._pool = ThreadPoolExecutor(1)
-        self._coming: Future[None] | None = None
+    def __init__(self, backend: Backend, workers: int, warn: Callable[[str], None]) -> None:
+        self._prepare: Callable[..., Any] | None = getattr(backend, "prepare", None)
+        self._pool = ThreadPoolExecutor(1) if self._prepare is not None and workers else None
+        self._coming: Future[Any] | None = None
+        self._warn = warn
 
     def __enter__(self) -> "_Ahead":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
-        if requests and self._prepare is not None:
+        if requests and self._pool is not None and self._prepare is not None:
             self._coming = self._pool.submit(self._prepare, requests, pictures)
 
-    def wait(self) -> None:
-        """What went wrong does so again, and is told, where the batch is asked for."""
-        if self._coming is not None:
-            self._coming.exception()
-            self._coming = None
+    def take(self) -> Any:
+        """What was made of the batch that is next by now; None where nothing was."""
+        coming, self._coming = self._coming, None
+        if coming is None:
+            return None
+        error = coming.exception()
+        if error is None:
+            return coming.result()
+        # Bad input is told again where it is asked for; anything else would go on unseen.
+        if not isinstance(error, InputError | SampleError) and self._pool is not None:
+            self._warn(f"batches are not made ready ahead: {type(error).__name__}: {error}")
+            self._pool.shutdown(wait=False)
+            self._pool = None
+        return None
 
 
 def _recall(
@@ -439,14 +494,17 @@ def _batch_end(
     how many they are.
     """
     row_of = getattr(backend, "row_of", lambda request: object())
-    rows: set[Hashable] = set()
+    prompts: dict[Hashable, int] = {}
+    n_rows = 0
     stop = min(most, len(queue))
     for end in range(start, stop):
         row = row_of(queue[end].request)
-        if row not in rows and len(rows) == batch_size:
+        begins = prompts.get(row, 0) % PROMPTS_A_ROW == 0
+        if begins and n_rows == batch_size:
             return end, batch_size
-        rows.add(row)
-    return stop, len(rows)
+        n_rows += begins
+        prompts[row] = prompts.get(row, 0) + 1
+    return max(start, stop), n_rows
 
 
 class _OutOfMemory(Exception):
@@ -454,13 +512,22 @@ class _OutOfMemory(Exception):
 
 
 def _respond(
-    backend: Backend, requests: Sequence[Request], pictures: Pictures, state: _State
+    backend: Any,
+    requests: Sequence[Request],
+    pictures: Pictures,
+    state: _State,
+    prepared: Any = None,
 ) -> Sequence[Response | None]:
     """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
     limit = state.planned.config.timeout
     try:
         with deadline(limit and limit * len(requests)):
-            return backend.respond(requests, pictures)
+            responses: Sequence[Response | None] = (
+                backend.respond(requests, pictures)
+                if prepared is None
+                else backend.respond_to(prepared)
+            )
+        return responses
     except (InputError, KeyboardInterrupt):
         raise
     except TimedOut:
@@ -478,6 +545,7 @@ def _respond(
         if len(requests) == 1:
             state.folder.log_traceback(traceback.format_exc())
             return [Response(error=f"{type(error).__name__}: {error}")]
+        state.log_once(traceback.format_exc())  # it may be of the batch, and slow every other down
     return [
         response
         for request in requests
@@ -486,9 +554,11 @@ def _respond(
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
-    )
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return True
+    said = str(error).lower()
+    marks = ("out of memory", "alloc_failed", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(mark in said for mark in marks)
 
 
 def _sort(items: list[Item]) -> None:

@@ -45,7 +45,7 @@ class Picture:
     """A decoded image."""
 
     pixels: "Image"
-    """PIL image, mode RGB."""
+    """PIL image, mode RGB; of one pixel where there is ``prepared``, which stands for it."""
     sha256: str
     """Of the file's bytes as stored."""
     path: str
@@ -142,7 +142,7 @@ class Pictures:
     """Reads images for a backend; remembers the last few, and every checksum.
 
     Args:
-        keep: how many are remembered, and how many at most are read ahead.
+        keep: how many are remembered; more where a batch has more.
         workers: threads that read ahead; PIL and torch let others run while they work.
         prepare: called with the pixels of every image, in the thread that read it.
     """
@@ -153,7 +153,8 @@ class Pictures:
         workers: int = 0,
         prepare: "Callable[[Image], Any] | None" = None,
     ) -> None:
-        self._keep = keep
+        self._least = self._keep = keep
+        self._next: frozenset[ImageRef] = frozenset()
         self._prepare = prepare
         self._recent: dict[ImageRef, Picture] = {}
         self._coming: dict[ImageRef, Future[Picture]] = {}
@@ -171,14 +172,21 @@ class Pictures:
             self._pool.shutdown(cancel_futures=True)
 
     def ahead(self, refs: Iterable[ImageRef]) -> None:
-        """Begin to read images that will be asked for next; those read before are passed over."""
+        """Begin to read the images of the next batch; those read before are passed over.
+
+        What was begun for the batch before, and never asked for, is dropped.
+        """
         if self._pool is None:
             return
-        for ref in refs:
-            if len(self._coming) >= self._keep:
-                return
-            if ref not in self._passed and ref not in self._coming:
-                self._coming[ref] = self._pool.submit(self._load, ref)
+        wanted = dict.fromkeys(refs)
+        with self._lock:
+            for ref in self._coming.keys() - wanted.keys() - self._next:
+                del self._coming[ref]
+            self._next = frozenset(wanted)
+            self._keep = max(self._least, len(wanted))
+            for ref in wanted:
+                if ref not in self._passed and ref not in self._coming:
+                    self._coming[ref] = self._pool.submit(self._load, ref)
 
     def pass_over(self, ref: ImageRef) -> None:
         """Do not read this image ahead: what is to be computed from it is known."""
@@ -217,4 +225,6 @@ class Pictures:
         picture = load(ref)
         if self._prepare is None:
             return picture
-        return replace(picture, prepared=self._prepare(picture.pixels))
+        prepared = self._prepare(picture.pixels)
+        # A photograph takes a hundred times the memory of what is made of it.
+        return replace(picture, prepared=prepared, pixels=picture.pixels.resize((1, 1)))

@@ -16,6 +16,8 @@ from vlm_harness.plugins import Plugins
 from vlm_harness.specs import ModelSpec, Spec
 from vlm_harness.types import Kind, Model, Request, Response
 
+PROMPTS_A_ROW = 32
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -34,11 +36,12 @@ class Backend(Protocol):
     that share a prefix lie together. It returns one response a request, in order: an error as a
     value where one request fails, ``None`` where there is no answer to be had (recorded answers).
 
-    Four more methods are used where they are there. ``row_of(request)``, of a backend that
-    computes several requests as one, gives what is equal for those: a batch is then so many rows.
-    ``preprocess(pixels)`` is called in the threads that read images ahead; what it gives is
-    ``Picture.prepared``. ``prepare(requests, pictures)`` is called in a thread with the batch that
-    comes next. ``recall(known, requests, pictures)``, under ``--cache``, takes up what earlier
+    More methods are used where they are there. ``row_of(request)``, of a backend that computes
+    several requests as one, gives what is equal for those: a batch is then so many rows, each of
+    ``PROMPTS_A_ROW`` at most. ``preprocess(pixels)`` is called in the threads that read images
+    ahead; what it gives is ``Picture.prepared``. ``prepare(requests, pictures)`` is called in a
+    thread with the batch that comes next, and ``respond_to`` gets what it gave, in place of
+    ``respond``. ``recall(known, requests, pictures)``, under ``--cache``, takes up what earlier
     runs computed; of a backend without it, whole responses are kept.
     """
 

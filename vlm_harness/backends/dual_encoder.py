@@ -1,7 +1,7 @@
 """What all dual encoders share: embeddings kept by content, cosines in float32."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Embeddings = npt.NDArray[np.float32]
 """[n, width], each row of length 1."""
+
+
+TEXTS_AT_ONCE = 256
 
 
 class DualEncoder(ABC):
@@ -72,6 +75,10 @@ class DualEncoder(ABC):
             if _pixels(ref, pictures) in self._images:
                 pictures.pass_over(ref)
 
+    def row_of(self, request: Request) -> Hashable:
+        """A batch is so many images, whatever is asked of each."""
+        return request.images
+
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
         failures = self._encode_images(_images(requests), pictures)
         self._encode_texts([text for request in requests for text in request.candidates])
@@ -100,8 +107,9 @@ class DualEncoder(ABC):
 
     def _encode_texts(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if new:
-            made = dict(zip(new, self.embed_texts(new), strict=True))
+        for start in range(0, len(new), TEXTS_AT_ONCE):
+            some = new[start : start + TEXTS_AT_ONCE]
+            made = dict(zip(some, self.embed_texts(some), strict=True))
             self._texts.update(made)
             self._keep("text", made)
 

@@ -4,10 +4,8 @@ On a GPU the processor of some families takes as long as the model: the inputs o
 made in a thread while the model works on this one.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -29,18 +27,19 @@ class Query:
 class Batch:
     """What became of the requests of a batch, by place in it."""
 
+    size: int
     ready: dict[int, Query] = field(default_factory=dict)
+    """Equal requests are one query."""
     failures: dict[int, str] = field(default_factory=dict)
     inputs: dict[tuple[Query, ...], Any] = field(default_factory=dict)
     """Outputs of the processor that were made ahead."""
 
-    def parts(self) -> list[dict[int, Query]]:
+    def parts(self) -> list[list[Query]]:
         """By number of images: a processor cannot mix prompts with and without in one call."""
-        counts = sorted({len(query.images) for query in self.ready.values()})
-        return [
-            {index: query for index, query in self.ready.items() if len(query.images) == count}
-            for count in counts
-        ]
+        parts: dict[int, list[Query]] = {}
+        for query in dict.fromkeys(self.ready.values()):
+            parts.setdefault(len(query.images), []).append(query)
+        return [parts[count] for count in sorted(parts)]
 
 
 def made_ready(
@@ -50,12 +49,17 @@ def made_ready(
     check: Callable[[int], None],
 ) -> Batch:
     """``check`` raises a SampleError where a model cannot take so many images."""
-    batch = Batch()
+    batch = Batch(len(requests))
+    queries: dict[Request, Query] = {}
     for index, request in enumerate(requests):
+        # The other image of the pair, and how options were shown, are nothing to these models.
+        asked = replace(request, partner=None, order=())
         try:
-            check(len(request.images))
-            images = [pictures.get(ref).pixels for ref in request.images]
-            batch.ready[index] = Query(request, formatter.text(request), images)
+            if asked not in queries:
+                check(len(request.images))
+                images = [pictures.get(ref).pixels for ref in request.images]
+                queries[asked] = Query(request, formatter.text(request), images)
+            batch.ready[index] = queries[asked]
         except SampleError as error:
             batch.failures[index] = str(error)
     return batch
@@ -64,23 +68,3 @@ def made_ready(
 def inputs_of(formatter: PromptFormatter, queries: Sequence[Query]) -> Any:
     """Raises a SampleError where the processor refuses."""
     return formatter.inputs([q.text for q in queries], [q.images for q in queries])
-
-
-class Ahead:
-    """The batch to come, put by one thread and taken by another."""
-
-    def __init__(self, formatter: PromptFormatter) -> None:
-        self._formatter = formatter
-        self._batches: dict[tuple[Request, ...], Batch] = {}
-
-    @cached_property
-    def formatter(self) -> PromptFormatter:
-        """One of its own: a tokenizer keeps its padding, and is not for two threads at once."""
-        return copy.deepcopy(self._formatter)
-
-    def put(self, requests: Sequence[Request], batch: Batch) -> None:
-        self._batches.clear()  # of one that was never asked for: out of memory makes other batches
-        self._batches[tuple(requests)] = batch
-
-    def take(self, requests: Sequence[Request]) -> Batch | None:
-        return self._batches.pop(tuple(requests), None)

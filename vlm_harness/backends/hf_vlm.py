@@ -12,9 +12,11 @@ Traps avoided here: sampling settings and repetition penalties that a checkpoint
 tokens, behind which ``generate`` would stop scoring. Those of prompts: ``prompt_format``.
 """
 
+import copy
 import inspect
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -31,7 +33,7 @@ from transformers import (
 from vlm_harness import decoding
 from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
 from vlm_harness.backends.hf_common import describe, load_pretrained, to_device
-from vlm_harness.backends.hf_queries import Ahead, Query, inputs_of, made_ready
+from vlm_harness.backends.hf_queries import Batch, Query, inputs_of, made_ready
 from vlm_harness.backends.hf_sharing import Sharing, rows_of
 from vlm_harness.backends.prompt_format import PromptFormatter
 from vlm_harness.errors import InputError, SampleError
@@ -64,7 +66,6 @@ class HfVlm:
         # BLIP-2 and its kin put exactly one image before every prompt.
         self.one_image = pixels is not None and pixels.default is pixels.empty
         self._sharing = Sharing(self)
-        self._ahead = Ahead(self.formatter)
         self._made: dict[tuple[Query, ...], Any] = {}  # inputs of the batch that is computed
 
     def info(self) -> Model:
@@ -78,51 +79,54 @@ class HfVlm:
 
     def row_of(self, request: Request) -> Hashable:
         """Prompts about the same images are one row of a batch where they share its beginning."""
-        if request.kind != "score":
-            return object()
-        if self._sharing.unit("score", bool(request.images)) == "images":
+        shares = request.kind == "score" and request.images
+        if shares and self._sharing.unit("score", with_images=True) == "images":
             return request.images
         return object()
 
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
-        responses: list[Response | None] = [None] * len(requests)
-        batch = self._ahead.take(requests) or made_ready(
-            requests, pictures, self.formatter, self._check_images
-        )
+        return self.respond_to(made_ready(requests, pictures, self.formatter, self._check_images))
+
+    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> Batch:
+        """A batch with its inputs made; called in a thread while another is computed."""
+        formatter = self._own_formatter
+        batch = made_ready(requests, pictures, formatter, self._check_images)
+        for queries in batch.parts():
+            if chosen := self._sent(queries):
+                batch.inputs[tuple(chosen)] = inputs_of(formatter, chosen)
+        return batch
+
+    @cached_property
+    def _own_formatter(self) -> PromptFormatter:
+        """Of ``prepare``: a tokenizer keeps its padding, and is not for two threads at once."""
+        return copy.deepcopy(self.formatter)
+
+    def respond_to(self, batch: Batch) -> list[Response | None]:
         self._made = batch.inputs
+        answers: dict[Query, Response] = {}
+        for queries in batch.parts():
+            generates = queries[0].request.kind == "generate"
+            found = self._generate(queries) if generates else self._score(queries)
+            answers |= dict(zip(queries, found, strict=True))
+        responses: list[Response | None] = [None] * batch.size
+        for index, query in batch.ready.items():
+            responses[index] = answers[query]
         for index, reason in batch.failures.items():
             responses[index] = Response(error=reason)
-        for part in batch.parts():
-            queries = list(part.values())
-            kind = queries[0].request.kind
-            answers = self._generate(queries) if kind == "generate" else self._score(queries)
-            for index, answer in zip(part, answers, strict=True):
-                responses[index] = answer
         return responses
-
-    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
-        """Make the inputs of a batch to come; called in a thread while another is computed."""
-        formatter = self._ahead.formatter
-        batch = made_ready(requests, pictures, formatter, self._check_images)
-        for part in batch.parts():
-            if chosen := self._sent(list(part.values())):
-                batch.inputs[tuple(chosen)] = inputs_of(formatter, chosen)
-        self._ahead.put(requests, batch)
 
     def _sent(self, queries: Sequence[Query]) -> Sequence[Query]:
         """Those queries of a batch that the processor will be asked for; none where not known."""
         kind = queries[0].request.kind
-        firsts = [row[0] for row in rows_of(queries, "images")]
-        if kind == "generate" and len(firsts) == len(queries):
-            return queries
         known, unit = self._sharing.found(kind, bool(queries[0].images))
+        firsts = [row[0] for row in rows_of(queries, "images")]
+        if kind == "generate" and (unit is None or len(firsts) == len(queries)):
+            return queries if known or len(firsts) == len(queries) else []
         if not known:
             return []  # it is tried by the batch that is computed now
-        if unit:
-            return firsts if unit == "images" else queries
-        if kind == "generate":
-            return queries
-        return [query for query in queries for _ in query.request.candidates]
+        if unit is None:
+            return [query for query in queries for _ in query.request.candidates]
+        return firsts if unit == "images" else queries
 
     def query(self, request: Request, images: Sequence[Image.Image]) -> Query:
         return Query(request, self.formatter.text(request), images)
@@ -245,14 +249,20 @@ class HfVlm:
         ]
 
     def moved(self, inputs: Any) -> dict[str, Any]:
+        """Inputs where the model is; of what is no tensor, what the model has an argument for."""
         device, dtype = self.model.device, self.model.dtype
-        found = {}
-        for name, value in inputs.items():
-            if isinstance(value, torch.Tensor) and name != "labels":
-                found[name] = to_device(value, device, dtype)
-            elif isinstance(value, Cache):
-                found[name] = value
-        return found
+
+        def there(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return to_device(value, device, dtype)
+            return [there(each) for each in value] if isinstance(value, list) else value
+
+        takes = inspect.signature(self.model.forward).parameters
+        return {
+            name: there(value)
+            for name, value in inputs.items()
+            if name != "labels" and (isinstance(value, torch.Tensor | Cache) or name in takes)
+        }
 
     @torch.inference_mode()
     def _run(self, inputs: Any, **arguments: Any) -> torch.Tensor:
@@ -372,12 +382,13 @@ class ForcedTokens(LogitsProcessor):  # type: ignore[misc]  # transformers is un
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         """``scores``: logits of the next token, [rows, vocabulary]."""
-        token = self._tokens[:, len(self._logprobs), None].to(scores.device)
+        self._tokens = self._tokens.to(scores.device)
+        token = self._tokens[:, len(self._logprobs), None]
         logprobs = torch.log_softmax(scores.float(), dim=-1)
-        self._logprobs.append(logprobs.gather(1, token)[:, 0].cpu())
+        self._logprobs.append(logprobs.gather(1, token)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
     def sums(self) -> list[float]:
         """Summed log-probability (natural log) of each row's tokens, in float64."""
-        steps = torch.stack(self._logprobs, dim=1).double()  # [rows, steps]
+        steps = torch.stack(self._logprobs, dim=1).cpu().double()  # [rows, steps]
         return [float(row[:n].sum()) for row, n in zip(steps, self._lengths, strict=True)]
