@@ -1,6 +1,7 @@
 """Task files, data and model output as an enemy would write them: nothing runs, nothing leaks."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,12 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" fo
         ("tags: !!python/module:evil", "could not determine a constr"),
         ("tags: !function evil.main", "could not determine a constr"),
         ("tags: !include secret.txt", "could not determine a constr"),
+        ("tags: !!timestamp foo", "is not taken"),
+        ("tags: !!binary aGk=", "is not taken"),
+        ("tags: !!set {a}", "is not taken"),
+        ("tags: !!bool foo", "not valid YAML"),
+        ("tags: !!int ''", "not valid YAML"),
+        ("tags: !!float ''", "not valid YAML"),
         ("include: /etc/hostname", "leaves the folder of the file"),
         ("include: ../secret.yaml", "leaves the folder of the file"),
         ("include: below/../../secret.yaml", "leaves the folder of the file"),
@@ -119,6 +126,18 @@ def test_data_that_lie_elsewhere(harmless: Any, edit: Edit, path: str, part: str
     assert part in harmless()
 
 
+def test_rows_that_are_nested_too_deeply(harmless: Any, bench: Path) -> None:
+    (bench / "data" / "sides" / "rows.jsonl").write_text("[" * 100_000)
+    assert "nested too deeply" in harmless()
+
+
+def test_data_that_never_end(harmless: Any, bench: Path) -> None:
+    path = bench / "data" / "sides" / "rows.jsonl"
+    path.unlink()
+    os.mkfifo(path)
+    assert "the data are not there" in harmless()
+
+
 @pytest.mark.parametrize("where", ["task", "data"])
 @pytest.mark.parametrize(
     ("path", "part"),
@@ -151,13 +170,11 @@ def test_data_sets_that_are_no_hub_names(harmless: Any, edit: Edit, name: str) -
     assert "dataset.name" in harmless()
 
 
-@pytest.mark.parametrize("run_id", ["../evil", "/tmp/evil", "..", "a/../../b", "\x1b[31m"])
-def test_run_ids_stay_in_the_output_folder(tool: Tool, run_id: str) -> None:
-    result = tool.run("--protocol", "choice", "--run-id", run_id, "--output-dir", "out")
-    assert result.code == 0, result.err
-    (folder,) = (tool.bench / "out").iterdir()
-    assert (folder / "results.json").is_file()
-    assert "\x1b" not in folder.name
+@pytest.mark.parametrize("run_id", ["../evil", "/tmp/evil", "..", "a/../../b", "\x1b[31m", "a b"])
+def test_run_ids_are_names(harmless: Any, bench: Path, run_id: str) -> None:
+    """None is written as another, in whose folder a run may lie."""
+    assert "--run-id" in harmless("--protocol", "choice", "--run-id", run_id, "--output-dir", "out")
+    assert not (bench / "out").exists()
 
 
 def test_a_module_of_evaluate_is_not_taken_from_the_working_directory(harmless: Any) -> None:

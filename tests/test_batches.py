@@ -163,6 +163,6 @@ def test_what_is_made_ready_is_what_is_answered(bench: Path) -> None:
     for size, fails_from, prepared in ((4, 9, [4, 4]), (6, 9, [6, 3, 3, 3]), (4, 0, [4])):
         backend = Prepares(fails_from)
         run = go(bench, backend, protocol=["choice"], batch_size=size, workers=1,
-                 run_id=f"{size} {fails_from}")  # fmt: skip
+                 run_id=f"{size}-{fails_from}")  # fmt: skip
         assert sorted(map(str, lines(run))) == expected
         assert backend.prepared == prepared

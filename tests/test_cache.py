@@ -1,14 +1,17 @@
 """``--cache``: what was computed before is not computed again, and nothing else is found."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Tool
+from helpers_models import drawing, file_bytes
 from safetensors.torch import save_file
 
 from vlm_harness.backends.dual_encoder import DualEncoder
@@ -283,3 +286,46 @@ def test_a_cache_that_is_none(tool: Tool, tmp_path: Path, monkeypatch: pytest.Mo
         for message in (tool.refused("--cache"), tool("cache").err, tool("cache", "clear").err):
             assert str(path) in message
             assert "Run without --cache" in message
+
+
+@pytest.mark.parametrize("value", [b"{not json", b'{"a": 1}', b"[]", b"abc", b"", b"\xff" * 7])
+def test_an_entry_that_was_damaged_is_computed_anew(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: bytes
+) -> None:
+    path = tmp_path / "kept.sqlite"
+    monkeypatch.setenv("VLM_HARNESS_CACHE", str(path))
+    tool.run(*TINY, "--cache", "--limit", "4", "--run-id", "first")
+    with sqlite3.connect(path) as database:
+        key = "SELECT min(key) FROM entries WHERE model = ?"
+        for model in ("tiny-clip", "tiny-llava"):
+            database.execute(f"UPDATE entries SET value = ? WHERE key = ({key})", (value, model))
+    second = tool.run(*TINY, "--cache", "--limit", "4", "--run-id", "second")
+    assert second.code == 0, second.err
+    results = tool.bench / "results"
+    lines = [[json.loads(line) for line in logged(results / run)] for run in ("first", "second")]
+    assert [line["prediction"] for line in lines[0]] == [line["prediction"] for line in lines[1]]
+
+
+def test_embeddings_that_are_no_numbers_are_not_kept(known: ModelCache) -> None:
+    class Odd(DualEncoder):
+        def info(self) -> Model:
+            raise NotImplementedError
+
+        def preprocess(self, image: Any) -> Any:
+            return image
+
+        def embed_prepared(self, images: Any) -> Any:
+            return np.full((len(images), 4), np.nan, np.float32)
+
+        def embed_texts(self, texts: Any) -> Any:
+            return np.ones((len(texts), 4), np.float32)
+
+    data = file_bytes(drawing(1, (8, 8)))
+    request = Request("similarity", (ImageRef("a", read=lambda: data),), candidates=("x",))
+    for n_known in (0, 1):  # the caption
+        encoder = Odd()
+        encoder.recall(known, [request], Pictures())
+        assert known.n_known == n_known
+        (response,) = encoder.respond([request], Pictures())
+        assert response is not None
+        assert response.scores is not None

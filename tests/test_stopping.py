@@ -18,7 +18,8 @@ from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, TooManyErrors
 from vlm_harness.interrupts import Interrupts
-from vlm_harness.types import Request
+from vlm_harness.rescore import rescore
+from vlm_harness.types import OptionScore, Request, Response
 
 # --- by a person ---------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ def test_twice_stops_at_once(bench: Path) -> None:
 
 def test_between_batches_it_is_at_once() -> None:
     interrupts = Interrupts()
-    with interrupts.batch():
+    with interrupts.held("this batch"):
         pass
     with pytest.raises(KeyboardInterrupt):
         interrupts._handle(signal.SIGINT, None)
@@ -271,3 +272,143 @@ def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
 def test_a_place_where_nothing_can_be_written(tool: Tool, place: str) -> None:
     message = tool.refused("--protocol", "choice", "--output-dir", place)
     assert len(message.splitlines()) <= 3
+
+
+# --- by files that were changed ------------------------------------------------------------------
+
+
+def finished(tool: Tool, *args: str) -> Path:
+    done = tool.run("--protocol", "choice", "--run-id", "r", *args)
+    assert done.code == 0, done.err
+    return tool.bench / "results" / "r"
+
+
+def test_a_refused_command_leaves_a_finished_run_as_it_is(tool: Tool) -> None:
+    """Its failed line is asked again only once the model is there."""
+    data = tool.bench / "data" / "sides"
+    (data / "thing5-left.png").write_bytes(b"cut short")
+    args = [
+        "--model",
+        "tiny-clip",
+        "--protocol",
+        "similarity",
+        "--max-errors",
+        "50%",
+        "--run-id",
+        "r",
+    ]
+    assert tool.run(*args).code == 0
+    folder = tool.bench / "results" / "r"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    image = bytearray((data / "thing0-left.png").read_bytes())
+    image[-5] ^= 1
+    (data / "thing0-left.png").write_bytes(image)
+    assert "begun with other images" in tool.refused(*args)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("options", ["left", "up"]), ("order_index", 1), ("pair", "thing9"), ("target_original", 1)],
+)
+def test_a_line_that_was_changed_is_refused(tool: Tool, field: str, value: Any) -> None:
+    (log,) = finished(tool).glob("samples/*.jsonl")
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    lines[0][field] = value
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    message = tool.refused("--protocol", "choice", "--run-id", "r")
+    assert f"{field} is" in message
+    assert "jsonl" in message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b"NaN",
+        b'{"schema": 1, "pair_cosine": NaN}',
+        b'{"schema": 1, "pair_cosine": 1e999}',
+        b"\xff",
+        b"{}",
+        b"[]",
+        b"null",
+    ],
+    ids=lambda line: str(line[:9]),
+)
+def test_what_is_no_line_is_refused_with_its_place(tool: Tool, line: bytes) -> None:
+    (log,) = finished(tool).glob("samples/*.jsonl")
+    log.write_bytes(log.read_bytes() + line + b"\n")
+    message = tool.refused("--protocol", "choice", "--run-id", "r")
+    assert f"{log.name}:13: no line of a run's log" in message
+
+
+def test_doubled_lines_and_lines_of_others_are_taken_out(tool: Tool) -> None:
+    (log,) = finished(tool).glob("samples/*.jsonl")
+    whole = log.read_bytes()
+    other = json.loads(whole.splitlines()[0]) | {"sample_id": "someone else's"}
+    log.write_bytes(whole + whole + json.dumps(other).encode() + b"\n")
+    assert tool.run("--protocol", "choice", "--run-id", "r").code == 0
+    assert sorted(log.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models": 5},
+        {"identity": 5},
+        {"identity_sha256": "0", "identity": {"models": 5}},
+        {"identity_sha256": "0", "identity": {"cells": [{"variant": {"zz": 1}}]}},
+        {"config": []},
+        {"schema": 2},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_is_none_is_refused(tool: Tool, change: dict[str, Any]) -> None:
+    path = finished(tool) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key, value in change.items():
+        manifest[key] = manifest[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(manifest))
+    assert "manifest.json" in tool.refused("--protocol", "choice", "--run-id", "r")
+
+
+# --- by models that answer wrongly ---------------------------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Response(scores=(OptionScore(NAN, NAN, 1), OptionScore(0.0, 0.0, 1))), "not finite"),
+        (
+            Response(scores=(OptionScore(float("inf")), OptionScore(0.0)), pair_cosine=NAN),
+            "not fin",
+        ),
+        (Response(scores=(OptionScore(0.5),)), "gave 1 scores for 2 candidates"),
+        (Response(scores=()), "gave 0 scores for 2 candidates"),
+    ],
+    ids=str,
+)
+def test_scores_that_are_none(bench: Path, answer: Response, reason: str) -> None:
+    """Of one sample in twelve: logged, counted, and read again."""
+
+    def once(request: Request) -> Any:
+        assert request.sample is not None
+        return answer if request.sample.id == "thing2-left" else oracle(request)
+
+    for protocol in ("choice", "similarity"):
+        run = go(bench, once, protocol=[protocol], run_id=protocol)
+        failed = [line for line in lines(run) if line["status"] == "error"]
+        assert [line["sample_id"] for line in failed] == ["thing2-left"]
+        assert reason in failed[0]["error"]
+        assert rescore(run.path)[1] == run.results
+
+
+def test_a_batch_of_too_few_answers(bench: Path) -> None:
+    class Short(FakeBackend):
+        def respond(self, requests: Any, pictures: Any) -> Any:
+            return super().respond(requests, pictures)[1:] if len(requests) > 1 else [None] * 2
+
+    with pytest.raises(TooManyErrors, match="2 responses to 1 requests"):
+        go(bench, Short(oracle, "toy"), protocol=["choice"])

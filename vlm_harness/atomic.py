@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import json
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,25 @@ def to_json(value: Any, **options: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(value, **options)
     return text
+
+
+def from_json(text: str | bytes) -> Any:
+    """JSON without the numbers that are none (NaN, Infinity, 1e999), which cannot be written again.
+
+    Raises:
+        ValueError: what it is not.
+    """
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits[:20]} is no number of JSON")
+        return value
+
+    try:
+        return json.loads(text, parse_constant=number, parse_float=number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:

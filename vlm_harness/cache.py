@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlm_harness import decoding
+from vlm_harness import __version__, decoding
 from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.images import Pictures
@@ -118,7 +118,7 @@ class Cache:
 class ModelCache:
     """What one model is known to have computed; counts how often that helped.
 
-    ``warn`` is told where nothing more can be kept, which stops no run.
+    ``warn`` is told where the file fails meanwhile, which stops no run.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ModelCache:
     ) -> None:
         self._cache, self._name, self._warn = cache, name, warn
         self._identity = _text(identity)
-        self._keeps = True
+        self._works = True
         self.n_asked = 0
         self.n_known = 0
 
@@ -134,18 +134,24 @@ class ModelCache:
         return hashlib.sha256(_text([SCHEMA, self._identity, *parts]).encode()).digest()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        found = self._cache.get(keys)
+        found: dict[bytes, bytes] = {}
+        with self._unless_it_fails():
+            found = self._cache.get(keys)
         self.n_asked += len(keys)
         self.n_known += sum(key in found for key in keys)
         return found
 
     def put(self, entries: Mapping[bytes, bytes]) -> None:
-        if not entries or not self._keeps:
-            return
+        if entries and self._works:
+            with self._unless_it_fails():
+                self._cache.put(self._name, entries)
+
+    @contextmanager
+    def _unless_it_fails(self) -> Iterator[None]:
         try:
-            self._cache.put(self._name, entries)
+            yield
         except InputError as error:
-            self._keeps = False
+            self._works = False
             self._warn(str(error))
 
     # --- responses -------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ class ModelCache:
         """What is known, in order."""
         keys = [self.request_key(request, pictures) for request in requests]
         found = self.get([key for key in keys if key is not None])
-        return [None if key is None or key not in found else _response(found[key]) for key in keys]
+        return [_response(found[key]) if key is not None and key in found else None for key in keys]
 
     def keep(
         self,
@@ -221,7 +227,13 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
     weights = fingerprint(family(spec).files(spec)) or [info.checkpoint, info.revision]
     dump = spec.model_dump(mode="json", exclude={"model", "checkpoint", "revision", *DESCRIPTIVE})
     dump["args"].pop("device", None)
-    return {"weights": weights, "spec": dump, "dtype": info.dtype, "versions": versions()}
+    return {
+        "weights": weights,
+        "spec": dump,
+        "dtype": info.dtype,
+        "device": (info.device or "").partition(":")[0],
+        "versions": {"vlm_harness": __version__, **versions()},
+    }
 
 
 LOADED = "(loaded)"
@@ -235,14 +247,21 @@ def _drawn(text: str) -> bool:
 
 
 def _finite(response: Response) -> bool:
-    return all(math.isfinite(option.score) for option in response.scores or ())
+    values = [response.pair_cosine]
+    for option in response.scores or ():
+        values += [option.score, option.sum_logprob]
+    return all(value is None or math.isfinite(value) for value in values)
 
 
-def _response(value: bytes) -> Response:
-    fields = json.loads(value)
-    if fields["scores"] is not None:
-        fields["scores"] = tuple(OptionScore(**option) for option in fields["scores"])
-    return Response(**fields)
+def _response(value: bytes) -> Response | None:
+    """None where the entry is damaged."""
+    try:
+        fields = json.loads(value)
+        if fields["scores"] is not None:
+            fields["scores"] = tuple(OptionScore(**option) for option in fields["scores"])
+        return Response(**fields)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _text(value: Any) -> str:

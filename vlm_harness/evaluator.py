@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -110,7 +110,9 @@ def evaluate_config(
             info = model.info()
             specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint=LOADED))
             loaded[info.name] = model
-    planned = plan(config, registry, specs, loaded)
+    interrupts = interrupts or Interrupts()
+    with interrupts.held("planning"):
+        planned = plan(config, registry, specs, loaded)
     return run(planned, progress or Progress(), argv or sys.argv, loaded, interrupts)
 
 
@@ -122,18 +124,20 @@ def run(
     interrupts: Interrupts | None = None,
 ) -> Run:
     """Execute a plan: what an earlier try finished is kept, the rest is done."""
-    opened = closing(Cache(cache_file())) if planned.config.cache else nullcontext()
-    with RunFolder(planned, argv) as folder, opened as cache:
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(planned, argv))
         state = _State(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
+            folder.heal()
             results = state.write_results()
             if not folder.finished:  # stopped after its last line
                 folder.write_manifest({}, finished=True)
             return Run(folder.path, results, 0)
-        folder.write_manifest({})
         infos: dict[str, Model] = {}
-        used = CacheUse(cache) if cache else None
+        used = None
+        if planned.config.cache:
+            used = CacheUse(stack.enter_context(closing(Cache(cache_file()))))
         try:
             for model in planned.models:
                 todo = state.todo.pop(model.model, [])
@@ -145,6 +149,7 @@ def run(
                 infos[model.model] = backend.info()
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
+                folder.heal()
                 device = infos[model.model].device or "cpu"
                 size = BatchSize(
                     planned.config.batch_size,
@@ -160,7 +165,8 @@ def run(
                 del backend
             state.check_not_all_failed()
         finally:
-            state.write_results()
+            if infos:
+                state.write_results()
         folder.write_manifest(infos, finished=True)
         return Run(folder.path, state.results(), state.n_new, used.numbers() if used else None)
 
@@ -195,20 +201,25 @@ class _State:
     failing: str | None = None
     """The model of which every sample failed so far, in this call."""
     n_failing: int = 0
+    first_failing: str | None = None
     batch_failed: bool = False
 
     def __post_init__(self) -> None:
-        kept = self.folder.keep_finished([cell.variant for cell in self.planned.cells])
+        cells = [(cell, list(cell.items())) for cell in self.planned.cells]
+        kept = self.folder.finished_lines(
+            [cell.variant for cell, _ in cells], {item.key for _, items in cells for item in items}
+        )
         self.folder.check_same_images(kept.values())
         self._rows: dict[Variant, dict[str, Any]] = {}
         self._lines: dict[Variant, dict[Key, Line]] = {}
         self._left: dict[Variant, int] = {}
-        for cell in self.planned.cells:
+        for cell, items in cells:
             lines = self._lines[cell.variant] = {}
             left = []
-            for item in cell.items():
-                self.total += 1
+            self.total += len(items)
+            for item in items:
                 if item.key in kept:
+                    self.folder.check_fits(kept[item.key], item)
                     lines[item.key] = for_metrics(kept[item.key], cell.task.spec)
                 else:
                     left.append(item)
@@ -244,8 +255,8 @@ class _State:
         if self.failing and self.n_failing >= ALL_FAIL and self.limit < self.total:
             raise TooManyErrors(
                 f"stopped: all of the first {self.n_failing} samples of {self.failing} failed\n"
-                f"The first: {self.first_error}\nThe log is in {self.folder.path}; "
-                "--max-errors 100% goes on all the same."
+                f"The first: {self.first_failing}\nThe log is in {self.folder.path}; with "
+                "--max-errors 100% the others are asked all the same."
             )
         if self.n_errors > self.limit:
             raise TooManyErrors(
@@ -261,7 +272,7 @@ class _State:
             self.folder.log_traceback(f"a batch, of which each sample is asked alone:\n{text}")
 
     def begin(self, model: str) -> None:
-        self.failing, self.n_failing = model, 0
+        self.failing, self.n_failing, self.first_failing = model, 0, None
 
     def check_not_all_failed(self) -> None:
         for cell in self.planned.cells:
@@ -299,8 +310,11 @@ class _State:
     def _count_error(self, item: Item, reason: str | None) -> None:
         self.n_errors += 1
         self.n_failing += 1
+        said = f"{item.cell.variant.task}/{item.sample.id}: {reason}"
+        if self.first_failing is None:
+            self.first_failing = said
         if self.first_error is None:
-            self.first_error = f"{item.cell.variant.task}/{item.sample.id}: {reason}"
+            self.first_error = said
             self.progress.warn(self.first_error)
 
 
@@ -393,7 +407,7 @@ def _execute(
                 pictures.ahead(ref for request in following for ref in _refs(request))
                 ahead.prepare(following, pictures)
                 try:
-                    with state.interrupts.batch():
+                    with state.interrupts.held("this batch"):
                         responses = _respond(backend, requests, pictures, state, prepared)
                         for item, response in zip(queue[start:end], responses, strict=True):
                             state.add(item, response, pictures.sha256)
@@ -483,8 +497,8 @@ def _workers(asked: int | None, device: str, reads_images: bool) -> int:
         return 0
     if asked is not None:
         return asked
-    # Where the model computes on the CPU it leaves little to others.
-    return 1 if device == "cpu" else min(8, os.cpu_count() or 1)
+    # A model on the CPU has every core for itself; what others take slows it by as much.
+    return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def _batch_end(
@@ -511,6 +525,14 @@ class _OutOfMemory(Exception):
     pass
 
 
+def _fitting(request: Request, response: Response | None) -> Response | None:
+    """The response; an error where it has not as many scores as there were candidates."""
+    n = len(request.candidates)
+    if response is None or response.scores is None or len(response.scores) == n:
+        return response
+    return Response(error=f"the model gave {len(response.scores)} scores for {n} candidates")
+
+
 def _respond(
     backend: Any,
     requests: Sequence[Request],
@@ -527,7 +549,9 @@ def _respond(
                 if prepared is None
                 else backend.respond_to(prepared)
             )
-        return responses
+        if len(responses) != len(requests):
+            raise RuntimeError(f"{len(responses)} responses to {len(requests)} requests")
+        return list(map(_fitting, requests, responses))
     except (InputError, KeyboardInterrupt):
         raise
     except TimedOut:

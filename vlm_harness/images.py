@@ -111,7 +111,7 @@ def _decode(data: bytes, upright: bool) -> "Image":
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise SampleError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
-        if image.mode in ("I", "F"):
+        if image.mode in ("I", "F") and image.format != "PPM":  # whose greys of 16 bits are so
             raise SampleError("its pixels have 32 bits, and what is white is not known")
         turned = ImageOps.exif_transpose(image) if upright else image
         return _to_eight_bits(turned).convert("RGB")
@@ -130,7 +130,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _to_eight_bits(image: "Image") -> "Image":
-    if not image.mode.startswith("I;16"):
+    if not image.mode.startswith("I"):
         return image
     import numpy as np
     from PIL import Image

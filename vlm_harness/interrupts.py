@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM once: the batch is finished and written. Twice: at once. Nothing is lost."""
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -9,34 +10,33 @@ class Interrupts:
     """Turns signals into a ``KeyboardInterrupt``, after the batch where one is being computed."""
 
     def __init__(self) -> None:
-        self._in_batch = False
+        self._until = ""
         self._asked = False
-        self._tell: Callable[[str], None] = lambda message: None
 
-    def install(self, tell: Callable[[str], None]) -> None:
+    def install(self) -> None:
         """In the main thread; a person sends SIGINT, a cluster's scheduler SIGTERM."""
-        self._tell = tell
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self._in_batch and not self._asked:
+        if self._until and not self._asked:
             self._asked = True
-            self._tell("stopping after this batch; Ctrl-C again stops at once")
+            message = f"\nstopping after {self._until}; Ctrl-C again stops at once\n"
+            os.write(2, message.encode())  # a stream might be in the middle of another write
             return
         raise KeyboardInterrupt
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """While a batch is computed and written.
+    def held(self, until: str) -> Iterator[None]:
+        """While something is done that is better finished: a batch is computed and written.
 
         Raises:
             KeyboardInterrupt: at its end, where it was asked for meanwhile.
         """
-        self._in_batch = True
+        self._until = until
         try:
             yield
         finally:
-            self._in_batch = False
+            self._until = ""
         if self._asked:
             raise KeyboardInterrupt

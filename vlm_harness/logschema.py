@@ -73,7 +73,7 @@ class _Line(_Read):
         return self
 
 
-class _Expected(_Read):
+class _Variant(_Read):
     model: str
     task: str
     protocol: str
@@ -82,6 +82,9 @@ class _Expected(_Read):
     decoding: str
     image_mode: str
     labels: str
+
+
+class _Expected(_Variant):
     n_lines: int
     n_available: int
     n_pairs: int
@@ -99,7 +102,14 @@ class _Task(_Read):
     overlay: dict[str, Any] | None
 
 
+class _Cell(_Read):
+    variant: _Variant
+
+
 class _Identity(_Read):
+    models: dict[str, dict[str, Any]] = {}
+    checkpoints: dict[str, str | None] = {}
+    cells: list[_Cell] = []
     tasks: dict[str, _Task]
     seed: int
     limit: int | None
@@ -114,6 +124,7 @@ class _Manifest(_Read):
     identity_sha256: str
     identity: _Identity
     expected: list[_Expected]
+    models: dict[str, dict[str, Any]] = {}
     config: _Config
 
 

@@ -18,7 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -30,7 +30,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from vlm_harness import __version__, images
-from vlm_harness.atomic import to_json, write_json, write_text
+from vlm_harness.atomic import from_json, to_json, write_json, write_text
 from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.logschema import SCHEMA, check_line, check_manifest
 from vlm_harness.metrics import hf_evaluate
@@ -43,7 +43,10 @@ from vlm_harness.types import ImageRef, Model, Outcome, Response, Variant
 Line = dict[str, Any]
 LOOKED_AT = 100
 """Images of a finished run that are compared with those there are."""
-PACKAGES = ("torch", "transformers", "open_clip_torch", "datasets", "numpy", "scipy", "pillow")
+PACKAGES = (
+    "torch", "torchvision", "transformers", "tokenizers", "open_clip_torch", "timm", "datasets",
+    "numpy", "scipy", "pillow",
+)  # fmt: skip
 
 
 def slug(text: str) -> str:
@@ -129,18 +132,24 @@ def images_digest(task: Task) -> str:
     return digest.hexdigest()
 
 
+SMALL = 64 * 2**20
+
+
 def fingerprint(paths: Sequence[Path]) -> str | None:
     """A cheap checksum of local weights; None for the hub.
 
-    Over the size and both ends of every file, and a part of every tensor of safetensors: training
-    changes a tensor all over, or not at all. (The archives of ``torch.save`` end in checksums.)
+    Over files of up to 64 MB, and of larger ones over the size, both ends, and a part of every
+    tensor of safetensors: training changes a tensor all over, or not at all. (The archives of
+    ``torch.save`` end in checksums.)
     """
     if not paths:
         return None
     files = [
         file
         for path in paths
-        for file in ([path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()))
+        for file in (
+            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        )
     ]
     digest = hashlib.sha256()
     for file in files:
@@ -148,6 +157,9 @@ def fingerprint(paths: Sequence[Path]) -> str | None:
             continue
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
+        if size <= SMALL:
+            digest.update(file.read_bytes())
+            continue
         with file.open("rb") as stream:
             digest.update(stream.read(1 << 20))
             for middle in _tensors(file):
@@ -207,10 +219,17 @@ class RunFolder:
         self._identity = identity(plan)
         self.digest = digest_of(self._identity)
         run_id = plan.config.run_id or default_run_id(plan, self.digest)
-        self.path = Path(plan.config.output_dir) / slug(run_id)
+        if not re.fullmatch(r"\w[\w.+-]*", run_id):
+            raise InputError(
+                f"{run_id!r} cannot name a folder",
+                where="--run-id",
+                hint=f"Letters, digits and . _ + - are allowed, as in {slug(run_id)}.",
+            )
+        self.path = Path(plan.config.output_dir) / run_id
         self._plan = plan
         self._argv = list(argv)
         self._streams: dict[Path, IO[str]] = {}
+        self._unhealed: dict[Path, dict[tuple[Any, ...], Line]] = {}
         self._lock = locked(self.path)
 
     def __enter__(self) -> "RunFolder":
@@ -327,22 +346,52 @@ class RunFolder:
     def log_path(self, variant: Variant) -> Path:
         return log_path(self.path, variant)
 
-    def keep_finished(self, variants: Sequence[Variant]) -> dict[tuple[Any, ...], Line]:
-        """Lines of an earlier try, by key; failed and torn ones are taken out of the files."""
+    def finished_lines(
+        self, variants: Sequence[Variant], planned: Container[tuple[Any, ...]]
+    ) -> dict[tuple[Any, ...], Line]:
+        """Lines of an earlier try that are of this run and did not fail, by key.
+
+        The files stay as they are until ``heal``.
+        """
         kept: dict[tuple[Any, ...], Line] = {}
         for path in dict.fromkeys(self.log_path(variant) for variant in variants):
-            if not path.is_file():
+            if not path.exists():
                 continue
             size, whole = path.stat().st_size, 0
             lines = {}
             for line in read_lines(path):
-                if line["status"] != "error":
+                whole += len(_dump(line).encode())
+                if line["status"] != "error" and key_of(line) in planned:
                     lines[key_of(line)] = line
-                    whole += len(_dump(line).encode())
-            if whole != size:
-                write_text(path, "".join(_dump(line) for line in lines.values()))
+            kept_size = sum(len(_dump(line).encode()) for line in lines.values())
+            if not whole == size == kept_size:
+                self._unhealed[path] = lines
             kept.update(lines)
         return kept
+
+    def check_fits(self, line: Line, item: Item) -> None:
+        """Refuse a line that says of its sample what the task does not."""
+        sample = item.sample
+        expected = {
+            "options": list(sample.options),
+            "target_original": sample.target_original,
+            "pair": sample.pair,
+            "set": sample.set,
+            "order_index": item.order_index,
+        }
+        for name, value in expected.items():
+            if line[name] != value:
+                raise InputError(
+                    f"the line of {sample.id} was changed: {name} is {line[name]!r}, not {value!r}",
+                    where=self.log_path(item.cell.variant),
+                    hint="Without the line, the same command asks the sample again.",
+                )
+
+    def heal(self) -> None:
+        """Take lines that were torn, doubled or failed out of the files, before others come."""
+        for path, lines in self._unhealed.items():
+            write_text(path, "".join(_dump(line) for line in lines.values()))
+        self._unhealed.clear()
 
     def check_same_images(self, lines: Iterable[Line]) -> None:
         """Refuse to go on where images are not those that the lines were made of.
@@ -377,10 +426,10 @@ class RunFolder:
         """Append the line of one sample."""
         line = make_line(item, response, outcome, sums)
         path = self.log_path(item.cell.variant)
-        if path not in self._streams:
-            self._streams[path] = path.open("a", encoding="utf-8")
-        stream = self._streams[path]
         try:
+            if path not in self._streams:
+                self._streams[path] = path.open("a", encoding="utf-8")
+            stream = self._streams[path]
             stream.write(_dump(line))
             stream.flush()
         except OSError as error:
@@ -426,7 +475,7 @@ def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[st
         "command": variant.command,
         "decoding": variant.decoding,
         "response": _response(response),
-        "pair_cosine": response.pair_cosine,
+        "pair_cosine": _number(response.pair_cosine),
         "labels": variant.labels,
         "target_original": sample.target_original,
         **verdict(outcome, sample.target),
@@ -454,12 +503,15 @@ def _response(response: Response) -> dict[str, Any]:
         return {}
     # Two lists of numbers read more easily than a list of objects, and are smaller.
     # JSON has no NaN; such a score has made the line an error already.
-    scores = [x.score if math.isfinite(x.score) else None for x in response.scores]
-    found: dict[str, Any] = {"scores": scores}
+    found: dict[str, Any] = {"scores": [_number(option.score) for option in response.scores]}
     if any(option.n_tokens is not None for option in response.scores):
-        found["sum_logprobs"] = [option.sum_logprob for option in response.scores]
+        found["sum_logprobs"] = [_number(option.sum_logprob) for option in response.scores]
         found["n_tokens"] = [option.n_tokens for option in response.scores]
     return found
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def key_of(line: Line) -> tuple[Any, ...]:
@@ -492,10 +544,10 @@ def read_lines(path: Path) -> Iterator[Line]:
             if not text.endswith(b"\n"):
                 return
             try:
-                line = json.loads(text)
+                line = from_json(text)
                 check_line(line)
             except ValueError as error:
-                reason = "not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+                reason = str(error) if type(error) is ValueError else "not JSON"
                 raise InputError(
                     f"no line of a run's log: {reason}",
                     where=f"{path}:{number}",
@@ -510,7 +562,7 @@ def read_manifest(folder: Path, missing_ok: bool = False) -> dict[str, Any]:
     if missing_ok and not path.is_file():
         return {}
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             "there is no manifest.json, so this is no run folder",

@@ -433,7 +433,7 @@ class RunConfig(Spec):
     max_errors: Annotated[str, WithJsonSchema({"type": ["string", "integer"]})] = Field(
         "10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%"
     )
-    timeout: float | None = Field(None, gt=0, description="seconds that a sample may take")
+    timeout: float | None = Field(None, gt=0, le=1e6, description="seconds a sample may take")
     trust_remote_code: bool = False
 
     @field_validator(

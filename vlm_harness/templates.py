@@ -76,7 +76,7 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise SecurityError("power too large")
         if operator == "*":
             for value, times in ((left, right), (right, left)):
-                if isinstance(value, str | list | tuple) and isinstance(times, int):
+                if isinstance(value, str | bytes | list | tuple) and isinstance(times, int):
                     _allow(len(value) * times, "repetition")
                 _refuse(_too_large(value, 10**100), "number")
         if operator == "%" and isinstance(left, str):
@@ -86,6 +86,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     # The names are Jinja's own: a template's keyword arguments must not meet them.
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         method = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by the sandbox
+        if getattr(method, "__name__", "") == "join" and args:
+            args = (list(args[0]), *args[1:])  # of a generator, the size is not known
         _check_method(method, args, kwargs)
         return _weighed(super().call(__context, __obj, *args, **kwargs))
 
@@ -106,6 +108,10 @@ class _Weighed(NodeTransformer):
 
     visit_Tuple = visit_Dict = visit_List
 
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        return self._refuse(node) if node.recursive else node
+
     def _refuse(self, node: nodes.Node) -> nodes.Node:
         name = type(node).__name__
         raise jinja2.TemplateSyntaxError(f"{name} blocks are not allowed", node.lineno)
@@ -120,7 +126,7 @@ def _weighed(value: Any) -> Any:
     """The value itself; a SecurityError where it is more than ``_MAX_SIZE`` characters and items,
     counted as often as they would be written.
     """
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         _allow(len(value), "text")
     elif isinstance(value, list | tuple | dict):
         weight = 0
@@ -159,7 +165,8 @@ def _too_large(value: Any, limit: int) -> bool:
 
 
 def _check_percent(text: str, values: Any) -> None:
-    _refuse(re.search(r"%[^a-zA-Z%]*\d{6}", text) is not None, "width")
+    widths = re.findall(r"%(?:\([^)]*\))?[-+ #0]*(\d*)(?:\.(\d+))?", text)
+    _allow(sum(int(digits) for pair in widths for digits in pair if digits), "width")
     if "*" in text:  # the width is one of the values
         for value in values if isinstance(values, tuple) else (values,):
             _refuse(_too_large(value, _MAX_SIZE), "width")
@@ -172,8 +179,12 @@ def _check_method(method: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     values = [*args, *kwargs.values()]
     for value in values:
         _refuse(_too_large(value, _MAX_SIZE), "number")
-    if isinstance(owner, str) and name in ("format", "format_map"):
-        _refuse(re.search(r":[^{}]*\d{6}", owner) is not None, "width")
+    if name in ("format_map", "encode", "translate") or isinstance(owner, bytes):
+        raise SecurityError(f"the method {name!r} is not allowed")
+    if isinstance(owner, str) and name == "format":
+        _refuse(re.search(r":[^{}]*\{", owner) is not None, "width")
+        specs = re.findall(r":([^{}]*)\}", owner)
+        _allow(sum(int(n) for spec in specs for n in re.findall(r"\d+", spec)), "width")
     if isinstance(owner, str) and name == "replace" and len(values) > 1:
         _check_replace(owner, values[1])
     if isinstance(owner, str) and name == "join" and values:
@@ -221,6 +232,7 @@ def environment() -> jinja2.Environment:
     env = _Sandbox(
         undefined=jinja2.StrictUndefined,
         autoescape=False,
+        optimized=False,  # constants would be computed when it is compiled
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -272,6 +284,8 @@ class Template:
             raise TemplateError(str(error)) from None
         except InputError as error:
             raise TemplateError(error.message) from None
+        except MemoryError:
+            raise TemplateError("it takes more memory than there is") from None
         except (
             ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
             re.error,
@@ -356,6 +370,35 @@ def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
     return str(match.group(group))
 
 
+def _regex_replace(text: str, pattern: str, new: str) -> str:
+    """``re.sub``, which stops where the text becomes too long."""
+    text, end, size = str(text), 0, 0
+    parts: list[str] = []
+    for match in re.finditer(pattern, text):
+        parts += [text[end : match.start()], match.expand(new)]
+        size += len(parts[-1])
+        _allow(size, "text")
+        end = match.end()
+    return "".join([*parts, text[end:]])
+
+
+def _regex_findall(text: str, pattern: str) -> list[Any]:
+    """``re.findall``, which stops where the list becomes too long."""
+    found: list[Any] = []
+    size = 0
+    for match in re.finditer(pattern, str(text)):
+        groups = match.groups("")
+        found.append(match.group() if not groups else groups[0] if len(groups) == 1 else groups)
+        size += 1 + sum(map(len, groups or (match.group(),)))
+        _allow(size, "list")
+    return found
+
+
+def _tojson(value: Any) -> str:
+    """Without Jinja's ``indent``, which takes a size, and its escapes for HTML."""
+    return json.dumps(value, sort_keys=True)
+
+
 def _caption_with(word: str, captions: Sequence[str]) -> str:
     """The one caption that holds the word as a word (`on` does not stand in `front`).
 
@@ -396,8 +439,9 @@ FILTERS: dict[str, Any] = {
     "remove_prefix": lambda text, prefix: str(text).removeprefix(prefix),
     "remove_suffix": lambda text, suffix: str(text).removesuffix(suffix),
     "regex_group": _regex_group,
-    "regex_replace": lambda text, pattern, new: re.sub(pattern, new, str(text)),
-    "regex_findall": lambda text, pattern: re.findall(pattern, str(text)),
+    "regex_replace": _regex_replace,
+    "regex_findall": _regex_findall,
+    "tojson": _tojson,
     "caption_with": _caption_with,
     "index_of": _index_of,
     "row_of": _row_of,

@@ -98,7 +98,7 @@ def loads(text: str, path: Path) -> YamlFile:
         ) from None
     except RecursionError:
         raise InputError("not valid YAML: nested too deeply", where=path) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(f"not valid YAML: {error}", where=path) from None
     finally:
         loader.dispose()
@@ -112,7 +112,7 @@ def scalar(text: str) -> Any:
     loader = _Loader(text)
     try:
         return loader.get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return text
     finally:
         loader.dispose()
@@ -191,6 +191,8 @@ def _index(
         raise InputError(f"the file holds more than {_MAX_PLACES} values", where=path)
     if any(node is parent for parent in above):
         raise InputError("an alias (*name) stands inside of what it names", where=f"{path}:{here}")
+    if node.tag.removeprefix(_TAG) in ("timestamp", "binary", "set", "omap", "pairs"):
+        raise InputError(f"the tag {node.tag} is not taken", where=f"{path}:{here}")
     if isinstance(node, yaml.ScalarNode):
         texts[location] = here + (node.style in ("|", ">"))
     elif isinstance(node, yaml.MappingNode):

@@ -69,8 +69,11 @@ class DualEncoder(ABC):
             known.key("text", text): text for request in requests for text in request.candidates
         }
         for names, kept in ((images, self._images), (texts, self._texts)):
-            for key, value in known.get(list(names)).items():
-                kept[names[key]] = np.frombuffer(value, np.float32)
+            rows = known.get(list(names))
+            width = max(map(len, rows.values()), default=0)
+            for key, value in rows.items():
+                if len(value) == width and width % 4 == 0:  # else the file was damaged
+                    kept[names[key]] = np.frombuffer(value, np.float32)
         for ref in refs:
             if _pixels(ref, pictures) in self._images:
                 pictures.pass_over(ref)
@@ -116,7 +119,11 @@ class DualEncoder(ABC):
     def _keep(self, kind: str, made: dict[str, Embeddings]) -> None:
         if self._known is not None:
             self._known.put(
-                {self._known.key(kind, name): each.tobytes() for name, each in made.items()}
+                {
+                    self._known.key(kind, name): each.tobytes()
+                    for name, each in made.items()
+                    if np.isfinite(each).all()
+                }
             )
 
     def _one(self, request: Request, pictures: Pictures, failures: dict[ImageRef, str]) -> Response:

@@ -82,7 +82,7 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
 
     with ProgressBar(quiet=as_json) as progress:
         interrupts = Interrupts()
-        interrupts.install(progress.warn)
+        interrupts.install()
         finished = evaluate_config(
             settings, progress=progress, interrupts=interrupts, argv=sys.argv
         )

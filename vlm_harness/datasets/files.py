@@ -23,7 +23,7 @@ def locate(dataset: DatasetSpec, root: Path) -> Path:
     paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
     candidates = [inside(root, path) for path in paths]
     for path in candidates:
-        if path.exists():
+        if path.is_file() or path.is_dir():
             return path
     raise InputError(
         "the data are not there: no " + " and no ".join(str(path) for path in candidates),
@@ -113,6 +113,8 @@ def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
             rows = [
                 _as_row(row, dataset, path, i) for i, row in enumerate(reader.iter(skip_empty=True))
             ]
+    except RecursionError:
+        raise InputError("not valid JSON: nested too deeply", where=path) from None
     except jsonlines.InvalidLineError as error:
         raise InputError(f"not valid JSON: {error}", where=f"{path}:{error.lineno}") from None
     return Table(rows, _sum(path, root, data))
