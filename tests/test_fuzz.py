@@ -137,10 +137,21 @@ def called(*args: str) -> tuple[int, str]:
         return 0, messages.getvalue()
 
 
-@settings(several, max_examples=max(200, settings.default.max_examples))
+@settings(several, max_examples=min(50, settings.default.max_examples))
 @given(text=misshapen() | scribbled())
 def test_task_files(text: str, data: Path) -> None:
-    """They run, or are refused with the file's name; nothing else happens."""
+    check_task_file(text, data)
+
+
+@pytest.mark.slow
+@settings(several, max_examples=max(500, settings.default.max_examples))
+@given(text=misshapen() | scribbled())
+def test_many_task_files(text: str, data: Path) -> None:
+    check_task_file(text, data)
+
+
+def check_task_file(text: str, data: Path) -> None:
+    """It runs, or is refused with the file's name; nothing else happens."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "sides.yaml"
         path.write_text(text, encoding="utf-8", errors="surrogatepass")

@@ -43,9 +43,14 @@ COUNT = "sum(p == r for p, r in zip(predictions, references)) / len(predictions)
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of the library's for the modules of these tests."""
+    forget_modules()  # of a test that looked into another cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path_factory.mktemp("hf_modules"))
         yield
+    forget_modules()
+
+
+def forget_modules() -> None:
     for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
         del sys.modules[name]
 

@@ -9,7 +9,7 @@ it, but for two kinds that these get wrong, and for limits:
 | grey, palette, CMYK | to RGB |
 | transparent | the colours stored below the transparency |
 | animated, several pages | the first |
-| 16 bits a channel | scaled to 8; Pillow cuts grey ones off at 255, which is nearly all white |
+| grey of 16 bits | scaled to 8; Pillow cuts it off at 255, which is nearly all white |
 | 32 bits, floating point | an error: what is white is not known |
 | another ending than its format's | read as what it is |
 | cut short, empty, no image | an error: never half a picture |
