@@ -46,6 +46,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     forget_modules()  # of a test that looked into another cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path_factory.mktemp("hf_modules"))
+        others = [place for place in sys.path if (Path(place) / "evaluate_modules").is_dir()]
+        patch.setattr(sys, "path", [place for place in sys.path if place not in others])
         yield
     forget_modules()
 
