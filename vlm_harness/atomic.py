@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""JSON that can be written again, and files that are written whole or not at all."""
 
 import json
 import math

@@ -125,13 +125,15 @@ class ModelCache:
         self, cache: Cache, name: str, identity: Mapping[str, Any], warn: Callable[[str], None]
     ) -> None:
         self._cache, self._name, self._warn = cache, name, warn
-        self._identity = _text(identity)
+        self._model = hashlib.sha256(_text([SCHEMA, identity]).encode())
         self._works = True
         self.n_asked = 0
         self.n_known = 0
 
     def key(self, *parts: Any) -> bytes:
-        return hashlib.sha256(_text([SCHEMA, self._identity, *parts]).encode()).digest()
+        digest = self._model.copy()
+        digest.update(_text(parts).encode())
+        return digest.digest()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -161,10 +163,7 @@ class ModelCache:
         if request.kind == "generate" and _drawn(request.decoding):
             return None
         try:
-            refs = list(request.images)
-            if request.kind == "similarity" and request.partner:  # nothing else looks at it
-                refs.append(request.partner)
-            images = [ref.pixels(pictures.checksum(ref)) for ref in refs]
+            images = [ref.pixels(pictures.checksum(ref)) for ref in request.looked_at]
         except SampleError:
             return None
         return self.key(

@@ -17,7 +17,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
     Works by SIGALRM: in the main thread, not on Windows, and at the end of the operation that the
     processor is at, since nothing interrupts one in the middle. Within another it does nothing.
     """
-    if seconds is None or not can_interrupt() or signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+    here = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if seconds is None or not here or signal.getitimer(signal.ITIMER_REAL)[0] > 0:
         yield
         return
 
@@ -31,8 +32,3 @@ def deadline(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def can_interrupt() -> bool:
-    """Whether ``deadline`` works here."""
-    return hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()

@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -386,9 +386,9 @@ def _execute(
     known: ModelCache | None,
 ) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
-    prepare = getattr(backend, "preprocess", None)
+    preprocess = getattr(backend, "preprocess", None)
     with (
-        Pictures(workers=workers, prepare=prepare) as pictures,
+        Pictures(workers=workers, prepare=preprocess) as pictures,
         _Ahead(backend, workers, state.progress.warn) as ahead,
     ):
         if known is not None:
@@ -404,7 +404,7 @@ def _execute(
                 prepared = ahead.take()
                 coming = _batch_end(backend, queue, end, end + most, size.size)
                 following = [item.request for item in queue[end : coming[0]]]
-                pictures.ahead(ref for request in following for ref in _refs(request))
+                pictures.ahead(ref for request in following for ref in request.looked_at)
                 ahead.prepare(following, pictures)
                 try:
                     with state.interrupts.held("this batch"):
@@ -424,13 +424,6 @@ def _execute(
                 state.check_errors()
                 size.went_well(n_rows)
                 start = end
-
-
-def _refs(request: Request) -> Iterator[ImageRef]:
-    """The images that a backend will ask for."""
-    yield from request.images
-    if request.kind == "similarity" and request.partner is not None:
-        yield request.partner
 
 
 class _Ahead:

@@ -79,6 +79,11 @@ def read(ref: ImageRef) -> bytes:
         raise SampleError(f"image {ref.path}: {reason}") from None
 
 
+def checksum(ref: ImageRef) -> str:
+    """SHA-256 of the file's bytes, which are read but not decoded. Raises as ``read``."""
+    return hashlib.sha256(read(ref)).hexdigest()
+
+
 def load(ref: ImageRef) -> Picture:
     """Read and decode.
 
@@ -212,13 +217,9 @@ class Pictures:
         return picture
 
     def checksum(self, ref: ImageRef) -> str:
-        """SHA-256 of the file's bytes, which are read but not decoded.
-
-        Raises:
-            SampleError: they cannot be read.
-        """
+        """As the function of that name; each file is read once."""
         if ref.path not in self.sha256:
-            self.sha256[ref.path] = hashlib.sha256(read(ref)).hexdigest()
+            self.sha256[ref.path] = checksum(ref)
         return self.sha256[ref.path]
 
     def _load(self, ref: ImageRef) -> Picture:

@@ -46,6 +46,12 @@ def data_dir(option: str | None) -> Path:
     return user_cache_path("vlm-harness") / "data"
 
 
+def leaves(relative: str) -> bool:
+    """Whether a path, as it is written, may lie outside of what it is relative to."""
+    path = Path(relative)
+    return path.is_absolute() or ".." in path.parts or "\0" in relative
+
+
 def inside(root: Path, relative: str) -> Path:
     """``root/relative``, refused where it would lie outside ``root``.
 
@@ -57,7 +63,7 @@ def inside(root: Path, relative: str) -> Path:
             hint="Fetch it beforehand, and give its path below the data directory.",
         )
     path = Path(relative)
-    if path.is_absolute() or ".." in path.parts or "\x00" in relative:
+    if leaves(relative):
         raise InputError(
             f"the path {relative!r} leaves the data directory",
             hint="Paths in tasks and data are relative to the data directory, without '..'.",

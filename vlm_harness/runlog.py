@@ -357,14 +357,15 @@ class RunFolder:
         for path in dict.fromkeys(self.log_path(variant) for variant in variants):
             if not path.exists():
                 continue
-            size, whole = path.stat().st_size, 0
+            n_read = n_bytes = 0
             lines = {}
             for line in read_lines(path):
-                whole += len(_dump(line).encode())
-                if line["status"] != "error" and key_of(line) in planned:
-                    lines[key_of(line)] = line
-            kept_size = sum(len(_dump(line).encode()) for line in lines.values())
-            if not whole == size == kept_size:
+                n_read += 1
+                n_bytes += len(_dump(line).encode())
+                key = key_of(line)
+                if line["status"] != "error" and key in planned:
+                    lines[key] = line
+            if len(lines) != n_read or n_bytes != path.stat().st_size:
                 self._unhealed[path] = lines
             kept.update(lines)
         return kept
@@ -404,6 +405,8 @@ class RunFolder:
             for image in line["images"]
             if image["sha256"] is not None
         }
+        if not sums:
+            return
         refs = {
             ref.path: ref
             for task in self._plan.tasks.values()
@@ -445,7 +448,7 @@ class RunFolder:
 
 def _has_sum(ref: ImageRef, sha256: str) -> bool:
     try:
-        return hashlib.sha256(images.read(ref)).hexdigest() == sha256
+        return images.checksum(ref) == sha256
     except SampleError:
         return True  # it is not another image, and its sample was answered
 

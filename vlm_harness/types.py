@@ -108,6 +108,13 @@ class Request:
     partner: ImageRef | None = None
     """The other image of the pair: similarity logs the cosine of the two embeddings."""
 
+    @property
+    def looked_at(self) -> tuple[ImageRef, ...]:
+        """All images that the response depends on."""
+        if self.kind == "similarity" and self.partner is not None:
+            return (*self.images, self.partner)
+        return self.images
+
 
 @dataclass(frozen=True, slots=True)
 class OptionScore:

@@ -144,7 +144,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
 
 
 def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> YamlFile:
-    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+    if paths.leaves(name):
         raise InputError(
             f"include: {name!r} leaves the folder of the file",
             where=where,

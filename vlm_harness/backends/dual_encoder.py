@@ -132,7 +132,11 @@ class DualEncoder(ABC):
         ref, partner = request.images[0], request.partner
         if ref in failures:
             return Response(error=failures[ref])
-        image = self._images[ref.pixels(pictures.sha256[ref.path])]
+
+        def embedding(of: ImageRef) -> Embeddings:
+            return self._images[of.pixels(pictures.sha256[of.path])]
+
+        image = embedding(ref)
         # Summed in float64 and rounded once: equal embeddings give equal scores whatever the
         # batch, so that a tie is seen as a tie.
         scores = tuple(
@@ -140,8 +144,7 @@ class DualEncoder(ABC):
         )
         cosine = None
         if partner is not None and partner not in failures:
-            other = partner.pixels(pictures.sha256[partner.path])
-            cosine = _cosine(image, self._images[other])
+            cosine = _cosine(image, embedding(partner))
         return Response(scores=scores, pair_cosine=cosine)
 
 
@@ -152,13 +155,7 @@ def _pixels(ref: ImageRef, pictures: Pictures) -> str | None:
 
 
 def _images(requests: Sequence[Request]) -> list[ImageRef]:
-    return list(
-        dict.fromkeys(
-            ref
-            for request in requests
-            for ref in (*request.images, *([request.partner] if request.partner else []))
-        )
-    )
+    return list(dict.fromkeys(ref for request in requests for ref in request.looked_at))
 
 
 def _cosine(a: Embeddings, b: Embeddings) -> float:

@@ -118,15 +118,17 @@ class HfVlm:
     def _sent(self, queries: Sequence[Query]) -> Sequence[Query]:
         """Those queries of a batch that the processor will be asked for; none where not known."""
         kind = queries[0].request.kind
-        known, unit = self._sharing.found(kind, bool(queries[0].images))
         firsts = [row[0] for row in rows_of(queries, "images")]
-        if kind == "generate" and (unit is None or len(firsts) == len(queries)):
-            return queries if known or len(firsts) == len(queries) else []
+        if kind == "generate" and len(firsts) == len(queries):
+            return queries  # there is nothing to share
+        known, unit = self._sharing.found(kind, bool(queries[0].images))
         if not known:
             return []  # it is tried by the batch that is computed now
-        if unit is None:
-            return [query for query in queries for _ in query.request.candidates]
-        return firsts if unit == "images" else queries
+        if unit == "images":
+            return firsts
+        if unit == "prompt" or kind == "generate":
+            return queries
+        return [query for query in queries for _ in query.request.candidates]
 
     def query(self, request: Request, images: Sequence[Image.Image]) -> Query:
         return Query(request, self.formatter.text(request), images)
