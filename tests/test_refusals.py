@@ -151,6 +151,34 @@ def test_swapped_images_need_pairs(tool: Tool, edit: Edit) -> None:
     assert "no whole pair to swap images within" in tool.refused("--images", "swapped")
 
 
+LONG = "long" * 99
+"""No name of a file anywhere."""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--model", LONG], ["--model", f"./{LONG}"], ["--model", f"hf_vlm:{LONG}"],
+        ["--include-path", LONG], ["--config", LONG], ["--output-dir", LONG], ["--run-id", LONG],
+        ["--data-dir", LONG], ["--model", "circle"],
+    ],
+    ids=lambda args: " ".join(args)[:30],
+)  # fmt: skip
+def test_paths_that_the_system_refuses(tool: Tool, args: list[str]) -> None:
+    (tool.bench / "circle").symlink_to("circle")
+    message = tool.refused("--protocol", "choice", *args)
+    assert "long" in message or "circle" in message
+
+
+def test_an_include_that_the_system_refuses(tool: Tool, edit: Edit) -> None:
+    edit("task: sides", f"include: {LONG}\ntask: sides")
+    assert "File name too long" in tool.refused()
+
+
+def test_a_folder_of_a_run_that_the_system_refuses(tool: Tool) -> None:
+    assert LONG in refused(tool("rescore", LONG))
+
+
 # --- YAML -----------------------------------------------------------------------------------------
 
 

@@ -110,3 +110,9 @@ def main() -> None:
         # `vlm-harness list tasks | head` is no bug.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A path that the system refuses, wherever it is first looked at, is bad input.
+        click.echo(f"error: {printable(error.filename)}: {error.strerror}", err=True)
+        sys.exit(2)
