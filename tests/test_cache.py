@@ -19,8 +19,8 @@ from vlm_harness.backends.hf_vlm import HfVlm
 from vlm_harness.cache import Cache, ModelCache, identity_of
 from vlm_harness.decoding import DECODINGS
 from vlm_harness.errors import InputError
+from vlm_harness.identity import fingerprint
 from vlm_harness.images import Pictures
-from vlm_harness.runlog import fingerprint
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 

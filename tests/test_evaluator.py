@@ -14,8 +14,9 @@ from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
 from vlm_harness.evaluator import Run, evaluate
 from vlm_harness.extract import EXTRACTORS, Extraction
+from vlm_harness.identity import fingerprint
 from vlm_harness.rescore import rescore
-from vlm_harness.runlog import fingerprint, locked
+from vlm_harness.runlog import locked
 from vlm_harness.sweeps import sweeps
 from vlm_harness.types import Model, OptionScore, Request, Response
 

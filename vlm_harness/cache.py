@@ -21,9 +21,9 @@ from typing import Any
 from vlm_harness import __version__, decoding
 from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, SampleError
+from vlm_harness.identity import DESCRIPTIVE, fingerprint, versions
 from vlm_harness.images import Pictures
 from vlm_harness.models import family
-from vlm_harness.runlog import DESCRIPTIVE, fingerprint, versions
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.identity import DESCRIPTIVE
 from vlm_harness.metrics import METRICS, Metric, Record
 from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import record
-from vlm_harness.runlog import DESCRIPTIVE, Line
+from vlm_harness.runlog import Line
 from vlm_harness.specs import GroupRules
 from vlm_harness.stats import (
     Floats,

@@ -4,21 +4,21 @@ One grid of models x tasks x protocols x commands x decodings runs in one proces
 loaded once, and only if it has something left to do.
 """
 
-import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from vlm_harness.backends import PROMPTS_A_ROW, Backend, LoadOptions, Pictures
+from vlm_harness.backends import Backend, LoadOptions, Pictures
+from vlm_harness.batches import BatchSize, GpuMemory, batch_end, batch_kind, is_out_of_memory, sort
 from vlm_harness.cache import AT_ONCE, LOADED, Cache, CacheUse, ModelCache, cache_file
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
@@ -30,7 +30,7 @@ from vlm_harness.registry import Registry
 from vlm_harness.results import for_metrics, summarise
 from vlm_harness.runlog import Line, RunFolder
 from vlm_harness.specs import ModelSpec, RunConfig
-from vlm_harness.types import ImageRef, Model, Request, Response, Variant
+from vlm_harness.types import Model, Request, Response, Variant
 
 Key = tuple[Any, ...]
 ALL_FAIL = 16
@@ -227,7 +227,7 @@ class _State:
             self.todo.setdefault(cell.variant.model, []).extend(left)
         self.n_done = sum(map(len, self._lines.values()))
         for items in self.todo.values():
-            _sort(items)
+            sort(items)
         self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
 
     def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
@@ -318,65 +318,6 @@ class _State:
             self.progress.warn(self.first_error)
 
 
-class BatchSize:
-    """How many rows a batch has: what was asked, else what the memory of the GPU turns out to hold.
-
-    ``auto`` begins with the family's own and doubles while twice what a batch took beside the
-    weights would fit into a CUDA device. What was too much is not tried again.
-    """
-
-    MOST = 512
-
-    def __init__(
-        self,
-        asked: int | Literal["auto"],
-        default: int,
-        doubled: Callable[[], float | None] = lambda: None,
-    ) -> None:
-        self.size = default if asked == "auto" else asked
-        self._grows = asked == "auto"
-        self._doubled = doubled
-
-    def went_well(self, n_rows: int) -> None:
-        """After a batch: only one that was full tells what fits."""
-        if self._grows and n_rows >= self.size and 2 * self.size <= self.MOST:
-            share = self._doubled()
-            if share is not None and share < 0.9:
-                self.size *= 2
-
-    def was_too_much(self, n_rows: int) -> None:
-        self.size = max(1, n_rows // 2)
-        self._grows = False
-
-
-class GpuMemory:
-    """Of CUDA devices: what a loaded model takes, and what its batches take beside that."""
-
-    def __init__(self, device: str) -> None:
-        torch = sys.modules.get("torch")  # present only where a backend needed it
-        on_gpu = torch is not None and device.startswith("cuda") and torch.cuda.is_available()
-        self._cuda: Any = torch.cuda if torch is not None and on_gpu else None
-        if self._cuda is None:
-            return
-        gc.collect()  # the model before
-        self._cuda.empty_cache()
-        self._weights = []
-        for number in range(self._cuda.device_count()):
-            self._cuda.reset_peak_memory_stats(number)
-            self._weights.append(self._cuda.memory_allocated(number))
-
-    def doubled(self) -> float | None:
-        """Highest share of a device that batches of twice the size would take; None without one."""
-        if self._cuda is None:
-            return None
-        shares: list[float] = []
-        for number, weights in enumerate(self._weights):
-            peak = self._cuda.max_memory_allocated(number)
-            total = self._cuda.get_device_properties(number).total_memory
-            shares.append((weights + 2 * (peak - weights)) / total)
-        return max(shares)
-
-
 def _execute(
     backend: Backend,
     items: Sequence[Item],
@@ -393,16 +334,16 @@ def _execute(
     ):
         if known is not None:
             items = _recall(backend, items, known, state, pictures)
-        for _, group in groupby(items, key=_batch_kind):
+        for _, group in groupby(items, key=batch_kind):
             queue = list(group)
             most = len(queue)
             start = 0
             coming: tuple[int, int] | None = None  # the batch that is made ready meanwhile
             while start < len(queue):
-                end, n_rows = coming or _batch_end(backend, queue, start, start + most, size.size)
+                end, n_rows = coming or batch_end(backend, queue, start, start + most, size.size)
                 requests = [item.request for item in queue[start:end]]
                 prepared = ahead.take()
-                coming = _batch_end(backend, queue, end, end + most, size.size)
+                coming = batch_end(backend, queue, end, end + most, size.size)
                 following = [item.request for item in queue[end : coming[0]]]
                 pictures.ahead(ref for request in following for ref in request.looked_at)
                 ahead.prepare(following, pictures)
@@ -494,26 +435,6 @@ def _workers(asked: int | None, device: str, reads_images: bool) -> int:
     return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
 
 
-def _batch_end(
-    backend: Backend, queue: Sequence[Item], start: int, most: int, batch_size: int
-) -> tuple[int, int]:
-    """Where ``batch_size`` rows are full (a request each, but where the backend shares rows), and
-    how many they are.
-    """
-    row_of = getattr(backend, "row_of", lambda request: object())
-    prompts: dict[Hashable, int] = {}
-    n_rows = 0
-    stop = min(most, len(queue))
-    for end in range(start, stop):
-        row = row_of(queue[end].request)
-        begins = prompts.get(row, 0) % PROMPTS_A_ROW == 0
-        if begins and n_rows == batch_size:
-            return end, batch_size
-        n_rows += begins
-        prompts[row] = prompts.get(row, 0) + 1
-    return max(start, stop), n_rows
-
-
 class _OutOfMemory(Exception):
     pass
 
@@ -555,7 +476,7 @@ def _respond(
             return [Response(error=str(error))]
     # A model's library can raise anything; the run must outlive a sample that it cannot take.
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             if len(requests) > 1:
                 raise _OutOfMemory from None
             return [Response(error=f"out of memory: {error}")]
@@ -568,43 +489,6 @@ def _respond(
         for request in requests
         for response in _respond(backend, [request], pictures, state)
     ]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return True
-    said = str(error).lower()
-    marks = ("out of memory", "alloc_failed", "can't allocate memory")
-    return isinstance(error, RuntimeError) and any(mark in said for mark in marks)
-
-
-def _sort(items: list[Item]) -> None:
-    """In place: what is about the same images lies together, whatever task asks, in one kind.
-
-    Images of one group lie side by side, since their prompts are often the same; long prompts come
-    first, beside others that are as long: little is padding, and too large a batch shows at once.
-    """
-    groups: dict[str, tuple[int, int]] = {}
-    images: dict[tuple[ImageRef, ...], tuple[int, ...]] = {}
-    for item in items:
-        refs = item.request.images
-        if refs not in images:
-            length = len(item.request.prompt)
-            group = groups.setdefault(item.sample.group, (-length, len(groups)))
-            images[refs] = *group, len(images)
-    items.sort(
-        key=lambda item: (
-            *_batch_kind(item),
-            *images[item.request.images],
-            item.request.prompt,
-        )
-    )
-
-
-def _batch_kind(item: Item) -> tuple[str, str, int]:
-    """Only requests of one kind, decoding and length can go into one batch."""
-    request = item.request
-    return request.kind, request.decoding, request.max_new_tokens
 
 
 def _allowed_errors(text: str, total: int) -> float:
