@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Tool
-from helpers_models import drawing, file_bytes
+from helpers_images import drawing, file_bytes
 from safetensors.torch import save_file
 
 from vlm_harness.backends.dual_encoder import DualEncoder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Edit, Result, Tool, refused
+from conftest import ROOT, Edit, Result, Tool, python, refused
 from filelock import FileLock
 
 from vlm_harness import cli
@@ -27,15 +27,9 @@ def imported(*args: str, cwd: Path) -> tuple[int, set[str]]:
         "except SystemExit as stop: code = stop.code or 0\n"
         "print('MODULES', code, *sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
-    found = done.stdout.split("MODULES ")[1].split()
+    done = python("-c", code, *args, cwd=cwd)
+    assert done.code == 0, done.err
+    found = done.out.split("MODULES ")[1].split()
     return int(found[0]), {name for name in found[1:] if "." not in name}
 
 
@@ -74,15 +68,7 @@ def test_no_torch(args: str, tmp_path: Path) -> None:
 
 
 def process(*args: str, cwd: Path, **environment: str) -> Result:
-    done = subprocess.run(
-        [*TOOL, *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        timeout=60,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return python("-m", "vlm_harness", *args, cwd=cwd, **environment)
 
 
 def test_a_run_and_a_mistake_as_processes(bench: Path) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import helpers_models as tiny
+import helpers_vlms as vlms
 import numpy as np
 import open_clip
 import pytest
 import torch
+from helpers_images import memory_ref, varied_images
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -27,7 +29,7 @@ from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Request, Response
 
-IMAGES = tiny.varied_images()
+IMAGES = varied_images()
 CAPTIONS = (
     "a cat",
     "A beer bottle to the left of an armchair.",
@@ -87,7 +89,7 @@ def requests(
     names: Sequence[str] = tuple(IMAGES), captions: Sequence[str] = CAPTIONS
 ) -> list[Request]:
     """One request an image; its partner is the next image."""
-    refs = [tiny.memory_ref(name, IMAGES[name]) for name in names]
+    refs = [memory_ref(name, IMAGES[name]) for name in names]
     return [
         Request("similarity", (ref,), candidates=tuple(captions), partner=refs[i - 1])
         for i, ref in enumerate(refs)
@@ -248,9 +250,9 @@ def test_an_image_and_a_caption_are_encoded_once(
     monkeypatch.setattr(model, "embed_texts", count_texts)
     one, two = IMAGES["wide.png"], IMAGES["tall.jpg"]
     refs = [
-        tiny.memory_ref("a/one.png", one),
-        tiny.memory_ref("b/same.png", one),
-        tiny.memory_ref("two.jpg", two),
+        memory_ref("a/one.png", one),
+        memory_ref("b/same.png", one),
+        memory_ref("two.jpg", two),
     ]
     todo = [
         Request("similarity", (ref,), candidates=captions, partner=partner)
@@ -268,8 +270,8 @@ def test_an_image_and_a_caption_are_encoded_once(
 def test_a_corrupt_image_fails_alone(family: str, checkpoints: dict[str, Path]) -> None:
     model = load(family, checkpoints[family])
     good = requests(["wide.png", "tall.jpg"])
-    torn = tiny.memory_ref("torn.jpg", IMAGES["tall.jpg"][:200])
-    text = tiny.memory_ref("text.png", b"no image at all")
+    torn = memory_ref("torn.jpg", IMAGES["tall.jpg"][:200])
+    text = memory_ref("text.png", b"no image at all")
     bad = [Request("similarity", (ref,), candidates=CAPTIONS) for ref in (torn, text)]
     lonely = Request("similarity", good[0].images, candidates=CAPTIONS, partner=torn)
     responses = model.respond([bad[0], good[0], bad[1], good[1], lonely], Pictures())
@@ -292,7 +294,7 @@ def test_equal_captions_and_equal_images_tie_exactly(
     family: str, checkpoints: dict[str, Path]
 ) -> None:
     model = load(family, checkpoints[family])
-    ref = tiny.memory_ref("x", IMAGES["wide.png"])
+    ref = memory_ref("x", IMAGES["wide.png"])
     same = Request("similarity", (ref,), candidates=("a cat", "a cat"), partner=ref)
     (response,) = model.respond([same], Pictures())
     assert response is not None
@@ -302,7 +304,7 @@ def test_equal_captions_and_equal_images_tie_exactly(
 
 
 def test_generating_models_are_refused(tmp_path: Path) -> None:
-    path = tiny.tiny_llava(tmp_path / "llava")
+    path = vlms.tiny_llava(tmp_path / "llava")
     with pytest.raises(InputError, match="hf_vlm"):
         load("clip", path)
 

@@ -1,24 +1,20 @@
 """The evaluator with a fake backend: what is written, resumed, counted and refused."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers_runs import go, lines, oracle, value
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
-from vlm_harness.evaluator import Run, evaluate
+from vlm_harness.evaluator import evaluate
 from vlm_harness.extract import EXTRACTORS, Extraction
-from vlm_harness.identity import fingerprint
 from vlm_harness.rescore import rescore
 from vlm_harness.runlog import locked
 from vlm_harness.sweeps import sweeps
-from vlm_harness.types import Model, OptionScore, Request, Response
+from vlm_harness.types import OptionScore, Request, Response
 
 REQUIRED = {
     "schema", "task", "task_version", "model", "sample_id", "pair", "set", "category", "images",
@@ -93,15 +89,6 @@ def test_one_decoding_in_several_spellings_is_one_cell(bench: Path) -> None:
     spelled = ["m3id", "m3id:alpha=0.6,lambda=0.15", "m3id:lambda=0.150,alpha=0.6,t0=1"]
     run = go(bench, oracle, protocol=["generate"], decoding=[*spelled, "m3id:t0=2,alpha=0.5"])
     assert [row["decoding"] for row in run.results] == ["m3id", "m3id:alpha=0.5,t0=2"]
-
-
-def test_a_run_that_was_stopped_after_its_last_line_is_finished(bench: Path) -> None:
-    run = go(bench, oracle, protocol=["choice"])
-    path = run.path / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "finished": None}))
-    assert go(bench, oracle, protocol=["choice"]).n_new == 0
-    assert json.loads(path.read_text())["finished"]
 
 
 def test_a_constant_model_scores_zero(bench: Path) -> None:
@@ -215,70 +202,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
     assert value(run) == 1
 
 
-def test_interrupt_keeps_what_is_done_and_the_same_command_goes_on(bench: Path) -> None:
-    asked: list[str] = []
-
-    def handler(request: Request) -> Any:
-        assert request.sample is not None
-        if len(asked) == 5:
-            raise KeyboardInterrupt
-        asked.append(request.sample.id)
-        return oracle(request)
-
-    with pytest.raises(KeyboardInterrupt):
-        go(bench, handler, protocol=["choice"], batch_size=1)
-    backend = FakeBackend(oracle, "toy")
-    run = go(bench, backend, protocol=["choice"])
-    assert sum(map(len, backend.calls)) == 7
-    assert run.results[0]["complete"]
-    done = FakeBackend(oracle, "toy")
-    finished = go(bench, done, protocol=["choice"])
-    assert done.calls == []
-    assert finished.n_new == 0
-    assert finished.results == run.results
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(cut=st.integers(0, 4000), batch_size=st.sampled_from([1, 3, 8]))
-def test_resuming_from_a_log_torn_anywhere(bench: Path, cut: int, batch_size: int) -> None:
-    """Whatever byte the log ends at, the run goes on to the same lines and results."""
-    run_id = f"torn-{cut}-{batch_size}"
-    whole = go(bench, protocol=["choice"], order="both", run_id="whole")
-    first = go(bench, protocol=["choice"], order="both", run_id=run_id)
-    (path,) = (first.path / "samples").glob("*.jsonl")
-    data = path.read_bytes()
-    path.write_bytes(data[: cut % (len(data) + 1)])
-    again = go(bench, protocol=["choice"], order="both", run_id=run_id, batch_size=batch_size)
-    assert again.results == whole.results
-    key = lambda line: (line["sample_id"], line["order"])  # noqa: E731
-    assert sorted(lines(again), key=key) == sorted(lines(whole), key=key)
-
-
 def test_batch_size_does_not_change_the_run(bench: Path) -> None:
     runs = [go(bench, protocol=["choice", "generate"], batch_size=n) for n in (1, 3, 8)]
     assert len({run.path for run in runs}) == 1  # one run id: the later ones had nothing to do
     assert [run.n_new for run in runs] == [24, 0, 0]
-
-
-def test_a_changed_task_is_another_run(bench: Path) -> None:
-    first = go(bench, protocol=["choice"])
-    spec = bench / "specs" / "sides.yaml"
-    spec.write_text(spec.read_text().replace("on the left", "at the left"))
-    assert go(bench, protocol=["choice"]).path != first.path
-    rows = bench / "data" / "sides" / "rows.jsonl"
-    rows.write_text(rows.read_text().replace('"k1"', '"k2"'))
-    assert go(bench, protocol=["choice"]).path != first.path
-
-
-def test_a_run_id_of_another_run_is_refused(bench: Path) -> None:
-    go(bench, protocol=["choice"], run_id="mine")
-    changed = "another run: seed 0, now 3; protocol choice, now likelihood"
-    with pytest.raises(InputError, match=changed):
-        go(bench, protocol=["likelihood"], seed=3, run_id="mine")
-    run = go(bench, protocol=["likelihood"], seed=3, run_id="mine", fresh=True)
-    assert {line["protocol"] for line in lines(run)} == {"likelihood"}
 
 
 def test_limit_takes_whole_pairs(bench: Path) -> None:
@@ -366,31 +293,6 @@ def test_samples_of_a_group_leave_out_tasks_that_have_none(bench: Path) -> None:
     assert [line["sample_id"] for line in lines(run)] == ["o-thing1-left"]
 
 
-def test_the_run_id_does_not_depend_on_words_or_places(bench: Path, tmp_path: Path) -> None:
-    first = go(bench, protocol=["choice"])
-    spec = bench / "specs" / "sides.yaml"
-    spec.write_text(spec.read_text().replace("Two-way toy pairs.", "Pairs."))
-    shutil.move(bench / "data", tmp_path / "moved")
-    (bench / "data").symlink_to(tmp_path / "moved")
-    backend = FakeBackend(oracle, "toy")
-    assert go(bench, backend, protocol=["choice"], device="cpu", batch_size=2).path == first.path
-    assert backend.calls == []
-
-
-def test_a_local_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    (one / "model.safetensors").write_bytes(bytes(3 << 20))
-    shutil.copytree(one, other)
-    assert fingerprint([one]) == fingerprint([other])
-    (other / "model.safetensors").write_bytes(bytes((3 << 20) - 1) + b"x")
-    assert fingerprint([one]) != fingerprint([other])
-    assert fingerprint([]) is None
-
-
-# --- found by review ------------------------------------------------------------------------------
-
-
 def test_the_pair_cosine_of_swapped_images_is_that_of_the_pair(bench: Path) -> None:
     seen: list[tuple[str, str]] = []
 
@@ -401,22 +303,6 @@ def test_the_pair_cosine_of_swapped_images_is_that_of_the_pair(bench: Path) -> N
 
     go(bench, handler, protocol=["generate"], images="swapped")
     assert all(image != partner for image, partner in seen)
-
-
-def test_fresh_deletes_nothing_but_runs(bench: Path) -> None:
-    mine = bench / "results" / "precious" / "samples"
-    mine.mkdir(parents=True)
-    (mine / "data.txt").write_text("keep")
-    with pytest.raises(InputError, match="this folder holds none"):
-        go(bench, protocol=["choice"], run_id="precious", fresh=True)
-    assert (mine / "data.txt").read_text() == "keep"
-
-
-def test_fresh_leaves_no_result_of_the_old_run(bench: Path) -> None:
-    run = go(bench, protocol=["choice"], run_id="r")
-    rescore(run.path, "original")
-    go(bench, protocol=["choice"], run_id="r", fresh=True)
-    assert not (run.path / "results.original.json").exists()
 
 
 def test_a_misspelt_metric_is_found_before_anything_runs(bench: Path) -> None:
@@ -457,67 +343,6 @@ def test_f1_of_the_positive_option(bench: Path) -> None:
     assert (row["metric"], row["mean"]) == ("f1", pytest.approx(8 / 12))
 
 
-def test_other_recorded_answers_are_another_run(bench: Path, tmp_path: Path) -> None:
-    """Also where the record lies beside its model file, not in the working directory."""
-    record = bench / "specs" / "answers.jsonl"
-    (bench / "specs" / "rec.yaml").write_text(
-        "model: rec\nbackend: replay\ncheckpoint: answers.jsonl\n"
-    )
-
-    def run(answer: str) -> Run:
-        names = [f"thing{n}-{side}" for n in range(6) for side in ("left", "right")]
-        rows = [json.dumps({"sample_id": name, "text": answer}) for name in names]
-        record.write_text("\n".join(rows))
-        return evaluate(
-            ["rec"],
-            ["sides"],
-            include_path=[str(bench / "specs")],
-            data_dir=str(bench / "data"),
-            output_dir=str(bench / "results"),
-        )
-
-    first, second = run("left"), run("right")
-    assert first.path != second.path
-    assert second.n_new == 12
-
-
-class Sighted(FakeBackend):
-    """Of a family that reads images."""
-
-    def info(self) -> Any:
-        return Model(name="sighted", backend="hf_vlm", checkpoint="(loaded)")
-
-
-def test_other_images_are_another_run(bench: Path) -> None:
-    first = go(bench, Sighted(oracle), protocol=["choice"])
-    image = bench / "data" / "sides" / "thing0-left.png"
-    image.write_bytes(image.read_bytes() + b"more")
-    assert go(bench, Sighted(oracle), protocol=["choice"]).path != first.path
-
-
-def test_showing_a_finished_run_leaves_its_manifest_alone(bench: Path) -> None:
-    first = go(bench, protocol=["choice"])
-    path = first.path / "manifest.json"
-    path.write_text(path.read_text().replace('"python": "', '"python": "0.'))
-    before = path.read_text()
-    go(bench, protocol=["choice"])
-    assert path.read_text() == before
-
-
-def test_what_a_batch_answered_is_kept_when_the_run_stops(bench: Path) -> None:
-    def handler(request: Request) -> Any:
-        assert request.sample is not None
-        if request.sample.id == "thing0-left":
-            raise SampleError("broken")
-        return oracle(request)
-
-    with pytest.raises(TooManyErrors, match="broken"):
-        go(bench, handler, protocol=["choice"], max_errors="0")
-    (folder,) = (bench / "results").iterdir()
-    (log,) = (folder / "samples").iterdir()
-    assert len(log.read_text().splitlines()) == 12
-
-
 def test_a_text_that_an_extractor_cannot_read_is_kept(
     bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,16 +364,6 @@ def test_rescore_waits_for_no_running_run(bench: Path) -> None:
     run = go(bench, protocol=["choice"])
     with locked(run.path), pytest.raises(InputError, match="in use by another process"):
         rescore(run.path)
-
-
-def test_a_log_torn_within_a_character(bench: Path) -> None:
-    run = go(bench, lambda request: "gauche – é", protocol=["generate"])
-    (path,) = (run.path / "samples").iterdir()
-    data = path.read_bytes()
-    path.write_bytes(data[: data.rindex("é".encode()) + 1])
-    again = go(bench, lambda request: "gauche – é", protocol=["generate"])
-    assert again.n_new == 1
-    assert len(lines(again)) == 12
 
 
 def test_one_failure_does_not_stop_a_small_run(bench: Path) -> None:
@@ -576,28 +391,6 @@ def test_a_model_that_always_fails_is_not_hidden_by_others(bench: Path) -> None:
             data_dir=str(bench / "data"),
             output_dir=str(bench / "results"),
         )
-
-
-def test_a_run_is_not_gone_on_with_in_another_dtype(bench: Path) -> None:
-    class Typed(FakeBackend):
-        dtype = "float32"
-
-        def info(self) -> Any:
-            return Model(name="toy", backend="fake", checkpoint="x", dtype=self.dtype)
-
-    def stops(request: Request) -> Any:
-        assert request.sample is not None
-        if request.sample.id == "thing3-left":
-            raise KeyboardInterrupt
-        return oracle(request)
-
-    with pytest.raises(KeyboardInterrupt):
-        go(bench, Typed(stops), protocol=["choice"], batch_size=1)
-    other = Typed(oracle)
-    other.dtype = "bfloat16"
-    with pytest.raises(InputError, match="begun with toy in float32, and it is now in bfloat16"):
-        go(bench, other, protocol=["choice"])
-    assert go(bench, Typed(oracle), protocol=["choice"]).results[0]["complete"]
 
 
 @pytest.mark.parametrize("order", ["fixed", "both"])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from helpers_models import tiny_clip, tiny_llava
+from helpers_models import tiny_clip
+from helpers_vlms import tiny_llava
 
 from vlm_harness.evaluator import evaluate
 

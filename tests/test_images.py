@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_models import drawing, file_bytes, memory_ref
+from helpers_images import drawing, file_bytes, memory_ref
 from PIL import Image, ImageOps
 
 from vlm_harness.backends import Pictures

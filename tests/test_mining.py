@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command
-from helpers_models import drawing, randomise, tiny_clip, tiny_llava
+from helpers_images import drawing
+from helpers_models import randomise, tiny_clip
+from helpers_vlms import tiny_llava
 
 from vlm_harness.backends import LoadOptions
 from vlm_harness.embeddings import embed, open_encoder

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import helpers_models as tiny
+import helpers_vlms as vlms
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers_images import memory_ref, varied_images
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +20,7 @@ from vlm_harness.backends.prefix_tree import TokenTree, common_prefix
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Request, Response
 
-IMAGES = tiny.varied_images()
+IMAGES = varied_images()
 SHARES = {
     "llava": "images",
     "llava_next": "images",
@@ -69,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def make(name: str) -> Path:
         if name not in made:
-            made[name] = tiny.VLM_FAMILIES[name](tmp_path_factory.mktemp("vlm") / name)
+            made[name] = vlms.VLM_FAMILIES[name](tmp_path_factory.mktemp("vlm") / name)
         return made[name]
 
     return make
@@ -94,7 +95,7 @@ def grid() -> list[Request]:
     return [
         Request(
             "score",
-            (tiny.memory_ref(name, IMAGES[name]),),
+            (memory_ref(name, IMAGES[name]),),
             prompt,
             ("left", "to the right of the armchair", "A"),
         )
@@ -175,20 +176,20 @@ def test_a_model_that_refuses_is_read_the_plain_way(
 def test_a_prompt_longer_than_the_window_stands_alone(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    path = tiny.tiny_gemma3(tmp_path / "wider")
+    path = vlms.tiny_gemma3(tmp_path / "wider")
     config = json.loads((path / "config.json").read_text())
     config["text_config"]["sliding_window"] = 90
     (path / "config.json").write_text(json.dumps(config))
     shared, plain = load(path), load(path, share_prefixes=False)
     assert shared._sharing.unit("score", with_images=True) == "images"
-    image = (tiny.memory_ref("grey.png", IMAGES["grey.png"]),)
+    image = (memory_ref("grey.png", IMAGES["grey.png"]),)
     requests = [
         Request("score", image, "Is it left or right?" + " Answer." * n, ("left", "A"))
         for n in (1, 2, 40)
     ]
     check_same(shared.respond(requests, Pictures()), plain.respond(requests, Pictures()))
     # A row of nothing but such a prompt beside others, whose trunk is not to be read.
-    other = (tiny.memory_ref("wide.png", IMAGES["wide.png"]),)
+    other = (memory_ref("wide.png", IMAGES["wide.png"]),)
     mixed = [requests[0], replace(requests[2], images=other), requests[1]]
     check_same(shared.respond(mixed, Pictures()), plain.respond(mixed, Pictures()))
 

@@ -9,14 +9,9 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from helpers_models import (
-    tiny_clip,
-    tiny_llava,
-    tiny_open_clip,
-    tiny_open_clip_siglip,
-    tiny_siglip,
-)
+from helpers_models import tiny_clip, tiny_open_clip, tiny_open_clip_siglip, tiny_siglip
 from helpers_runs import same_however_computed
+from helpers_vlms import tiny_llava
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import Run, evaluate

@@ -1,15 +1,12 @@
 """A long run: counts that add up exactly, memory that stays where it was."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python
 from helpers_runs import go, lines, oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -68,12 +65,9 @@ print(json.dumps({{
 
 
 def soaked(place: Path, n: int) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", SOAK.format(tests=str(ROOT / "tests")), str(place), str(n)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = python("-c", SOAK.format(tests=str(ROOT / "tests")), str(place), str(n))
+    assert done.code == 0, done.err
+    found = json.loads(done.out.splitlines()[-1])
     assert found["n_samples"] == n
     assert found["n_errors"] == found["failing"]
     assert not found["complete"]

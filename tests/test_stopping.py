@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Tool, write_sides
+from conftest import ROOT, Tool, python, write_sides
 from helpers_runs import go, lines, oracle
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.deadline import TimedOut, deadline
-from vlm_harness.errors import InputError, TooManyErrors
+from vlm_harness.errors import TooManyErrors
 from vlm_harness.interrupts import Interrupts
 from vlm_harness.rescore import rescore
 from vlm_harness.types import OptionScore, Request, Response
@@ -182,54 +182,6 @@ def test_who_wants_all_failures_gets_them(bench: Path) -> None:
     assert len(log.read_text().splitlines()) == 40
 
 
-# --- and gone on with, when something else changed -----------------------------------------------
-
-
-def stopped_half_way(bench: Path, **options: Any) -> None:
-    answered = 0
-
-    def stops(request: Request) -> Any:
-        nonlocal answered
-        answered += 1
-        if answered > 5:
-            raise KeyboardInterrupt
-        return oracle(request)
-
-    backend = FakeBackend(stops, "toy")
-    with pytest.raises(KeyboardInterrupt):
-        go(bench, Reading(backend.handler, "toy"), protocol=["choice"], batch_size=1, **options)
-
-
-class Reading(FakeBackend):
-    """One that looks at its images, so that their checksums are known."""
-
-    def respond(self, requests: Any, pictures: Any) -> Any:
-        for request in requests:
-            pictures.get(request.images[0])
-        return super().respond(requests, pictures)
-
-
-def test_an_image_that_changed_meanwhile_is_refused(bench: Path) -> None:
-    stopped_half_way(bench, run_id="r")
-    path = bench / "data" / "sides" / "thing0-left.png"
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1  # as large as before
-    path.write_bytes(data)
-    with pytest.raises(InputError) as caught:
-        go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r")
-    assert "begun with other images: sides/thing0-left.png" in str(caught.value)
-    assert "--fresh" in str(caught.value)
-    run = go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r", fresh=True,
-             max_errors="100%")  # fmt: skip
-    assert run.n_new == 12
-
-
-def test_an_image_that_is_gone_meanwhile_costs_no_answer(bench: Path) -> None:
-    stopped_half_way(bench, run_id="r")
-    run = go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r")
-    assert run.n_new == 7
-
-
 # --- by a disk -----------------------------------------------------------------------------------
 
 FULL = """
@@ -248,23 +200,17 @@ def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
         "--model", "fake:oracle", "--tasks", "sides", "--protocol", "choice", "--run-id", "r",
         "--include-path", str(bench / "specs"), "--data-dir", str(bench / "data"),
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, *args], cwd=bench, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "oracle__sides__choice.jsonl: cannot be written: File too large" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = python("-c", FULL, *args, cwd=bench)
+    assert done.code == 2, done.err
+    assert "oracle__sides__choice.jsonl: cannot be written: File too large" in done.err
+    assert "Traceback" not in done.err
     log = bench / "results" / "r" / "samples" / "oracle__sides__choice.jsonl"
     whole = log.read_bytes().count(b"\n")
     assert 20 < whole < 60
     assert not log.read_bytes().endswith(b"\n")  # torn
-    again = subprocess.run(
-        [sys.executable, "-m", "vlm_harness", *args], cwd=bench, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    assert f"({whole} of 60 done before)" in again.stderr
+    again = python("-m", "vlm_harness", *args, cwd=bench)
+    assert again.code == 0, again.err
+    assert f"({whole} of 60 done before)" in again.err
     assert len({json.loads(line)["sample_id"] for line in log.read_bytes().splitlines()}) == 60
 
 
@@ -272,104 +218,6 @@ def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
 def test_a_place_where_nothing_can_be_written(tool: Tool, place: str) -> None:
     message = tool.refused("--protocol", "choice", "--output-dir", place)
     assert len(message.splitlines()) <= 3
-
-
-# --- by files that were changed ------------------------------------------------------------------
-
-
-def finished(tool: Tool, *args: str) -> Path:
-    done = tool.run("--protocol", "choice", "--run-id", "r", *args)
-    assert done.code == 0, done.err
-    return tool.bench / "results" / "r"
-
-
-def test_a_refused_command_leaves_a_finished_run_as_it_is(tool: Tool) -> None:
-    """Its failed line is asked again only once the model is there."""
-    data = tool.bench / "data" / "sides"
-    (data / "thing5-left.png").write_bytes(b"cut short")
-    args = [
-        "--model",
-        "tiny-clip",
-        "--protocol",
-        "similarity",
-        "--max-errors",
-        "50%",
-        "--run-id",
-        "r",
-    ]
-    assert tool.run(*args).code == 0
-    folder = tool.bench / "results" / "r"
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    image = bytearray((data / "thing0-left.png").read_bytes())
-    image[-5] ^= 1
-    (data / "thing0-left.png").write_bytes(image)
-    assert "begun with other images" in tool.refused(*args)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("options", ["left", "up"]), ("order_index", 1), ("pair", "thing9"), ("target_original", 1)],
-)
-def test_a_line_that_was_changed_is_refused(tool: Tool, field: str, value: Any) -> None:
-    (log,) = finished(tool).glob("samples/*.jsonl")
-    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
-    lines[0][field] = value
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    message = tool.refused("--protocol", "choice", "--run-id", "r")
-    assert f"{field} is" in message
-    assert "jsonl" in message
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"[" * 100_000,
-        b"NaN",
-        b'{"schema": 1, "pair_cosine": NaN}',
-        b'{"schema": 1, "pair_cosine": 1e999}',
-        b"\xff",
-        b"{}",
-        b"[]",
-        b"null",
-    ],
-    ids=lambda line: str(line[:9]),
-)
-def test_what_is_no_line_is_refused_with_its_place(tool: Tool, line: bytes) -> None:
-    (log,) = finished(tool).glob("samples/*.jsonl")
-    log.write_bytes(log.read_bytes() + line + b"\n")
-    message = tool.refused("--protocol", "choice", "--run-id", "r")
-    assert f"{log.name}:13: no line of a run's log" in message
-
-
-def test_doubled_lines_and_lines_of_others_are_taken_out(tool: Tool) -> None:
-    (log,) = finished(tool).glob("samples/*.jsonl")
-    whole = log.read_bytes()
-    other = json.loads(whole.splitlines()[0]) | {"sample_id": "someone else's"}
-    log.write_bytes(whole + whole + json.dumps(other).encode() + b"\n")
-    assert tool.run("--protocol", "choice", "--run-id", "r").code == 0
-    assert sorted(log.read_bytes().splitlines()) == sorted(whole.splitlines())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"models": 5},
-        {"identity": 5},
-        {"identity_sha256": "0", "identity": {"models": 5}},
-        {"identity_sha256": "0", "identity": {"cells": [{"variant": {"zz": 1}}]}},
-        {"config": []},
-        {"schema": 2},
-    ],
-    ids=str,
-)
-def test_a_manifest_that_is_none_is_refused(tool: Tool, change: dict[str, Any]) -> None:
-    path = finished(tool) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for key, value in change.items():
-        manifest[key] = manifest[key] | value if isinstance(value, dict) else value
-    path.write_text(json.dumps(manifest))
-    assert "manifest.json" in tool.refused("--protocol", "choice", "--run-id", "r")
 
 
 # --- by models that answer wrongly ---------------------------------------------------------------

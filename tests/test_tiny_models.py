@@ -1,6 +1,5 @@
 """The bundled miniatures, end to end: what the paper finds, in small, through every protocol."""
 
-import json
 import math
 import re
 import threading
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers_runs import same_however_computed
+from helpers_runs import lines, same_however_computed
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, pipeline
 
@@ -48,14 +47,6 @@ def metric(run: Run, name: str, **of: str) -> list[float]:
     rows = [row for row in run.results if all(row[key] == value for key, value in of.items())]
     assert rows
     return [row["metrics"][name]["value"] for row in rows]
-
-
-def lines(run: Run) -> list[dict[str, Any]]:
-    return [
-        json.loads(line)
-        for path in sorted((run.path / "samples").glob("*.jsonl"))
-        for line in path.read_text().splitlines()
-    ]
 
 
 def scores_in_card(model: str) -> dict[str, list[float]]:

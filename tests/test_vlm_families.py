@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import helpers_models as tiny
+import helpers_vlms as vlms
 import pytest
 import torch
+from helpers_images import memory_ref, varied_images
+from helpers_tokenizers import CORPUS, byte_tokenizer, llama_tokenizer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -28,7 +31,7 @@ from vlm_harness.errors import InputError
 from vlm_harness.specs import ModelSpec
 from vlm_harness.types import Kind, Request, Response
 
-IMAGES = tiny.varied_images()
+IMAGES = varied_images()
 QUESTIONS = (
     "Is the beer bottle to the left of or to the right of the armchair? Answer left or right.",
     "What's in the picture?",
@@ -47,7 +50,7 @@ FAMILIES = [
             reason="SmolVLM's processor needs num2words; idefics3 stands in for it",
         ),
     )
-    for name in tiny.VLM_FAMILIES
+    for name in vlms.VLM_FAMILIES
 ]
 
 
@@ -176,7 +179,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     @cache
     def build(name: str) -> Path:
-        return tiny.VLM_FAMILIES[name](root / name)
+        return vlms.VLM_FAMILIES[name](root / name)
 
     return build
 
@@ -228,7 +231,7 @@ def files(case: Case) -> list[bytes]:
 
 
 def request(case: Case, kind: Kind, answers: Sequence[str] = ANSWERS) -> Request:
-    refs = tuple(tiny.memory_ref(name, IMAGES[name]) for name in case[1])
+    refs = tuple(memory_ref(name, IMAGES[name]) for name in case[1])
     if kind == "generate":
         return Request("generate", refs, prompt=case[0], max_new_tokens=8)
     return Request("score", refs, prompt=case[0], candidates=tuple(answers))
@@ -323,7 +326,7 @@ def test_inputs_are_the_documented_ones(
 
 
 def test_bos_stands_once_where_the_template_writes_it(tmp_path: Path) -> None:
-    path = tiny.tiny_llava(tmp_path / "m", "{{ bos_token }}" + tiny.LLAVA_TEMPLATE)
+    path = vlms.tiny_llava(tmp_path / "m", "{{ bos_token }}" + vlms.LLAVA_TEMPLATE)
     formatter = PromptFormatter(model_spec(path), LoadOptions(device="cpu"))
     case = CASES[0]
     text = formatter.text(request(case, "generate"))
@@ -338,7 +341,7 @@ def test_bos_stands_once_where_the_template_writes_it(tmp_path: Path) -> None:
 
 
 def test_a_prompt_format_takes_the_place_of_the_template(tmp_path: Path) -> None:
-    path = tiny.tiny_llava(tmp_path / "m")
+    path = vlms.tiny_llava(tmp_path / "m")
     processor = AutoProcessor.from_pretrained(path)
     written = "USER: {% for _ in images %}<image>\n{% endfor %}{{ prompt }} ASSISTANT:"
     formatter = PromptFormatter(model_spec(path, prompt_format=written), LoadOptions(device="cpu"))
@@ -511,9 +514,9 @@ def test_the_answer_prefix_is_told_by_the_end_of_the_prompt(folder: Callable[[st
 
 def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> None:
     """A BPE in which ``ASSISTANT: left`` is one token, and ``ASSISTANT:`` and ``right`` are not."""
-    corpus = [*tiny.CORPUS, *["ASSISTANT: left"] * 500]
-    tokenizer = tiny.byte_tokenizer(["<image>"], corpus=corpus, split=False)
-    path = tiny.tiny_llava(tmp_path / "m", tokenizer=tokenizer)
+    corpus = [*CORPUS, *["ASSISTANT: left"] * 500]
+    tokenizer = byte_tokenizer(["<image>"], corpus=corpus, split=False)
+    path = vlms.tiny_llava(tmp_path / "m", tokenizer=tokenizer)
     todo = [
         request(CASES[0], "score", ("left", "no")),
         request(CASES[1], "score", ("no", "yes")),
@@ -585,7 +588,7 @@ def test_a_corrupt_image_fails_alone(
     name: str, kind: Kind, backend: Callable[[str], HfVlm]
 ) -> None:
     good = [request(case, kind) for case in CASES[:2]]
-    torn = tiny.memory_ref("torn.jpg", IMAGES["tall.jpg"][:150])
+    torn = memory_ref("torn.jpg", IMAGES["tall.jpg"][:150])
     bad = Request(
         kind, (torn,), prompt=QUESTIONS[0], candidates=good[0].candidates, max_new_tokens=8
     )
@@ -650,7 +653,7 @@ def test_early_revisions_without_image_tokens(
 
 def test_a_text_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text"
-    tiny.llama_tokenizer().save_pretrained(path)
+    llama_tokenizer().save_pretrained(path)
     (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(InputError, match="no processor for images"):
         vlm(path)
