@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.flips import Flips, flips
 from vlm_harness.identity import DESCRIPTIVE
 from vlm_harness.metrics import METRICS, Metric, Record
 from vlm_harness.protocols import PROTOCOLS
@@ -87,6 +88,8 @@ class Comparison(NamedTuple):
     b: Side
     rows: Sequence[Row]
     notes: Sequence[str]
+    flips: Sequence[Flips]
+    """Of each two variants that were compared, in the order of ``rows``."""
 
 
 class _Scored(NamedTuple):
@@ -126,6 +129,7 @@ def compare(
     b = _side("B", found_b, chosen_b)
     rows: list[Row] = []
     notes: list[str] = []
+    flipped: list[Flips] = []
     known: set[str] = set()
     for variant_a, variant_b in _matched(a, b, tasks):
         task = variant_a.task
@@ -148,6 +152,7 @@ def compare(
         pairs = [(lines_a[key], lines_b[key]) for key in keys]
         _check_lines(task, a, b, pairs)
         notes += _notes(variant_a, variant_b, pairs)
+        flipped.append(flips(variant_a, variant_b, pairs, spec.grouping))
         known.update(spec.metrics)
         records = (
             _records((x for x, _ in pairs), spec.positive),
@@ -175,7 +180,7 @@ def compare(
         )
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     rows = [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
-    return Comparison(a, b, rows, notes)
+    return Comparison(a, b, rows, notes, flipped)
 
 
 def _without_doubles(rows: Sequence[Row]) -> list[Row]:

@@ -1,6 +1,7 @@
 """``vlm-harness compare``: two runs, or two models of one run, on the same samples."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,22 @@ from vlm_harness.cli.common import echo_json, json_option, split
 from vlm_harness.errors import InputError, listing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
     from rich.table import Table
 
     from vlm_harness.compare import Comparison, Row, Side
-    from vlm_harness.types import Variant
+    from vlm_harness.flips import Flip, Flips
+    from vlm_harness.types import Status, Variant
 
 ONLY = "FIELD=VALUE"
 CAPTION = (
     "percent; below B-A its 95% interval, paired bootstrap over groups; only A/B: how many one "
     "side alone has right; p: exact McNemar test, two-sided"
 )
+FLIPPED = "; gained: right on side B alone; lost: on side A alone"
+ALL = "all"
 ADJUSTED = ", below it adjusted for the {} p-values shown"
 CLUSTERED = (
     "* units of one group (pair, set, or orders of a sample) hang together, which the test does "
@@ -37,6 +44,7 @@ CLUSTERED = (
 @click.option("--only", multiple=True, metavar=ONLY, help="Choose on both sides; repeatable.")
 @click.option("--only-a", multiple=True, metavar=ONLY, help="Choose on side A.")
 @click.option("--only-b", multiple=True, metavar=ONLY, help="Choose on side B.")
+@click.option("--flips", metavar="N|all", help="List N samples a table that differ, or all.")
 @click.option("--common", is_flag=True, help="Where a run is a part of the other: that part.")
 @json_option
 def compare_command(
@@ -49,21 +57,25 @@ def compare_command(
     only: tuple[str, ...],
     only_a: tuple[str, ...],
     only_b: tuple[str, ...],
+    flips: str | None,
     common: bool,
     as_json: bool,
 ) -> None:
     """Compare RUN_A with RUN_B, or two models of RUN_A, on the same samples.
 
     Both accuracies, their difference with a paired 95% interval, and McNemar's exact test, for each
-    task, protocol and metric. FIELD is protocol, command, order, decoding or image_mode.
+    task, protocol and metric; and how many samples, pairs and sets were gained and lost. FIELD is
+    protocol, command, order, decoding or image_mode.
 
     \b
     vlm-harness compare results/clip results/siglip
     vlm-harness compare results/both --model-a clip --model-b siglip
     vlm-harness compare results/x --only-a decoding=greedy --only-b decoding=m3id
+    vlm-harness compare results/clip results/siglip --task mmvp --flips 20
     """
     from vlm_harness.compare import compare
 
+    listed = _listed(flips)
     found = compare(
         run_a,
         run_b,
@@ -76,7 +88,7 @@ def compare_command(
     if as_json:
         echo_json(_plain(found))
     else:
-        _print(found)
+        _print(found, listed)
 
 
 def _chosen(
@@ -106,20 +118,46 @@ def _chosen(
     return chosen
 
 
+def _listed(flips: str | None) -> int | None:
+    """How many of a table's flips are listed; None for all."""
+    if flips is None:
+        return 0
+    if flips == ALL:
+        return None
+    if not re.fullmatch("[1-9][0-9]{0,8}", flips):
+        raise InputError(
+            f"{flips!r} is neither a number from 1 nor {ALL!r}",
+            where="--flips",
+            hint=f"--flips 20 lists twenty samples a table, --flips {ALL} every one that differs.",
+        )
+    return int(flips)
+
+
 def _plain(found: "Comparison") -> dict[str, Any]:
-    """As JSON: what both sides are, and a row a metric."""
+    """As JSON: what both sides are, a row a metric, and what flipped."""
     rows = [
         {**dataclasses.asdict(row), "task": row.a.task, "a": row.a._asdict(), "b": row.b._asdict()}
         for row in found.rows
     ]
     runs = {"run_a": str(found.a.folder), "run_b": str(found.b.folder)}
-    return {**runs, "comparisons": rows, "notes": list(found.notes)}
+    flips = [
+        {
+            "task": each.a.task,
+            "a": each.a._asdict(),
+            "b": each.b._asdict(),
+            "counts": each.counts(),
+            "samples": [dataclasses.asdict(flip) for flip in each.samples],
+            "groups": [dataclasses.asdict(group) for group in each.groups],
+        }
+        for each in found.flips
+    ]
+    return {**runs, "comparisons": rows, "flips": flips, "notes": list(found.notes)}
 
 
 # --- on the terminal ------------------------------------------------------------------------------
 
 
-def _print(found: "Comparison") -> None:
+def _print(found: "Comparison", listed: int | None) -> None:
     from vlm_harness.console import plain, terminal
 
     console = terminal(100)
@@ -129,11 +167,14 @@ def _print(found: "Comparison") -> None:
     for side, index in ((found.a, 0), (found.b, 1)):
         console.print(plain(_headline(side, [cell[index] for cell in by_cell])))
     tests = sum(row.p is not None for row in found.rows)
+    flips = {(each.a, each.b): each for each in found.flips}
     for (a, b), rows in by_cell.items():
         console.print()
         console.print(plain(_title(a, b), "bold"))
         console.print(_table(rows, adjusted=tests > 1))
-    console.print(plain(CAPTION + (ADJUSTED.format(tests) if tests > 1 else ""), "dim"))
+        _print_flips(flips[a, b], listed, console)
+    adjusted = ADJUSTED.format(tests) if tests > 1 else ""
+    console.print(plain(CAPTION + adjusted + FLIPPED, "dim"))
     if any(_clustered(row) for row in found.rows):
         console.print(plain(CLUSTERED, "dim"))
     for note in found.notes:
@@ -201,3 +242,93 @@ def _p(value: float | None) -> str:
     if value is None:
         return "-"
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+# --- which samples --------------------------------------------------------------------------------
+
+
+def _print_flips(flips: "Flips", listed: int | None, console: "Console") -> None:
+    from vlm_harness.console import plain
+
+    console.print(plain(_counted(flips)))
+    shown = flips.samples[:listed]
+    if shown:
+        console.print(_flip_table(shown, console.width))
+    left = len(flips.samples) - len(shown)
+    if left and shown:
+        console.print(plain(f"and {left} more: --flips {ALL}", "dim"))
+
+
+def _counted(flips: "Flips") -> str:
+    """``12 samples gained, 7 lost, 3 wrong in another way, 180 the same; 5 pairs gained, ...``"""
+    parts = []
+    for unit, count in flips.counts().items():
+        part = f"{count['gained']} {unit}{'' if count['gained'] == 1 else 's'} gained, "
+        part += f"{count['lost']} lost"
+        if count.get("other wrong answer"):
+            part += f", {count['other wrong answer']} wrong in another way"
+        parts.append(part + (f", {count['same']} the same" if unit == "sample" else ""))
+    return "; ".join(parts)
+
+
+def _flip_table(flips: "Sequence[Flip]", width: int) -> "Table":
+    """A line a sample: answers are cut to what the terminal has room for, its name is not."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    from vlm_harness.console import plain
+
+    several = any(flip.order_index for flip in flips)
+    headings = ("", "sample", "gold", "A", "B")
+    lines = [[plain(cell) for cell in _flip_cells(flip, several)] for flip in flips]
+    columns = list(zip(map(plain, headings), *lines, strict=True))
+    wanted = [max(cell_len(cell.plain) for cell in column) for column in columns]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    gaps = 3 * (len(headings) - 1) + 2
+    for heading, share in zip(headings, _shares(wanted, width - gaps), strict=True):
+        name = heading == "sample"
+        table.add_column(
+            heading, width=share, no_wrap=not name, overflow="fold" if name else "ellipsis"
+        )
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _flip_cells(flip: "Flip", several_orders: bool) -> list[str]:
+    order = f" (order {flip.order_index})" if several_orders else ""
+    return [
+        "other" if flip.kind == "other wrong answer" else flip.kind,
+        flip.sample_id + order,
+        _line(flip.options[flip.target]),
+        _answer(flip.options, flip.prediction_a, flip.status_a, flip.text_a),
+        _answer(flip.options, flip.prediction_b, flip.status_b, flip.text_b),
+    ]
+
+
+def _answer(
+    options: "Sequence[str]", prediction: int | None, status: "Status", text: str | None
+) -> str:
+    """The option answered, or why there is none; and what was said, where that is more."""
+    if prediction is None:
+        answer = {"ok": "(tied)", "unparsed": "(unparsed)", "error": "(failed)"}[status]
+    else:
+        answer = _line(options[prediction])
+    said = _line(text or "")
+    if said.removesuffix(".").casefold() in ("", answer.casefold()):
+        return answer
+    return f"{answer}: {said}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _shares(wanted: "Sequence[int]", room: int) -> list[int]:
+    """Widths within ``room``: what wants less than its share leaves the rest to the others."""
+    widths = dict.fromkeys(range(len(wanted)), 1)
+    for done, column in enumerate(sorted(widths, key=wanted.__getitem__)):
+        widths[column] = max(1, min(wanted[column], room // (len(wanted) - done)))
+        room -= widths[column]
+    return list(widths.values())
