@@ -1,23 +1,21 @@
 """Two runs on the same samples: differences, exact McNemar tests, paired bootstrap intervals.
 
-Both sides are read from their logs alone, so neither models nor data are needed. What is compared
-must have been asked of the same samples with the same labels; anything else is refused, since a
-difference would tell nothing of the models then.
+Both sides are read from their logs alone, so neither models nor data are needed. What must be equal
+on both is in ``comparable``, what differs sample by sample in ``flips``.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from vlm_harness.comparable import Side, both, paired
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.flips import Flips, flips
-from vlm_harness.identity import DESCRIPTIVE
 from vlm_harness.metrics import METRICS, Metric, Record
-from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import record
 from vlm_harness.runlog import Line
@@ -35,24 +33,7 @@ from vlm_harness.types import Variant
 
 CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
 """Fields of a variant that ``--only`` may fix."""
-SAME = ("dataset", "tables", "each", "fields", "where", "sample", "grouping")
-"""What of a task makes its samples; its questions may differ, and that is noted."""
 UNITS = ("sample", "pair", "set")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two that are compared."""
-
-    name: str
-    """``A`` or ``B``."""
-    run: RecordedRun
-    variants: Sequence[Variant]
-    """Those of the run that were chosen."""
-
-    @property
-    def folder(self) -> Path:
-        return self.run.folder
 
 
 @dataclass(frozen=True)
@@ -132,26 +113,16 @@ def compare(
     flipped: list[Flips] = []
     known: set[str] = set()
     for variant_a, variant_b in _matched(a, b, tasks):
-        task = variant_a.task
         if one_run and variant_a == variant_b:
             raise InputError(
-                f"both sides are the same answers: {variant_a.model} on {task}",
-                where=_both(a, b),
+                f"both sides are the same answers: {variant_a.model} on {variant_a.task}",
+                where=both(a, b),
                 hint="Name a second run, or choose with --model-a and --model-b, or with --only-a "
                 "and --only-b.",
             )
-        _check_task(task, a, b)
+        pairs, noted = paired(a, b, variant_a, variant_b, common)
+        notes += noted
         spec = a.run.spec(task)
-        own_a, own_b = _lines(a, variant_a), _lines(b, variant_b)
-        lines_a = _in_every_order(variant_a, own_a, own_b)
-        lines_b = _in_every_order(variant_b, own_b, own_a)
-        keys = _common(task, a, b, lines_a, lines_b, common)
-        if len(keys) < max(len(lines_a), len(lines_b)):
-            counts = f"{len(lines_a)} of A and {len(lines_b)} of B"
-            notes.append(f"{task}: {len(keys)} common lines, out of {counts}")
-        pairs = [(lines_a[key], lines_b[key]) for key in keys]
-        _check_lines(task, a, b, pairs)
-        notes += _notes(variant_a, variant_b, pairs)
         flipped.append(flips(variant_a, variant_b, pairs, spec.grouping))
         known.update(spec.metrics)
         records = (
@@ -175,7 +146,7 @@ def compare(
     if not rows:
         raise InputError(
             "no metric has a value on both sides",
-            where=_both(a, b),
+            where=both(a, b),
             hint=f"Metrics of what was compared: {listing(known)}",
         )
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
@@ -199,10 +170,6 @@ def _without_doubles(rows: Sequence[Row]) -> list[Row]:
         if plainer(row.metric) == row.metric
         or plain.get(plainer(row.metric)) != (row.value_a, row.value_b, row.n)
     ]
-
-
-def _both(a: Side, b: Side) -> str:
-    return str(a.folder) if a.folder == b.folder else f"{a.folder} and {b.folder}"
 
 
 # --- which variants -------------------------------------------------------------------------------
@@ -255,7 +222,7 @@ def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Variant, Vari
     if not shared:
         raise InputError(
             "the sides have no common task",
-            where=_both(a, b),
+            where=both(a, b),
             hint=f"Side A has: {listing(tasks_a)}\nSide B has: {listing(tasks_b)}",
         )
     return [
@@ -277,7 +244,7 @@ def _protocols(a: Side, b: Side, task: str) -> list[tuple[str, str]]:
     if len(mine) > 1 or len(theirs) > 1:
         raise InputError(
             f"the sides have no common protocol on {task}, and more than one each to choose from",
-            where=_both(a, b),
+            where=both(a, b),
             hint="Choose with --only-a protocol=NAME and --only-b protocol=NAME.\n"
             f"Side A has: {listing(mine)}\nSide B has: {listing(theirs)}",
         )
@@ -300,164 +267,6 @@ def _one(side: Side, task: str, protocol: str) -> Variant:
         hint=f"Choose one: --only {example}={getattr(found[0], example)}, or --only-a and --only-b "
         "for one side alone.",
     )
-
-
-# --- what must be equal ---------------------------------------------------------------------------
-
-
-def _check_task(name: str, a: Side, b: Side) -> None:
-    mine, theirs = a.run.task(name), b.run.task(name)
-    versions = mine["spec"]["version"], theirs["spec"]["version"]
-    again = "Run one of the two again"
-    if versions[0] != versions[1]:
-        raise InputError(
-            f"task {name} is of version {versions[0]} on side A and of {versions[1]} on side B",
-            where=_both(a, b),
-            hint=f"{again}, with the other's version of the task.",
-        )
-    if mine["data"] != theirs["data"]:
-        files = {
-            path
-            for path in mine["data"].keys() | theirs["data"].keys()
-            if mine["data"].get(path) != theirs["data"].get(path)
-        }
-        raise InputError(
-            f"task {name} was read from other data: checksums differ of {listing(files, 3)}",
-            where=_both(a, b),
-            hint=f"{again}, on the same data.",
-        )
-    differing = [
-        key for key in SAME if _plain(mine["spec"].get(key)) != _plain(theirs["spec"].get(key))
-    ]
-    if differing:
-        raise InputError(
-            f"task {name} is of one version but was changed: {listing(differing)} differ",
-            where=_both(a, b),
-            hint=f"{again}, with the other's task file.",
-        )
-
-
-def _plain(value: Any) -> Any:
-    """A part of a spec without what only describes it; what is empty may be missing altogether."""
-    if not isinstance(value, dict):
-        return value or None
-    return {key: entry for key, entry in value.items() if key not in DESCRIPTIVE} or None
-
-
-Key = tuple[str, int]
-
-
-def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
-    """The lines of a variant by sample and number of the order."""
-    found = {(line["sample_id"], line["order_index"]): line for line in side.run.lines([variant])}
-    if not found:
-        raise InputError(
-            f"side {side.name} has answered nothing of {variant.task} under {variant.protocol}",
-            where=side.folder,
-            hint="The command that began the run goes on with it; --task leaves tasks out.",
-        )
-    return found
-
-
-def _in_every_order(
-    variant: Variant, lines: Mapping[Key, Line], other: Mapping[Key, Line]
-) -> Mapping[Key, Line]:
-    """Lines of a dual encoder for every order that the other side was asked in.
-
-    Captions are not shown in an order: an answer is the same in all of them.
-    """
-    if PROTOCOLS.get(variant.protocol).uses_prompt:
-        return lines
-    asked = {sample for sample, _ in other}
-    return {
-        **{key: line for key, line in lines.items() if key[0] not in asked},
-        **{
-            (sample, index): {**lines[sample, 0], "order_index": index, "order": theirs["order"]}
-            for (sample, index), theirs in other.items()
-            if (sample, 0) in lines
-        },
-    }
-
-
-def _common(
-    task: str, a: Side, b: Side, lines_a: Mapping[Key, Line], lines_b: Mapping[Key, Line], ok: bool
-) -> list[Key]:
-    """What both sides were asked, in the order of A's log."""
-    keys = [key for key in lines_a if key in lines_b]
-    if len(keys) == len(lines_a) == len(lines_b):
-        return keys
-    message = (
-        f"the sides were asked other samples of {task}, or in other orders: {len(lines_a)} lines "
-        f"on side A, {len(lines_b)} on side B, {len(keys)} in common"
-    )
-    if len(keys) < min(len(lines_a), len(lines_b)):
-        hint = "Neither is a part of the other: run one of the two again, on the other's samples."
-        raise InputError(message, where=_both(a, b), hint=hint)
-    if not ok:
-        hint = "Finish the smaller run, or compare what is common with --common."
-        raise InputError(message, where=_both(a, b), hint=hint)
-    return keys
-
-
-def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]) -> None:
-    """That the same was asked: labels, options, groups, and images as far as both read them."""
-    labels = pairs[0][0]["labels"], pairs[0][1]["labels"]
-    if labels[0] != labels[1]:
-        raise InputError(
-            f"{task}: labels are {labels[0]} on side A and {labels[1]} on side B",
-            where=_both(a, b),
-            hint=f"Run one of the two again, with --labels {labels[0]} or --labels {labels[1]}.",
-        )
-    for field, meaning in (
-        ("options", "options"), ("target", "labels"), ("pair", "pairs"), ("set", "sets"),
-    ):  # fmt: skip
-        differing = [x["sample_id"] for x, y in pairs if x[field] != y[field]]
-        if differing:
-            raise InputError(
-                f"{task}: {meaning} differ in {len(differing)} of {len(pairs)} lines, the "
-                f"first of sample {differing[0]}",
-                where=_both(a, b),
-                hint="Run one of the two again, on the same data with the same labels.",
-            )
-    sums_a, sums_b = _image_sums(x for x, _ in pairs), _image_sums(y for _, y in pairs)
-    changed = [path for path in sums_a if sums_a[path] != sums_b.get(path, sums_a[path])]
-    if changed:
-        raise InputError(
-            f"{task}: {len(changed)} images are other files, the first {changed[0]}",
-            where=_both(a, b),
-            hint="Run one of the two again, on the same images.",
-        )
-
-
-def _image_sums(lines: Iterable[Line]) -> dict[str, str]:
-    """Checksums by path, over a whole log: with swapped images a sample has another's."""
-    return {
-        image["path"]: image["sha256"]
-        for line in lines
-        for image in line.get("images") or ()
-        if image["sha256"] is not None
-    }
-
-
-def _notes(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]]) -> list[str]:
-    """What does not forbid the comparison but must be known to read it."""
-    notes = []
-    label = f"{a.task} / {a.protocol}"
-    reordered = sum(x["order"] != y["order"] for x, y in pairs)
-    if reordered:
-        notes.append(f"{label}: options shown in another order on {reordered} of {len(pairs)}")
-    if (a.protocol, a.command) == (b.protocol, b.command):
-        reworded = sum(
-            x.get("prompt") != y.get("prompt") for x, y in pairs if x["order"] == y["order"]
-        )
-        if reworded:
-            notes.append(f"{label}: asked in other words on {reworded} of {len(pairs)}")
-    for name, index in (("A", 0), ("B", 1)):
-        for status, text in (("unparsed", "unparsed"), ("error", "failed")):
-            count = sum(pair[index]["status"] == status for pair in pairs)
-            if count:
-                notes.append(f"{label}: {count} {text} on side {name} (count as wrong)")
-    return notes
 
 
 # --- from lines to a row --------------------------------------------------------------------------

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vlm_harness.compare import Comparison, Row, Side
+    from vlm_harness.comparable import Side
+    from vlm_harness.compare import Comparison, Row
     from vlm_harness.flips import Flip, Flips
     from vlm_harness.types import Status, Variant
 
