@@ -38,7 +38,7 @@ FAKE: dict[str, Any] = {
     "batch_size": 3,
     "limit": 40,
 }
-TIMINGS = ("started", "finished", "command_line", "environment", "config")
+TIMINGS = ("started", "finished", "command_line", "environment", "config", "logs")
 
 
 def run(folder: Path, what: dict[str, Any]) -> int:

@@ -129,9 +129,11 @@ def run(
         state = _State(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
-            folder.heal()
+            healed = folder.heal()
             results = state.write_results()
-            if not folder.finished:  # stopped after its last line
+            if folder.finished:
+                folder.keep_sums(healed)
+            else:  # stopped after its last line
                 folder.write_manifest({}, finished=True)
             return Run(folder.path, results, 0)
         infos: dict[str, Model] = {}

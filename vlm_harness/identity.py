@@ -74,8 +74,11 @@ def _modules(task: TaskSpec) -> dict[str, dict[str, str]]:
 
 # What a spec says of itself: changing a word of it must not make another run.
 DESCRIPTIVE = frozenset(
-    {"description", "groups", "tags", "reference", "license", "verified", "source"}
-)
+    {
+        "description", "groups", "tags", "reference", "license", "verified", "source",
+        "vision_encoder",
+    }
+)  # fmt: skip
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:

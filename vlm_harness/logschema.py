@@ -126,6 +126,7 @@ class _Manifest(_Read):
     expected: list[_Expected]
     models: dict[str, dict[str, Any]] = {}
     config: _Config
+    logs: dict[str, str] | None = None
 
 
 def check_line(line: Any) -> None:

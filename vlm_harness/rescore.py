@@ -34,35 +34,44 @@ def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[st
         InputError: no run folder, or a log that does not fit its manifest.
     """
     run = RecordedRun(folder)
+    own = run.manifest["config"]["labels"]
+    labels = labels or own
+    with locked(folder):
+        rows = rescored(run, labels)
+        path = folder / ("results.json" if labels == own else f"results.{labels}.json")
+        write_json(path, {"schema": run.manifest["schema"], "results": rows})
+    return path, rows
+
+
+def rescored(run: RecordedRun, labels: str) -> list[dict[str, Any]]:
+    """The rows of ``results.json`` that follow from a run's log under some labels.
+
+    Raises:
+        InputError: no run folder, or a log that does not fit its manifest.
+    """
     manifest = run.manifest
     identity = manifest["identity"]
     tasks = {name: run.spec(name) for name in identity["tasks"]}
     corrections = {name: _corrections(task["overlay"]) for name, task in identity["tasks"].items()}
-    own = manifest["config"]["labels"]
-    labels = labels or own
-    with locked(folder):
-        lines: dict[Variant, list[Line]] = {variant: [] for variant in run.variants}
-        for line in run.lines(run.variants):
-            lines[variant_of(line)].append(line)
-        rows = [
-            summarise(
-                tasks[variant.task],
-                variant._replace(labels=labels),
-                {
-                    key_of(line): _rescored(
-                        line, tasks[variant.task], labels, corrections[variant.task]
-                    )
-                    for line in lines[variant]
-                }.values(),
-                expected,
-                limit=identity["limit"],
-                seed=identity["seed"],
-            )
-            for expected, variant in zip(manifest["expected"], lines, strict=True)
-        ]
-        path = folder / ("results.json" if labels == own else f"results.{labels}.json")
-        write_json(path, {"schema": manifest["schema"], "results": rows})
-    return path, rows
+    lines: dict[Variant, list[Line]] = {variant: [] for variant in run.variants}
+    for line in run.lines(run.variants):
+        lines[variant_of(line)].append(line)
+    return [
+        summarise(
+            tasks[variant.task],
+            variant._replace(labels=labels),
+            {
+                key_of(line): _rescored(
+                    line, tasks[variant.task], labels, corrections[variant.task]
+                )
+                for line in lines[variant]
+            }.values(),
+            expected,
+            limit=identity["limit"],
+            seed=identity["seed"],
+        )
+        for expected, variant in zip(manifest["expected"], lines, strict=True)
+    ]
 
 
 def _rescored(line: Line, task: TaskSpec, labels: str, corrections: Mapping[str, str]) -> Line:

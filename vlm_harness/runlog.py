@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from vlm_harness import __version__, images
 from vlm_harness.atomic import from_json, to_json, write_json, write_text
+from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.identity import difference, digest_of, environment, identity
 from vlm_harness.logschema import SCHEMA, check_line, check_manifest
@@ -187,6 +188,7 @@ class RunFolder:
                 "command_line": shlex.join(self._argv),
                 "started": old.get("started") or _now(),
                 "finished": _now() if finished else None,
+                "logs": self._sums() if finished else None,
                 "models": {
                     **old.get("models", {}),
                     **{name: dataclasses.asdict(model) for name, model in models.items()},
@@ -198,6 +200,25 @@ class RunFolder:
                 "environment": environment(),
             },
         )
+
+    def _sums(self) -> dict[str, str]:
+        """Checksums of the sample logs, by path in the folder; every line was flushed."""
+        paths = dict.fromkeys(self.log_path(cell.variant) for cell in self._plan.cells)
+        found = (path for path in paths if path.is_file())
+        return {path.relative_to(self.path).as_posix(): checksum(path) for path in found}
+
+    def keep_sums(self, healed: Iterable[Path]) -> None:
+        """Of a finished run: sums of logs that were healed, and all where it has none yet.
+
+        Those of other logs stay as they are, so that one that was edited is still known by its sum.
+        """
+        manifest = read_manifest(self.path)
+        known = manifest.get("logs")
+        changed = {path.relative_to(self.path).as_posix() for path in healed}
+        if known is None or changed:
+            sums = self._sums()
+            known = sums if known is None else {**known, **{n: sums[n] for n in changed}}
+            write_json(self.path / "manifest.json", {**manifest, "logs": known})
 
     def write_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         write_json(self.path / "results.json", {"schema": SCHEMA, "results": list(results)})
@@ -249,11 +270,17 @@ class RunFolder:
                     hint="Without the line, the same command asks the sample again.",
                 )
 
-    def heal(self) -> None:
-        """Take lines that were torn, doubled or failed out of the files, before others come."""
+    def heal(self) -> list[Path]:
+        """Take lines that were torn, doubled or failed out of the files, before others come.
+
+        Returns:
+            The files that were changed.
+        """
         for path, lines in self._unhealed.items():
             write_text(path, "".join(_dump(line) for line in lines.values()))
+        healed = list(self._unhealed)
         self._unhealed.clear()
+        return healed
 
     def check_same_images(self, lines: Iterable[Line]) -> None:
         """Refuse to go on where images are not those that the lines were made of.

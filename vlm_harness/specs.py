@@ -380,6 +380,9 @@ class ModelSpec(NamedSpec):
         None, description="between prompt and answer when answers are scored (LLaVA: one space)"
     )
     args: dict[str, Any] = Field({}, description="arguments of the backend")
+    vision_encoder: str | None = Field(
+        None, description="what sees the image, for people: models that share one say the same"
+    )
     reference: str | list[str] | None = None
     license: str | None = None
     verified: bool = Field(True, description="false: these weights were never run by the project")

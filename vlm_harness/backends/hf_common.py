@@ -224,6 +224,21 @@ def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model
         details={
             "model_type": model.config.model_type,
             "attn_implementation": getattr(model.config, "_attn_implementation", None),
+            "vision_encoder": _vision_encoder(model.config),
             **details,
         },
     )
+
+
+def _vision_encoder(config: Any) -> str | None:
+    """What a checkpoint's configuration says of its image tower; None where it says nothing."""
+    vision = getattr(config, "vision_config", None)
+    kind = getattr(vision, "model_type", None)
+    if not kind:
+        return None
+    parts = [str(kind)]
+    for name, text in (("patch_size", "patch {}"), ("image_size", "{} px")):
+        size = getattr(vision, name, None)
+        if isinstance(size, int):
+            parts.append(text.format(size))
+    return ", ".join(parts)

@@ -42,6 +42,7 @@ class OpenClip(DualEncoder):
         self.spec = spec
         args = OpenClipArgs.model_validate(spec.args)
         name, tag = _parse(spec.checkpoint)
+        self._architecture = name
         weights = str(Path(args.weights).expanduser()) if args.weights else tag
         self.device = pick_device(args.device, options)
         keep_freed_memory(self.device)
@@ -71,7 +72,10 @@ class OpenClip(DualEncoder):
             dtype=str(self.dtype).removeprefix("torch."),
             device=str(self.device),
             parameters=sum(p.numel() for p in self.model.parameters()),
-            details={"context_length": getattr(self.model, "context_length", None)},
+            details={
+                "context_length": getattr(self.model, "context_length", None),
+                "vision_encoder": self._architecture,
+            },
         )
 
     def preprocess(self, image: "Image") -> torch.Tensor:
