@@ -122,7 +122,7 @@ def compare(
             )
         pairs, noted = paired(a, b, variant_a, variant_b, common)
         notes += noted
-        spec = a.run.spec(task)
+        spec = a.run.spec(variant_a.task)
         flipped.append(flips(variant_a, variant_b, pairs, spec.grouping))
         known.update(spec.metrics)
         records = (
