@@ -2,13 +2,17 @@
 
 import io
 import re
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from vlm_harness.console import print_results
+from vlm_harness.console import ProgressBar, print_results
+from vlm_harness.types import Variant
 
 TWO_WAY = {"individual_accuracy": 1 / 2, "pair_accuracy": 1 / 4}
 FOUR_WAY = {"individual_accuracy": 1 / 4, "pair_accuracy": 1 / 16, "set_accuracy": 1 / 256}
@@ -276,3 +280,122 @@ def test_a_list_that_is_too_wide_is_a_comparison() -> None:
     for row in results:
         for metric in row["metrics"].values():
             assert f"{100 * metric['value']:.1f}" in text or f"{metric['value']:.3f}" in text
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+CELL: Any = SimpleNamespace(
+    variant=Variant("m[b]", "t", "choice", "default", "fixed", "greedy", "normal", "corrected")
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+Steps = Callable[[ProgressBar, Clock], None]
+
+
+@pytest.fixture
+def progress(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What stands on stderr after some steps: on a terminal the last line, without colours."""
+
+    def call(steps: Steps, stderr: io.StringIO | None = None, columns: int = 120) -> str:
+        stream, clock = stderr or Terminal(), Clock()
+        monkeypatch.setattr("rich.console.monotonic", clock)
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+            monkeypatch.delenv(name, raising=False)
+        with ProgressBar() as bar:
+            steps(bar, clock)
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        return text if stderr else text.strip().splitlines()[-1]
+
+    return call
+
+
+def batches(
+    *sizes: int, seconds: float, total: int = 100, done: int = 0, cell: Any = CELL
+) -> Steps:
+    def steps(bar: ProgressBar, clock: Clock) -> None:
+        bar.start(Path("folder"), total, done)
+        bar.loading("m[b]")
+        clock.now += 60
+        for size in sizes:
+            clock.now += seconds
+            for _ in range(size):
+                clock.now += 0.001
+                bar.advance(cell)
+
+    return steps
+
+
+def test_pace_and_time_left(progress: Callable[..., str]) -> None:
+    line = progress(batches(*[8] * 5, seconds=3.992, done=20))
+    assert line.startswith("m[b] t choice ")
+    # 8 in 4 seconds, 40 left; loading took a minute, the batches 20 seconds
+    assert line.split()[-5:] == ["60/100", "2.0/s", "0:01:20", "0:00:20", "left"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds", "expected"),  # of 1010 samples
+    [
+        # Of a single batch there is no telling.
+        ([16], 40, ""),
+        # Slower than the window: still by whole batches, 16 in 80 seconds
+        ([16, 16], 79.984, "5.0 s each 1:21:30 left"),
+        ([16] * 4, 79.984, "5.0 s each 1:18:50 left"),
+        # One by one, and faster than what counts as one batch
+        ([1] * 50, 0.249, "4.0/s 0:04:00 left"),
+        ([1] * 810, 0.001, "500/s 0:00:00 left"),
+        # What was half a minute ago is forgotten: 2 a second before, 20 of late
+        ([1] * 10 + [10] * 80, 0.49, "20.0/s 0:00:10 left"),
+    ],
+)
+def test_pace(
+    progress: Callable[..., str], sizes: list[int], seconds: float, expected: str
+) -> None:
+    line = progress(batches(*sizes, seconds=seconds, total=1010))
+    found = re.search(r"/1010 +(\S+/s|\S+ s each|) *\d:\d\d:\d\d *(.*)$", line)
+    assert found is not None
+    assert " ".join(found.groups()).strip() == expected
+
+
+def test_another_model_has_another_pace(progress: Callable[..., str]) -> None:
+    def steps(bar: ProgressBar, clock: Clock) -> None:
+        batches(*[10] * 4, seconds=1)(bar, clock)
+        bar.loading("n")
+        clock.now += 100
+        for _ in range(2):
+            clock.now += 20
+            bar.advance(CELL)
+
+    assert "20.0 s each" in progress(steps)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_names_are_cut_before_numbers(progress: Callable[..., str], columns: int) -> None:
+    long = SimpleNamespace(variant=CELL.variant._replace(task="t" * 80))
+    steps = batches(*[8] * 5, seconds=3.992, total=10_000, done=20, cell=long)
+    line = progress(steps, columns=columns)
+    assert len(line) <= columns
+    assert re.search(r"^m\[b\] t+… .* 60/10000 2\.0/s 0:01:20 1:22:50 left$", line)
+
+
+def test_a_pipe_has_plain_lines_alone(progress: Callable[..., str]) -> None:
+    def steps(bar: ProgressBar, clock: Clock) -> None:
+        batches(*[8] * 5, seconds=4, done=20)(bar, clock)
+        bar.warn("[b]x")
+
+    text = progress(steps, stderr=io.StringIO())
+    assert text == ("run folder: folder (20 of 100 done before)\nloading m[b]\nwarning: [b]x\n")

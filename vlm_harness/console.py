@@ -2,7 +2,10 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import takewhile
 from math import ceil
 from pathlib import Path
@@ -17,9 +20,8 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vlm_harness import evaluator
@@ -448,22 +450,86 @@ def _cell(found: Mapping[str, Any] | None) -> Text:
     return plain(f"{_percent(found['value'])}\n{found['command']}{order}")
 
 
+@dataclass
+class _Burst:
+    """Samples that were answered at once, as a batch is."""
+
+    began: float
+    ended: float
+    count: int
+    """Of all samples up to its end."""
+
+
+class _Pace:
+    """Samples a second of late.
+
+    A batch comes in as one. Within it samples are milliseconds apart, which says nothing of how
+    fast they are made, so the pace is that between the ends of batches: what rich tells from single
+    samples (``Task.speed``) would be thousands a second.
+    """
+
+    BURST, WINDOW = 0.5, 30.0  # seconds
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._count = 0
+        self._bursts = deque[_Burst]()
+
+    def begin(self) -> None:
+        """Forget what was before: another model is loaded, and loading is no answering."""
+        self._bursts.clear()
+
+    def add(self) -> None:
+        now = self._clock()
+        self._count += 1
+        if self._bursts and now - self._bursts[-1].began < self.BURST:
+            self._bursts[-1].ended, self._bursts[-1].count = now, self._count
+        else:
+            self._bursts.append(_Burst(now, now, self._count))
+        # Of slow batches, the last two stay however long ago the first of them was.
+        while len(self._bursts) > 2 and self._bursts[1].ended < now - self.WINDOW:
+            self._bursts.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """None before the second batch."""
+        if len(self._bursts) < 2:
+            return None
+        first, last = self._bursts[0], self._bursts[-1]
+        return (last.count - first.count) / (last.ended - first.ended)
+
+
+def _speed(rate: float | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate:.{0 if rate >= 100 else 1}f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+
+
+def _time_left(rate: float | None, left: float) -> str:
+    return "" if rate is None else f"{timedelta(seconds=round(left / rate))} left"
+
+
 class ProgressBar(evaluator.Progress):
     """A progress bar on stderr; plain lines where stderr is no terminal."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
+        names = max(8, self._console.width - 50)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            # Where there is little room, bar and names are cut rather than numbers.
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=names)),
             BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[speed]}", style="progress.data.speed"),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
             console=self._console,
             disable=quiet or not sys.stderr.isatty(),
         )
         self._quiet = quiet
         self._id: Any = None
+        self._left = 0
+        self._pace = _Pace(self._bar.get_time)
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -474,16 +540,23 @@ class ProgressBar(evaluator.Progress):
 
     def start(self, run: Path, total: int, done: int) -> None:
         self._say(f"run folder: {run}" + (f" ({done} of {total} done before)" if done else ""))
-        self._id = self._bar.add_task("", total=total, completed=done)
+        self._left = total - done
+        self._pace.begin()
+        self._id = self._bar.add_task("", total=total, completed=done, speed="", left="")
 
     def loading(self, model: str) -> None:
+        self._pace.begin()
         self._say(f"loading {model}")
 
     def advance(self, cell: Cell) -> None:
         variant = cell.variant
+        self._left -= 1
+        self._pace.add()
         self._bar.update(
             self._id,
             advance=1,
+            speed=_speed(self._pace.rate),
+            left=_time_left(self._pace.rate, self._left),
             description=escaped(f"{variant.model} {variant.task} {variant.protocol}"),
         )
 
