@@ -22,6 +22,7 @@ COMMANDS = {
     "agreement": "vlm_harness.cli.agreement:agreement",
     "mine-pairs": "vlm_harness.cli.mine_pairs:mine_pairs",
     "reproduce": "vlm_harness.cli.reproduce:reproduce",
+    "leaderboard": "vlm_harness.cli.leaderboard:leaderboard",
     "cache": "vlm_harness.cli.cache:cache",
 }
 SUMMARIES = {
@@ -38,6 +39,7 @@ SUMMARIES = {
     "agreement": "Set outcomes against how alike an encoder finds the images.",
     "mine-pairs": "Find image pairs that two encoders disagree on.",
     "reproduce": "Measure a published table's cells again, and compare.",
+    "leaderboard": "Submit runs, and build the site of all results.",
     "cache": "Show or clear what models answered before (run --cache).",
 }
 
