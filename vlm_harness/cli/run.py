@@ -58,8 +58,20 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option(
     "--check-invariance", is_flag=True, help="Do a part again at other batch sizes, and compare."
 )
+@click.option(
+    "--wandb-args",
+    multiple=True,
+    metavar="k=v,...",
+    help="Send the finished run to W&B: project=...",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-def run(as_json: bool, check_invariance: bool, config: str | None, **options: Any) -> None:
+def run(
+    as_json: bool,
+    check_invariance: bool,
+    config: str | None,
+    wandb_args: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Evaluate models on tasks.
 
     --model, --tasks, --protocol and --command take comma lists and repeat; together they are a
@@ -67,6 +79,9 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
     on, a finished one prints its table.
     """
     settings = _settings(config, options)
+    from vlm_harness.export import wandb_logger
+
+    wandb = wandb_logger.arguments(wandb_args) if wandb_args else None
     from vlm_harness.cli.cache import describe_use
     from vlm_harness.console import (
         ProgressBar,
@@ -106,6 +121,8 @@ def run(as_json: bool, check_invariance: bool, config: str | None, **options: An
         if finished.cache:
             say(describe_use(finished.cache))
         say(f"{finished.path / 'results.json'}")
+    if wandb is not None:  # at the very end: what fails there comes after the results
+        say(wandb_logger.log(finished.path, wandb), err=True)
 
 
 def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:

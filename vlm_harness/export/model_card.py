@@ -1,0 +1,100 @@
+"""Results as the ``model-index`` of a Hugging Face model card: the YAML at the top of its README.
+
+By huggingface_hub's own classes. They put results together by task and data set alone, and keep of
+the first what else is said of these two; so all the rest is said with each metric.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlm_harness.console import SHORT
+from vlm_harness.export.rows import ASKED, Result, labels, one_model
+from vlm_harness.specs import DatasetSpec
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+TASKS = {
+    "zero-shot-image-classification": "Zero-Shot Image Classification",
+    "visual-question-answering": "Visual Question Answering",
+}
+"""The hub's names of what protocols ask."""
+
+TYPES = {"individual_accuracy": "accuracy"}
+"""Metrics that the hub has under another name; f1, precision and recall it calls so too."""
+
+DIGITS = 4
+
+
+def dump(results: Sequence[Result]) -> str:
+    """
+    Raises:
+        InputError: the results are of several models.
+    """
+    from huggingface_hub import ModelCardData
+
+    model = one_model(results, "model-card")
+    found = eval_results(results)
+    return f"---\n{ModelCardData(model_name=model, eval_results=found).to_yaml()}\n---\n"
+
+
+def eval_results(results: Sequence[Result]) -> "list[EvalResult]":
+    """Those that have a value: the hub has no place for others."""
+    return [
+        _eval_result(result, label, name)
+        for result, label in zip(results, labels(results), strict=True)
+        for name in result.metrics
+        if result["metrics"][name]["value"] is not None
+    ]
+
+
+def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResult":
+    from huggingface_hub import EvalResult
+
+    similar = result["protocol"] == "similarity"
+    task = "zero-shot-image-classification" if similar else "visual-question-answering"
+    dataset = result.run.spec(result["task"]).dataset
+    hub = dataset.name or (dataset.source and dataset.source.hub)
+    asked = ", ".join([result["protocol"], *(f"{key} {value}" for key, value in label.items())])
+    return EvalResult(
+        task_type=task,
+        task_name=TASKS[task],
+        dataset_type=hub or result["task"],
+        dataset_name=hub or result["task"],
+        dataset_config=dataset.config if hub else None,
+        dataset_split=dataset.split if hub else None,
+        dataset_revision=_revision(result, dataset) if hub else None,
+        metric_type=TYPES.get(name, name),
+        metric_name=f"{result['task']}: {_words(name)} ({asked})",
+        metric_value=round(result["metrics"][name]["value"], DIGITS),
+        metric_args=_args(result, name),
+    )
+
+
+def _revision(result: Result, dataset: DatasetSpec) -> str | None:
+    """That which was read; where it is not known, that which the task pins."""
+    read = result.run.manifest.get("data_revision", {}).get(result["task"])
+    return read or dataset.revision or (dataset.source.revision if dataset.source else None)
+
+
+def _words(metric: str) -> str:
+    # "pair" alone, as above a column of a table, says too little here.
+    return metric.replace("_", " ") if metric.endswith("accuracy") else SHORT.get(metric, metric)
+
+
+def _args(result: Result, name: str) -> dict[str, Any]:
+    """What the number was measured with: without it, it is no number to compare."""
+    metric = result["metrics"][name]
+    found = {
+        "task": result["task"],
+        "task_version": result["task_version"],
+        "protocol": result["protocol"],
+        **{field: result[field] for field in ASKED},
+        **{key: _rounded(metric[key]) for key in ("ci_low", "ci_high", "n", "chance")},
+        "complete": result["complete"],
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, DIGITS) if isinstance(value, float) else value

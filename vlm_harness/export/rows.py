@@ -1,0 +1,233 @@
+"""What is exported: rows of ``results.json`` of some runs, chosen and checked."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vlm_harness.atomic import from_json
+from vlm_harness.console import COMPARED
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.types import Variant
+
+HIGHER = frozenset({
+    "individual_accuracy", "pair_accuracy", "set_accuracy", "relaxed_pair_accuracy",
+    "relaxed_pair_accuracy_sum", "text_to_image_accuracy", "text_to_image_pair_accuracy",
+    "group_accuracy", "two_way_accuracy", "two_way_pair_accuracy", "f1", "precision", "recall",
+    "whatsup_official_pair_accuracy", "whatsup_official_set_accuracy",
+})  # fmt: skip
+"""Metrics of which more is better. Of cosines and of the share of yes nothing is; of a plugin's
+metric, or one of ``evaluate``, it is not known.
+"""
+
+ASKED = ("command", "order", "decoding", "image_mode", "labels")
+"""How a model was asked a task, beside the protocol."""
+
+
+class _Metric(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    chance: float | None
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    task: str
+    protocol: str
+    command: str
+    order: str
+    decoding: str
+    image_mode: str
+    labels: str
+    task_version: int
+    limit: int | None
+    primary_metric: str
+    metrics: dict[str, _Metric]
+    n_samples: int
+    n_unparsed: int
+    n_errors: int
+    complete: bool
+
+
+class _File(BaseModel):
+    """Fields of ``results.json`` that are read; others may stand beside them."""
+
+    results: list[_Row]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of ``results.json``, of which some metrics are exported."""
+
+    run: RecordedRun
+    row: Mapping[str, Any]
+    metrics: Sequence[str]
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(*(self.row[name] for name in Variant._fields))
+
+    def __getitem__(self, field: str) -> Any:
+        return self.run.name if field == "run" else self.row[field]
+
+
+def load(
+    folders: Sequence[Path],
+    *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+) -> list[Result]:
+    """The results of some runs together; of ``models``, ``tasks`` and ``metrics``, where named.
+
+    Raises:
+        InputError: no run, a run without results, a name that none of them has, or two results
+            that nothing tells apart.
+    """
+    rows = [(run, row) for run in map(RecordedRun, folders) for row in read(run)]
+    _check_names(models, {row["model"] for _, row in rows}, "model", "--model")
+    _check_names(tasks, {row["task"] for _, row in rows}, "task", "--task")
+    rows = [
+        (run, row)
+        for run, row in rows
+        if (not models or row["model"] in models) and (not tasks or row["task"] in tasks)
+    ]
+    _check_names(metrics, {name for _, row in rows for name in row["metrics"]}, "metric")
+    found = [Result(run, row, _metrics(row, metrics)) for run, row in rows]
+    found = [result for result in found if result.metrics]
+    if not found:
+        raise InputError("nothing is left to export", where=", ".join(map(str, folders)))
+    _check_apart(found)
+    return found
+
+
+def read(run: RecordedRun) -> list[dict[str, Any]]:
+    """The rows of a run's ``results.json``.
+
+    Raises:
+        InputError: it is not there, or it is damaged.
+    """
+    manifest, path = run.manifest, run.folder / "results.json"
+    hint = f"`vlm-harness rescore {run.folder}` writes it from the run's log."
+    try:
+        content = from_json(path.read_text(encoding="utf-8"))
+        _File.model_validate(content)
+    except FileNotFoundError:
+        why = "" if manifest.get("finished") else ": the run is not finished"
+        raise InputError(
+            f"there is no results.json{why}",
+            where=run.folder,
+            hint=hint,
+        ) from None
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        message = f"not the results of a run: {where}: {detail['msg'].lower()}"
+        raise InputError(message, where=path, hint=hint) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path, hint=hint) from None
+    rows: list[dict[str, Any]] = content["results"]
+    for row in rows:
+        if row["task"] not in {variant.task for variant in run.variants}:
+            message = f"the results of another run: this one has no task {row['task']!r}"
+            raise InputError(message, where=path, hint=hint)
+    return rows
+
+
+def _check_names(
+    asked: Iterable[str], known: Collection[str], kind: str, where: str = "--metric"
+) -> None:
+    for name in asked:
+        if name not in known:
+            raise InputError(
+                f"no result has a {kind} {name!r}{suggest(name, known)}",
+                where=where,
+                hint=f"There are: {listing(known)}",
+            )
+
+
+def _metrics(row: Mapping[str, Any], asked: Sequence[str]) -> list[str]:
+    """Those asked for that a row has; else those of the paper's tables, and the task's own."""
+    metrics = row["metrics"]
+    if asked:
+        return [name for name in dict.fromkeys(asked) if name in metrics]
+    primary = row["primary_metric"]
+    names = dict.fromkeys([*COMPARED, primary])
+    return [
+        name
+        for name in names
+        if name in metrics and (metrics[name]["value"] is not None or name == primary)
+    ]
+
+
+def _check_apart(results: Sequence[Result]) -> None:
+    seen: dict[tuple[str, Variant], Result] = {}
+    for result in results:
+        key = (result["run"], result.variant)
+        if key in seen:
+            folders = f"{seen[key].run.folder} and {result.run.folder}"
+            raise InputError(
+                f"two results that nothing tells apart: {result['model']} on {result['task']}, of "
+                f"{folders}",
+                where="RUN",
+                hint="Give each run once; runs of one name in two folders, one at a time.",
+            )
+        seen[key] = result
+
+
+def labels(results: Sequence[Result]) -> list[dict[str, str]]:
+    """What tells each result from others of its model and protocol, by field.
+
+    That is how the task was asked, where it was asked in several ways; and the run, where two runs
+    asked it in the same way. What differs between tasks alone tells nothing apart.
+    """
+    values: dict[tuple[str, ...], set[str]] = {}
+    runs: dict[Variant, set[str]] = {}
+    for result in results:
+        for field in ASKED:
+            key = (result["model"], result["protocol"], field, result["task"])
+            values.setdefault(key, set()).add(result[field])
+        runs.setdefault(result.variant, set()).add(result["run"])
+    varying = {key[:3] for key, found in values.items() if len(found) > 1}
+    varying |= {
+        (each.model, each.protocol, "run") for each, found in runs.items() if len(found) > 1
+    }
+    return [
+        {
+            field: result[field]
+            for field in (*ASKED, "run")
+            if (result["model"], result["protocol"], field) in varying
+        }
+        for result in results
+    ]
+
+
+def one_model(results: Sequence[Result], format_: str) -> str:
+    """The model that all results are of.
+
+    Raises:
+        InputError: they are of several.
+    """
+    models = {result["model"] for result in results}
+    if len(models) > 1:
+        raise InputError(
+            f"a file of the format {format_} is about one model, and the runs have {len(models)}",
+            where="--format",
+            hint=f"Choose one with --model: {listing(models)}",
+        )
+    name: str = models.pop()
+    return name
+
+
+def higher_is_better(metric: str) -> bool | None:
+    """Whether more of a metric is better; None where that is not known, or nothing is."""
+    return True if metric in HIGHER else None

@@ -1,0 +1,416 @@
+"""A table of results, and its ways onto paper: Markdown, LaTeX; and CSV for programs."""
+
+import csv as csv_module
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from vlm_harness.console import COMPARED, SHORT
+from vlm_harness.errors import printable
+from vlm_harness.export.rows import ASKED, Result, higher_is_better, labels
+
+CSV_COLUMNS = (
+    "model", "task", "version", "protocol", "command", "order", "decoding", "image_mode", "labels",
+    "metric", "value", "ci_low", "ci_high", "n", "chance", "n_samples", "n_unparsed", "n_errors",
+    "complete", "run",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a task."""
+
+    task: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is printed."""
+
+    value: str
+    interval: tuple[str, str] | None = None
+    best: bool = False
+    partial: bool = False
+    """Whether a part of the task's samples is missing, or failed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What names a row, and its cells by column."""
+
+    names: Sequence[str]
+    cells: Sequence[Cell | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What all formats for people show; plain text throughout."""
+
+    headings: Sequence[str]
+    """Over the names of rows."""
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    chance: Sequence[str]
+    notes: Sequence[str]
+
+
+# --- from results to a table ----------------------------------------------------------------------
+
+Key = tuple[str, int, str]
+"""Task, its version, metric."""
+
+
+def table(results: Sequence[Result], below: str) -> Table:
+    """One row a model (and protocol, and way of asking), one column a task and metric.
+
+    ``below`` says for the notes where intervals stand.
+    """
+    named = labels(results)
+    fields = _fields(results, named)
+    rows: dict[tuple[Any, ...], list[Result]] = {}
+    for result, label in zip(results, named, strict=True):
+        key = (result["model"], result["protocol"], *label.items())
+        rows.setdefault(key, []).append(result)
+    keys = _columns(results)
+    found = [_metrics_of(members) for members in rows.values()]
+    best = {key: _best(key, found) for key in keys}
+    prefix = _prefix([task for task, _, _ in keys])
+    return Table(
+        headings=[field.replace("_", " ") for field in fields],
+        columns=[_heading(key, keys, prefix) for key in keys],
+        rows=[
+            Row(_names(members, fields), [_cell(key, own.get(key), best[key]) for key in keys])
+            for members, own in zip(rows.values(), found, strict=True)
+        ],
+        chance=[_chance(key, found) for key in keys],
+        notes=_notes(results, fields, prefix, below, any(best.values())),
+    )
+
+
+def _fields(results: Sequence[Result], named: Sequence[Mapping[str, str]]) -> list[str]:
+    """What rows are named by: the model, and how it was asked where some task has several ways."""
+    ways: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        for field in ("protocol", *ASKED):
+            # Of scores that no text is drawn for, "none" is no other decoding, command or order.
+            value = _shown(result, field)
+            ways.setdefault((field, result["task"]), set()).update([value] if value else [])
+    varying = {field for (field, _), values in ways.items() if len(values) > 1}
+    varying |= {field for label in named for field in label}
+    if len({result["protocol"] for result in results}) > 1:
+        varying.add("protocol")
+    return ["model", *(name for name in ("protocol", *ASKED, "run") if name in varying)]
+
+
+def _shown(result: Result, field: str) -> str:
+    value = str(result[field])
+    return "" if field in ("command", "decoding") and value == "none" else printable(value)
+
+
+def _names(members: Sequence[Result], fields: Sequence[str]) -> list[str]:
+    return [
+        ", ".join(filter(None, dict.fromkeys(_shown(result, field) for result in members)))
+        for field in fields
+    ]
+
+
+def _columns(results: Sequence[Result]) -> list[Key]:
+    """Tasks in the order of the runs; of each the paper's metrics first, in its order."""
+    metrics: dict[tuple[str, int], dict[str, None]] = {}
+    for result in results:
+        known = metrics.setdefault((result["task"], result["task_version"]), {})
+        known.update(dict.fromkeys(result.metrics))
+    order = [*COMPARED]
+    return [
+        (task, version, name)
+        for (task, version), names in metrics.items()
+        for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order))
+    ]
+
+
+def _heading(key: Key, keys: Sequence[Key], prefix: str) -> Column:
+    task, version, metric = key
+    several = len({other for name, other, _ in keys if name == task}) > 1
+    name = task.removeprefix(prefix) + (f" v{version}" if several else "")
+    return Column(printable(name), printable(COMPARED.get(metric, SHORT.get(metric, metric))))
+
+
+def _prefix(tasks: Sequence[str]) -> str:
+    """What the names of several tasks begin with, up to an underscore."""
+    if len(set(tasks)) < 2:
+        return ""
+    parts = zip(*(task.split("_")[:-1] for task in set(tasks)), strict=False)
+    return "".join(f"{each[0]}_" for each in takewhile(lambda same: len(set(same)) == 1, parts))
+
+
+Found = Mapping[Key, tuple[Mapping[str, Any], bool]]
+"""Metrics of a row by column, and whether the result that each is of is complete."""
+
+
+def _metrics_of(members: Sequence[Result]) -> Found:
+    return {
+        (result["task"], result["task_version"], name): (
+            result["metrics"][name],
+            result["complete"],
+        )
+        for result in members
+        for name in result.metrics
+    }
+
+
+def _best(key: Key, rows: Sequence[Found]) -> str | None:
+    """The best value of a column as it is printed, so that what looks equal is equal.
+
+    None where there is nothing to be better than, or better means nothing. A part of the samples
+    is no rival of all of them.
+    """
+    known = [row[key] for row in rows if key in row and row[key][0]["value"] is not None]
+    if len(known) < 2 or not higher_is_better(key[2]):
+        return None
+    whole = [metric for metric, complete in known if complete] or [metric for metric, _ in known]
+    return _number(key[2], max(metric["value"] for metric in whole))
+
+
+def _cell(key: Key, found: tuple[Mapping[str, Any], bool] | None, best: str | None) -> Cell | None:
+    if found is None:
+        return None
+    metric, complete = found
+    name = key[2]
+    if metric["value"] is None:
+        return Cell("–", partial=not complete)
+    value = _number(name, metric["value"])
+    interval = None
+    if metric["ci_low"] is not None and metric["ci_high"] is not None:
+        interval = _number(name, metric["ci_low"]), _number(name, metric["ci_high"])
+    return Cell(value, interval, best=value == best, partial=not complete)
+
+
+def _number(name: str, value: float) -> str:
+    """Percent with one decimal; cosines with three, as on the terminal."""
+    return f"{value:.3f}" if "cosine" in name else f"{100 * value:.1f}"
+
+
+def _chance(key: Key, rows: Sequence[Found]) -> str:
+    """A range where it differs, as it may where some groups are incomplete."""
+    known = [row[key][0]["chance"] for row in rows if key in row]
+    known = sorted(chance for chance in known if chance is not None)
+    return "–".join(dict.fromkeys(f"{100 * chance:.3g}" for chance in known[:1] + known[-1:]))
+
+
+def _notes(
+    results: Sequence[Result], fields: Sequence[str], prefix: str, below: str, best: bool
+) -> list[str]:
+    cosines = any("cosine" in name for result in results for name in result.metrics)
+    percent = "Percent, but for cosines" if cosines else "Percent"
+    bold = "; bold: the best of a column" if best else ""
+    notes = [f"{percent}; {below}: 95% interval over groups{bold}."]
+    if prefix:
+        notes.append(f"The names of tasks begin with {prefix}.")
+    for field in ("protocol", *ASKED):
+        values = {_shown(result, field) for result in results} - {""}
+        if field not in fields and len(values) == 1 and not _usual(field, values):
+            notes.append(f"{field.replace('_', ' ').capitalize()}: {values.pop()}.")
+    if not all(result["complete"] for result in results):
+        notes.append("*: over a part of the samples, or some of them failed.")
+    return [printable(note) for note in notes]
+
+
+def _usual(field: str, values: set[str]) -> bool:
+    """What goes without saying where all of a table has it."""
+    return (field, *values) in {
+        ("order", "fixed"), ("decoding", "greedy"), ("image_mode", "normal"), ("command", "default")
+    }  # fmt: skip
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def csv(results: Sequence[Result]) -> str:
+    """One line a result and metric, numbers as in ``results.json``."""
+    stream = io.StringIO()
+    writer = csv_module.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for result in results:
+        for name in result.metrics:
+            values = {
+                **result.row,
+                **result["metrics"][name],
+                "version": result["task_version"],
+                "metric": name,
+                "run": result["run"],
+            }
+            writer.writerow([_csv_value(values[column]) for column in CSV_COLUMNS])
+    return stream.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    # Spreadsheets take a text that begins so for a formula, and run it.
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+# --- Markdown -------------------------------------------------------------------------------------
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """A table as GitHub and most others read it, and below it what its numbers are."""
+    shown = table(results, "in brackets")
+    headings = [f"{column.task}: {column.metric}" for column in shown.columns]
+    lines = [
+        _line([*map(markdown_text, shown.headings), *map(markdown_text, headings)]),
+        _line([":--"] * len(shown.headings) + ["--:"] * len(headings)),
+    ]
+    for row in shown.rows:
+        lines.append(_line([*map(markdown_text, row.names), *map(_markdown_cell, row.cells)]))
+    if any(shown.chance):
+        names = ["chance", *[""] * (len(shown.headings) - 1)]
+        lines.append(_line([*names, *shown.chance]))
+    notes = " ".join(map(markdown_text, shown.notes))
+    return "\n".join([*lines, "", notes, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    value = f"**{cell.value}**" if cell.best else cell.value
+    mark = r"\*" if cell.partial else ""
+    return value + mark + (f" ({'–'.join(cell.interval)})" if cell.interval else "")
+
+
+def markdown_text(text: str) -> str:
+    """Text that stands in one cell as itself: no markup, no HTML, no formula, no further cell."""
+    return re.sub(r"[\\`*_{}\[\]<>|~&$!#]", r"\\\g<0>", " ".join(text.split()))
+
+
+# --- LaTeX ----------------------------------------------------------------------------------------
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "–": "--",
+    # At the beginning of a row they would be read as arguments of the line break before it.
+    "[": "{[}",
+    "*": "{*}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+WIDEST = 6
+"""Columns of numbers that fit on a page beside the names of models."""
+
+
+def latex(results: Sequence[Result]) -> str:
+    """A float with a table in the manner of booktabs; below each value its interval.
+
+    Of more tasks than a page is wide, several below each other.
+    """
+    shown = table(results, "below")
+    return "\n".join([
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering",
+        "  \\setlength{\\tabcolsep}{4pt}",
+        f"  \\caption{{{' '.join(map(latex_text, shown.notes))}}}",
+        "\n\n  \\medskip\n".join(_tabular(shown, spans) for spans in _panels(shown.columns)),
+        "\\end{table}",
+        "",
+    ])  # fmt: skip
+
+
+def _tabular(shown: Table, spans: Sequence[tuple[str, int, int]]) -> str:
+    """Some of the tasks."""
+    names, first, last = len(shown.headings), spans[0][1], spans[-1][2]
+    blank = [""] * (names - 1)
+    part = slice(first, last)
+    offset = names - first
+    rules = (f"\\cmidrule(lr){{{offset + a + 1}-{offset + b}}}" for _, a, b in spans)
+    lines = [
+        f"  \\begin{{tabular}}{{{'l' * names}{'r' * (last - first)}}}",
+        "    \\toprule",
+        _latex_row(["", *blank, *(_latex_heading(task, b - a) for task, a, b in spans)]),
+        f"    {' '.join(rules)}",
+        _latex_row(map(latex_text, [*shown.headings, *(c.metric for c in shown.columns[part])])),
+        "    \\midrule",
+    ]
+    for number, row in enumerate(shown.rows):
+        cells = row.cells[part]
+        lines += ["    \\addlinespace[2pt]"] if number else []
+        lines.append(_latex_row([*map(latex_text, row.names), *map(_latex_value, cells)]))
+        if any(cell and cell.interval for cell in cells):
+            lines.append(_latex_row(["", *blank, *map(_latex_interval, cells)]))
+    if any(shown.chance[part]):
+        chance = map(latex_text, shown.chance[part])
+        lines += ["    \\midrule", _latex_row(["chance", *blank, *chance])]
+    return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}"])
+
+
+def _panels(columns: Sequence[Column]) -> list[list[tuple[str, int, int]]]:
+    """The tasks that stand side by side."""
+    panels: list[list[tuple[str, int, int]]] = []
+    for span in _spans([column.task for column in columns]):
+        if panels and span[2] - panels[-1][0][1] <= WIDEST:
+            panels[-1].append(span)
+        else:
+            panels.append([span])
+    return panels
+
+
+def _spans(tasks: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Each run of the same task, and the columns that it goes over."""
+    found: list[tuple[str, int, int]] = []
+    for index, task in enumerate(tasks):
+        if found and found[-1][0] == task:
+            found[-1] = (task, found[-1][1], index + 1)
+        else:
+            found.append((task, index, index + 1))
+    return found
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return f"    {' & '.join(cells).rstrip()} \\\\"
+
+
+def _latex_heading(task: str, columns: int) -> str:
+    return f"\\multicolumn{{{columns}}}{{c}}{{{latex_text(task)}}}"
+
+
+def _latex_value(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    value = _latex_number(cell.value)
+    mark = "\\rlap{*}" if cell.partial else ""  # which leaves the decimal points below each other
+    return (f"\\textbf{{{value}}}" if cell.best else value) + mark
+
+
+def _latex_interval(cell: Cell | None) -> str:
+    if cell is None or cell.interval is None:
+        return ""
+    return f"{{\\scriptsize {_latex_number('–'.join(cell.interval))}}}"
+
+
+def _latex_number(text: str) -> str:
+    return text.replace("-", "$-$").replace("–", "--")
+
+
+def latex_text(text: str) -> str:
+    """Text that is set as itself, wherever it stands."""
+    plain = "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    # Two of these next to each other would be set as a dash, or as a closing quotation mark.
+    return re.sub(r"-(?=-)|'(?=')", r"\g<0>{}", plain)

@@ -1,0 +1,218 @@
+"""A finished run, sent to Weights & Biases (``run --wandb-args``).
+
+All of it is read back from the run's folder, so that the same command, given again, sends it again.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.export.rows import Result, labels, load
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.runlog import Line, slug
+
+OPTION = "--wandb-args"
+ARGUMENTS = (
+    "project", "entity", "name", "group", "job_type", "tags", "notes", "id", "resume", "mode",
+    "dir",
+)  # fmt: skip
+"""Those of ``wandb.init`` that are the user's to choose; ``tags`` are separated by ``;``."""
+ALLOWED = {
+    "mode": ("online", "offline", "disabled"),
+    "resume": ("allow", "never", "must", "auto"),
+}
+
+MOST_ROWS = 10_000
+"""Samples of a cell of the grid that are sent."""
+MOST_TEXT = 10_000
+"""Characters of a text that are sent."""
+SAMPLE = ("sample_id", "pair", "set", "category", "order_index", "prompt")
+RESULT = ("model", "task", "task_version", "protocol", "command", "order", "decoding", "image_mode",
+          "labels")  # fmt: skip
+NUMBERS = ("value", "ci_low", "ci_high", "n", "chance")
+
+
+def arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """``k=v,...`` as arguments of ``wandb.init``; called before anything is computed.
+
+    Raises:
+        InputError: wandb is not installed, or it is not to be told such a thing.
+    """
+    spec = importlib.util.find_spec("wandb")
+    # A folder of that name, as wandb makes one for its own files, is found as well.
+    if spec is None or spec.origin is None:
+        raise InputError(
+            "wandb is not installed",
+            where=OPTION,
+            hint='Install it with: pip install "vlm-harness[wandb]"',
+        )
+    found: dict[str, Any] = {}
+    for part in filter(None, (item.strip() for text in texts for item in text.split(","))):
+        # Values are texts: a project may be called 7.
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not value:
+            raise InputError(f"expected key=value, found {part!r}", where=OPTION)
+        _check(name, value)
+        tags = filter(None, (tag.strip() for tag in value.split(";")))
+        found[name] = list(tags) if name == "tags" else value
+    return found
+
+
+def _check(name: str, value: str) -> None:
+    if name not in ARGUMENTS:
+        raise InputError(
+            f"there is no argument {name!r}{suggest(name, ARGUMENTS)}",
+            where=OPTION,
+            hint=f"There are: {listing(ARGUMENTS)}",
+        )
+    if value not in ALLOWED.get(name, (value,)):
+        raise InputError(
+            f"{name}: {value!r} is not allowed{suggest(value, ALLOWED[name])}; allowed: "
+            f"{listing(ALLOWED[name])}",
+            where=OPTION,
+        )
+    if name == "dir" and not Path(value).is_dir():
+        raise InputError(f"there is no folder {value}", where=OPTION)
+
+
+def log(folder: Path, arguments: dict[str, Any]) -> str:
+    """Send a finished run.
+
+    Returns:
+        Where it is to be seen, and what was cut.
+
+    Raises:
+        InputError: wandb failed, at whatever. The run's folder is as it was.
+    """
+    try:
+        return _log(folder, arguments)
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        raise InputError(
+            f"the run is finished, but wandb failed: {reason}",
+            where=OPTION,
+            hint=f"Nothing is lost: {folder} is whole, and the same command sends it again.",
+        ) from error
+
+
+def _log(folder: Path, arguments: dict[str, Any]) -> str:
+    import wandb
+
+    recorded = RecordedRun(folder)
+    results = load([folder])
+    manifest = recorded.manifest
+    config = {**manifest["config"], "identity_sha256": manifest["identity_sha256"]}
+    # wandb's own setting comes before our default; a console that it wraps it would send as well.
+    name = {} if os.environ.get("WANDB_NAME") else {"name": recorded.name}
+    settings = wandb.Settings(console="off")
+    run = wandb.init(config=config, settings=settings, **{**name, **arguments})
+    try:
+        cut = _send(run, recorded, results)
+    except BaseException:
+        with suppress(Exception):
+            run.finish(exit_code=1)
+        raise
+    run.finish()
+    note = f"; of {listing(cut)} the first {MOST_ROWS} samples" if cut else ""
+    if run.offline:
+        return f"wandb: `wandb sync {Path(run.dir).parent}` sends the run{note}"
+    return f"wandb: {run.url or 'nothing was sent'}{note}"
+
+
+def _send(run: Any, recorded: RecordedRun, results: Sequence[Result]) -> list[str]:
+    """Returns the cells of the grid that were cut."""
+    import wandb
+
+    cut = []
+    for result, name in zip(results, _names(results), strict=True):
+        run.summary.update(_summary(result, name))
+        table, more = _samples(recorded, result)
+        run.log({f"samples/{name}": table}, commit=False)  # one step for all
+        cut += [name] if more else []
+    columns = [*RESULT, "metric", *NUMBERS, "complete"]
+    run.log({"results": wandb.Table(columns, [*_rows(results)], allow_mixed_types=True)})
+    artifact = wandb.Artifact(slug(recorded.name).replace("+", "-")[:128], "results")
+    for file in ("results.json", "manifest.json"):
+        artifact.add_file(str(recorded.folder / file))
+    run.log_artifact(artifact)
+    return cut
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    """``task/protocol``; before it the model, and behind it the way of asking, where several.
+
+    They become names of files, too.
+    """
+    several = len({result["model"] for result in results}) > 1
+    return [
+        "/".join(
+            slug(part)
+            for part in (
+                *([result["model"]] if several else []),
+                result["task"],
+                result["protocol"],
+                *(f"{field} {value}" for field, value in label.items()),
+            )
+        )
+        for result, label in zip(results, labels(results), strict=True)
+    ]
+
+
+def _summary(result: Result, name: str) -> dict[str, Any]:
+    """All metrics of a row, not just those that tables show."""
+    return {
+        f"{name}/{metric}{suffix}": numbers[key]
+        for metric, numbers in result["metrics"].items()
+        for key, suffix in (("value", ""), ("ci_low", "/ci_low"), ("ci_high", "/ci_high"))
+        if numbers[key] is not None
+    }
+
+
+def _rows(results: Sequence[Result]) -> Iterator[list[Any]]:
+    for result in results:
+        for metric, numbers in result["metrics"].items():
+            yield [
+                *(result[field] for field in RESULT),
+                metric,
+                *(numbers[key] for key in NUMBERS),
+                result["complete"],
+            ]
+
+
+def _samples(recorded: RecordedRun, result: Result) -> tuple[Any, bool]:
+    """The first samples of a cell as a table, and whether there are more."""
+    import wandb
+
+    columns = [
+        *SAMPLE, "options", "response", "prediction", "target", "correct", "status", "error",
+    ]  # fmt: skip
+    lines = list(islice(recorded.lines([result.variant]), MOST_ROWS + 1))
+    rows = [_sample(line) for line in lines[:MOST_ROWS]]
+    return wandb.Table(columns=columns, data=rows, allow_mixed_types=True), len(lines) > MOST_ROWS
+
+
+def _sample(line: Line) -> list[Any]:
+    options, response = line["options"], line["response"]
+    answer = response.get("text")
+    return [
+        *(_short(line.get(field)) for field in SAMPLE),
+        _short(json.dumps(options, ensure_ascii=False)),
+        _short(json.dumps(response.get("scores")) if answer is None else answer),
+        None if line["prediction"] is None else _short(options[line["prediction"]]),
+        _short(options[line["target"]]),
+        line["correct"],
+        line["status"],
+        _short(line["error"]),
+    ]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        return f"{value[:MOST_TEXT]}... ({len(value) - MOST_TEXT} characters more)"
+    return value
