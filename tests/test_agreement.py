@@ -134,7 +134,7 @@ def test_what_is_left_out_of_a_row() -> None:
 
 def test_labels() -> None:
     rows = row(["11"]), row(["11"], command="d"), row(["11"], "other")
-    assert [each["label"] for each in report([0.9], *rows)["rows"]] == ["m / c", "m / d", "other"]
+    assert [each["label"] for each in report([0.9], *rows)["rows"]] == ["m / command c", "m / command d", "other"]
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_models_of_several_runs(clip: Path, run: Callable[..., Path], command: C
     other = run("fake:oracle,fake:first", "--protocol", "choice")
     (found,) = reports(command, one, other, one, "--encoder", clip, "--bins", 3)
     assert [each["label"] for each in found["rows"]] == [
-        "oracle / blind / none", "oracle / r / normal", "first",
+        "oracle / images none", "oracle / images normal", "first",
     ]  # fmt: skip
     assert len(found["bins"]) == 3
     assert [each["n_pairs"] for each in found["rows"]] == [6, 6, 6]

@@ -19,7 +19,7 @@ from vlm_harness import metrics
 from vlm_harness.errors import InputError
 from vlm_harness.metrics import Record
 from vlm_harness.metrics.accuracy import individual_accuracy, pair_accuracy
-from vlm_harness.recorded import RecordedRun, check_paired
+from vlm_harness.recorded import RecordedRun, check_paired, labels
 from vlm_harness.results import record
 from vlm_harness.runlog import Line, variant_of
 from vlm_harness.specs import GroupRules, TaskSpec
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 """Plain data, as ``--json`` prints it: one a task and encoder."""
 Floats = npt.NDArray[np.float64]
-FIELDS = Variant._fields[2:]
-"""How a model was asked a task."""
 SAME, CHANGED, MISSING = "same image twice", "other image than was shown", "image not readable"
 SEVERAL, NO_COSINE = "several images in a sample", "no cosine in the log"
 
@@ -316,7 +314,7 @@ def compare(
                 **row.variant._asdict(),
                 **_outcomes(row.records, cosines, which, rules, threshold),
             }
-            for label, row in zip(_labels(rows), rows, strict=True)
+            for label, row in zip(labels([(r.run, r.variant) for r in rows]), rows, strict=True)
         ],
         "pairs": [
             {
@@ -407,16 +405,3 @@ def spearman(cosines: Sequence[float], outcomes: Sequence[float]) -> dict[str, A
 
     result = spearmanr(cosines, outcomes)
     return {"rho": float(result.statistic), "p": float(result.pvalue), "n": len(cosines)}
-
-
-def _labels(rows: Sequence[Row]) -> list[str]:
-    """The model, and what else tells its row from the others."""
-    named = [{"run": row.run, **row.variant._asdict()} for row in rows]
-    several = {
-        each["model"] for each in named if sum(e["model"] == each["model"] for e in named) > 1
-    }
-    varying = [name for name in ("run", *FIELDS) if len({each[name] for each in named}) > 1]
-    return [
-        " / ".join([each["model"], *(each[name] for name in varying if each["model"] in several)])
-        for each in named
-    ]

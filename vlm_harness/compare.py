@@ -71,6 +71,8 @@ class Comparison(NamedTuple):
     notes: Sequence[str]
     flips: Sequence[Flips]
     """Of each two variants that were compared, in the order of ``rows``."""
+    pairs: Sequence[Sequence[tuple[Line, Line]]]
+    """Their lines side by side, likewise."""
 
 
 class _Scored(NamedTuple):
@@ -111,6 +113,7 @@ def compare(
     rows: list[Row] = []
     notes: list[str] = []
     flipped: list[Flips] = []
+    lines: list[Sequence[tuple[Line, Line]]] = []
     known: set[str] = set()
     for variant_a, variant_b in _matched(a, b, tasks):
         if one_run and variant_a == variant_b:
@@ -122,6 +125,7 @@ def compare(
             )
         pairs, noted = paired(a, b, variant_a, variant_b, common)
         notes += noted
+        lines.append(pairs)
         spec = a.run.spec(variant_a.task)
         flipped.append(flips(variant_a, variant_b, pairs, spec.grouping))
         known.update(spec.metrics)
@@ -151,7 +155,7 @@ def compare(
         )
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     rows = [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
-    return Comparison(a, b, rows, notes, flipped)
+    return Comparison(a, b, rows, notes, flipped, lines)
 
 
 def _without_doubles(rows: Sequence[Row]) -> list[Row]:
@@ -170,6 +174,18 @@ def _without_doubles(rows: Sequence[Row]) -> list[Row]:
         if plainer(row.metric) == row.metric
         or plain.get(plainer(row.metric)) != (row.value_a, row.value_b, row.n)
     ]
+
+
+def title(a: Variant, b: Variant) -> str:
+    """The task, and by what beside the model the sides differ."""
+    parts = [a.task]
+    for field in CHOOSABLE[1:]:
+        mine, theirs = getattr(a, field), getattr(b, field)
+        if mine != theirs:
+            parts.append(f"{field.replace('_', ' ')} {mine} (A), {theirs} (B)")
+        elif field == "protocol":
+            parts.append(mine)
+    return " / ".join(parts)
 
 
 # --- which variants -------------------------------------------------------------------------------

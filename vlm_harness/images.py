@@ -91,16 +91,27 @@ def load(ref: ImageRef) -> Picture:
         SampleError: the bytes cannot be read, are no image, or one that is not taken.
     """
     data = read(ref)
+    return Picture(decode(data, ref), hashlib.sha256(data).hexdigest(), ref.path)
+
+
+def decode(data: bytes, ref: ImageRef, about: int | None = None) -> "Image":
+    """The pixels of an image whose bytes are known.
+
+    Args:
+        about: a JPEG may come out smaller, its sides still longer than this; it is decoded faster.
+
+    Raises:
+        SampleError: the bytes are no image, or one that is not taken.
+    """
     try:
-        pixels = _decode(data, ref.upright)
+        return _decode(data, ref.upright, about)
     # Decoders raise what they like at broken files: struct.error, IndexError, SyntaxError, ...
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise SampleError(f"image {ref.path}: {reason}") from None
-    return Picture(pixels, hashlib.sha256(data).hexdigest(), ref.path)
 
 
-def _decode(data: bytes, upright: bool) -> "Image":
+def _decode(data: bytes, upright: bool, about: int | None) -> "Image":
     """Raises any exception, with a message for the user where it is a SampleError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -118,6 +129,8 @@ def _decode(data: bytes, upright: bool) -> "Image":
             raise SampleError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
         if image.mode in ("I", "F") and image.format != "PPM":  # whose greys of 16 bits are so
             raise SampleError("its pixels have 32 bits, and what is white is not known")
+        if about is not None:
+            image.draft(image.mode, (about, about))
         turned = ImageOps.exif_transpose(image) if upright else image
         return _to_eight_bits(turned).convert("RGB")
 

@@ -93,6 +93,25 @@ def _variant(cell: Mapping[str, Any]) -> Variant:
     return Variant(*(cell[field] for field in Variant._fields))
 
 
+WORDS = {"command": "command ", "order": "order ", "image_mode": "images ", "labels": "labels "}
+"""Before values that do not say themselves what they are of."""
+
+
+def labels(cells: Sequence[tuple[str, Variant]]) -> list[str]:
+    """The model of each cell of some runs (by name), and what else tells it from the others."""
+    found = [variant.model for _, variant in cells]
+    fields = [variant._asdict() | {"run": run} for run, variant in cells]
+    for name in (*Variant._fields[2:], "run"):
+        values: dict[str, set[str]] = {}
+        for label, each in zip(found, fields, strict=True):
+            values.setdefault(label, set()).add(each[name])
+        found = [
+            f"{label} / {WORDS.get(name, '')}{each[name]}" if len(values[label]) > 1 else label
+            for label, each in zip(found, fields, strict=True)
+        ]
+    return found
+
+
 def check_paired(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
     """Refuse tasks, named with ``--task``, that have no pairs, and runs that have none at all."""
     if not paired:

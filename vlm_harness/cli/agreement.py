@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from vlm_harness.cli.common import (
     split,
 )
 from vlm_harness.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_harness.agreement import Embedder
 
 
 @click.command()
@@ -81,20 +84,12 @@ def agreement(
 
     for run in runs:
         read_manifest(run)  # a mistyped folder is said before a model is loaded
-    if encoder is None:
-        reports = analysis.analyse(runs, analysis.from_log, split(task), threshold, bins)
-    else:
-        from vlm_harness.backends import LoadOptions
-        from vlm_harness.embeddings import open_encoder
-
-        options = LoadOptions(device=device)
-        name, model = open_encoder(encoder, registry(include_path), options, "--encoder")
-
-        def tell(text: str) -> None:
-            say(text, err=True)
-
-        embedder = analysis.Embedder(name, model, data_dir, batch_size, tell)
-        reports = analysis.analyse(runs, embedder, split(task), threshold, bins)
+    measure = (
+        analysis.from_log
+        if encoder is None
+        else embedder(encoder, include_path, device, data_dir, batch_size)
+    )
+    reports = analysis.analyse(runs, measure, split(task), threshold, bins)
     if plot is not None:
         agreement_plot.write(reports, plot)
     if as_json:
@@ -104,6 +99,27 @@ def agreement(
         _print(report)
     if plot is not None:
         say(str(plot))
+
+
+def embedder(
+    encoder: str,
+    include_path: tuple[str, ...],
+    device: str | None,
+    data_dir: str | None,
+    batch_size: int = 32,
+) -> "Embedder":
+    """What measures pairs with ``--encoder``."""
+    from vlm_harness.agreement import Embedder
+    from vlm_harness.backends import LoadOptions
+    from vlm_harness.embeddings import open_encoder
+
+    options = LoadOptions(device=device)
+    name, model = open_encoder(encoder, registry(include_path), options, "--encoder")
+
+    def tell(text: str) -> None:
+        say(text, err=True)
+
+    return Embedder(name, model, data_dir, batch_size, tell)
 
 
 def _print(report: Mapping[str, Any]) -> None:

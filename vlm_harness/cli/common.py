@@ -1,12 +1,13 @@
 """Options and small things that commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from vlm_harness.atomic import to_json
-from vlm_harness.errors import printable
+from vlm_harness.errors import InputError, printable
 from vlm_harness.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +32,35 @@ def data_dir_option(function: F) -> F:
 
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def page_options(function: F) -> F:
+    """How large an HTML page may be."""
+    function = click.option(
+        "--image-size",
+        type=click.IntRange(0, 448),
+        default=320,
+        show_default=True,
+        metavar="PX",
+        help="Longer side of images, at most; 0 for none.",
+    )(function)
+    return click.option(
+        "--max-size",
+        type=click.FloatRange(0.1),
+        default=50,
+        show_default=True,
+        metavar="MB",
+        help="Of the file: images are made smaller, in the end left out, to fit.",
+    )(function)
+
+
+def check_page(path: Path, option: str) -> None:
+    """
+    Raises:
+        InputError: the name is not that of a page.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"the page is an HTML file, and {path} is none", where=option)
 
 
 def registry(include_path: tuple[str, ...]) -> Registry:

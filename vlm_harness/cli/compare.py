@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vlm_harness.cli.common import echo_json, json_option, split
+from vlm_harness.cli.common import (
+    check_page,
+    data_dir_option,
+    echo_json,
+    json_option,
+    page_options,
+    say,
+    split,
+)
 from vlm_harness.errors import InputError, listing
 
 if TYPE_CHECKING:
@@ -47,6 +55,11 @@ CLUSTERED = (
 @click.option("--only-b", multiple=True, metavar=ONLY, help="Choose on side B.")
 @click.option("--flips", metavar="N|all", help="List N samples a table that differ, or all.")
 @click.option("--common", is_flag=True, help="Where a run is a part of the other: that part.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write it as a page, too."
+)
+@page_options
+@data_dir_option
 @json_option
 def compare_command(
     run_a: Path,
@@ -60,6 +73,10 @@ def compare_command(
     only_b: tuple[str, ...],
     flips: str | None,
     common: bool,
+    html: Path | None,
+    max_size: float,
+    image_size: int,
+    data_dir: str | None,
     as_json: bool,
 ) -> None:
     """Compare RUN_A with RUN_B, or two models of RUN_A, on the same samples.
@@ -77,6 +94,8 @@ def compare_command(
     from vlm_harness.compare import compare
 
     listed = _listed(flips)
+    if html is not None:
+        check_page(html, "--html")
     found = compare(
         run_a,
         run_b,
@@ -90,6 +109,14 @@ def compare_command(
         echo_json(_plain(found))
     else:
         _print(found, listed)
+    if html is not None:
+        from vlm_harness.report.comparison import write
+        from vlm_harness.report.report import Options
+
+        written = write(
+            found, html, Options(data_dir=data_dir, max_size=max_size, image_size=image_size)
+        )
+        say(str(written), err=as_json)
 
 
 def _chosen(
@@ -159,6 +186,7 @@ def _plain(found: "Comparison") -> dict[str, Any]:
 
 
 def _print(found: "Comparison", listed: int | None) -> None:
+    from vlm_harness.compare import title
     from vlm_harness.console import plain, terminal
 
     console = terminal(100)
@@ -171,7 +199,7 @@ def _print(found: "Comparison", listed: int | None) -> None:
     flips = {(each.a, each.b): each for each in found.flips}
     for (a, b), rows in by_cell.items():
         console.print()
-        console.print(plain(_title(a, b), "bold"))
+        console.print(plain(title(a, b), "bold"))
         console.print(_table(rows, adjusted=tests > 1))
         _print_flips(flips[a, b], listed, console)
     adjusted = ADJUSTED.format(tests) if tests > 1 else ""
@@ -184,18 +212,6 @@ def _print(found: "Comparison", listed: int | None) -> None:
 
 def _headline(side: "Side", variants: "list[Variant]") -> str:
     return f"{side.name}: {variants[0].model} ({side.folder})"
-
-
-def _title(a: "Variant", b: "Variant") -> str:
-    """The task, and by what beside the model the sides differ."""
-    parts = [a.task]
-    for field in ("protocol", "command", "order", "decoding", "image_mode"):
-        mine, theirs = getattr(a, field), getattr(b, field)
-        if mine != theirs:
-            parts.append(f"{field.replace('_', ' ')} {mine} (A), {theirs} (B)")
-        elif field == "protocol":
-            parts.append(mine)
-    return " / ".join(parts)
 
 
 def _table(rows: "list[Row]", adjusted: bool) -> "Table":

@@ -1,0 +1,96 @@
+"""``vlm-harness compare --html``: two sides as one page, with the samples that flipped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_harness.compare import CHOOSABLE, Comparison, Row
+from vlm_harness.console import SHORT
+from vlm_harness.flips import Flips
+from vlm_harness.report.gallery import Cell
+from vlm_harness.report.report import Options, Written, facts, write_page
+from vlm_harness.types import Variant
+
+Names = dict[tuple[Variant, Variant], str]
+"""What each two variants that were compared are called on the page."""
+
+
+def write(found: Comparison, path: Path, options: Options) -> Written:
+    """Write a comparison as a page.
+
+    Raises:
+        InputError: it cannot be written, or would be larger than it may.
+    """
+    names = _names(found.flips)
+    cells = [
+        Cell(side.run, variant, names[flips.a, flips.b], f"{side.name}: {variant.model}", lines)
+        for flips, pairs in zip(found.flips, found.pairs, strict=True)
+        for side, variant, lines in (
+            (found.a, flips.a, [x for x, _ in pairs]),
+            (found.b, flips.b, [y for _, y in pairs]),
+        )
+    ]
+    runs = {side.folder: side.run for side in (found.a, found.b)}
+    a, b = found.flips[0].a.model, found.flips[0].b.model
+    sections = {"differences": "Differences", "flips": "Flips", "samples": "Samples"}
+    return write_page(
+        "comparison.html.j2",
+        path,
+        cells,
+        options,
+        charts={"differences": {"kind": "differences", "data": _differences(found.rows, names)}},
+        comparison=True,
+        title=f"{a} and {b}" if a != b else f"{a}: two ways",
+        lead=" · ".join(
+            f"{side.name}: {_asked([getattr(f, side.name.lower()) for f in found.flips])}, "
+            f"run {side.run.name}"
+            for side in (found.a, found.b)
+        ),
+        notes=list(found.notes),
+        sections={**sections, "runs": "How it was run"}.items(),
+        rows=[
+            {"task": names[row.a, row.b], "clustered": row.n_clusters < row.n, "found": row}
+            for row in found.rows
+        ],
+        flips=[{"task": names[each.a, each.b], "units": each.counts()} for each in found.flips],
+        short=SHORT,
+        runs=[facts(run) for run in runs.values()],
+    )
+
+
+def _names(flips: Sequence[Flips]) -> Names:
+    """Tasks; with the protocols where one was compared under several."""
+    tasks = [each.a.task for each in flips]
+    return {
+        (each.a, each.b): " / ".join(
+            dict.fromkeys((each.a.task, each.a.protocol, each.b.protocol))
+            if tasks.count(each.a.task) > 1
+            else (each.a.task,)
+        )
+        for each in flips
+    }
+
+
+def _asked(variants: Sequence[Variant]) -> str:
+    """A model, and how it was asked as far as that is the same throughout."""
+    same = [{getattr(variant, field) for variant in variants} for field in CHOOSABLE]
+    return ", ".join(
+        f"{field.replace('_', ' ')} {value}" if field in ("command", "order") else value
+        for field, values in zip(CHOOSABLE, same, strict=True)
+        for value in values
+        if len(values) == 1 and value not in ("none", "normal")
+    )
+
+
+def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
+    return [
+        {
+            "facet": names[row.a, row.b],
+            "label": SHORT.get(row.metric, row.metric),
+            "value": row.difference,
+            "low": row.ci_low,
+            "high": row.ci_high,
+        }
+        for row in rows
+        if "cosine" not in row.metric
+    ]
