@@ -226,7 +226,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             parts = [
                 key
                 for key in after[each]
-                if before[each].get(key) != after[each][key] and (key != "images" or not found)
+                if before[each].get(key) != after[each][key]
+                and key not in DESCRIPTIVE
+                and (key != "images" or not found)
             ]
             if parts:
                 found.append(f"{name} {each}: {listing(parts)}")

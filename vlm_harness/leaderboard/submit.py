@@ -112,7 +112,7 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
 
 
 def _fake(run: RecordedRun) -> Problems:
-    for name, spec in run.manifest["identity"]["models"].items():
+    for name, spec in run.manifest["identity"].get("models", {}).items():
         if _info(run, name).get("backend", spec.get("backend")) == "fake":
             yield InputError(
                 f"the model {name} is of the backend fake, which makes its answers up",
@@ -128,7 +128,7 @@ def _partial(run: RecordedRun) -> Problems:
         text = f"the run was limited to {identity['limit']} samples of each task (--limit)"
         yield InputError(text, where=run.folder, hint=again)
     if identity.get("samples"):
-        text = f"the run was of {len(identity['samples'])} chosen samples alone (--samples)"
+        text = "the run was of chosen samples alone (--samples)"
         yield InputError(text, where=run.folder, hint=again)
 
 
@@ -136,15 +136,20 @@ def _changed_identity(run: RecordedRun) -> Problems:
     manifest = run.manifest
     identity = manifest["identity"]
     try:
-        digest = digest_of(identity)
+        planned = [
+            Variant(*(cell["variant"][f] for f in Variant._fields)) for cell in identity["cells"]
+        ]
+        whole = (
+            digest_of(identity) == manifest["identity_sha256"]
+            and planned == run.variants
+            and {variant.task for variant in planned} <= identity["tasks"].keys()
+            and {variant.model for variant in planned} <= identity["models"].keys()
+        )
     except (KeyError, TypeError, AttributeError, ValueError):
-        digest = None
-    planned = [
-        Variant(*(cell["variant"][f] for f in Variant._fields)) for cell in identity["cells"]
-    ]
-    if digest != manifest["identity_sha256"] or planned != run.variants:
+        whole = False
+    if not whole:
         yield InputError(
-            "the manifest was changed: its identity does not have the checksum that it gives",
+            "the manifest was changed: its identity is not that of its checksum and its cells",
             where=run.folder / "manifest.json",
             hint="Put the file back as the run wrote it, or run it again with --fresh.",
         )
@@ -390,7 +395,8 @@ def _model(run: RecordedRun, name: str, rows: Sequence[dict[str, Any]]) -> dict[
 
 def _info(run: RecordedRun, name: str) -> Mapping[str, Any]:
     """What the model told of itself once loaded."""
-    return run.manifest["models"].get(name) or {}
+    found: Mapping[str, Any] = run.manifest.get("models", {}).get(name) or {}
+    return found
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
