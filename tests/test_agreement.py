@@ -134,7 +134,11 @@ def test_what_is_left_out_of_a_row() -> None:
 
 def test_labels() -> None:
     rows = row(["11"]), row(["11"], command="d"), row(["11"], "other")
-    assert [each["label"] for each in report([0.9], *rows)["rows"]] == ["m / command c", "m / command d", "other"]
+    assert [each["label"] for each in report([0.9], *rows)["rows"]] == [
+        "m / command c",
+        "m / command d",
+        "other",
+    ]
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, printable
 from vlm_harness.evaluator import evaluate
 from vlm_harness.export import FORMATS, format_named, lm_eval, model_card, tables, wandb_logger
-from vlm_harness.export.rows import HIGHER, Result, load
+from vlm_harness.export.rows import Result, load
 from vlm_harness.metrics import METRICS
 from vlm_harness.types import Request
+from vlm_harness.wording import HIGHER_IS_BETTER
 
 Row = dict[str, Any]
 Go = Callable[..., Path]
@@ -176,7 +177,7 @@ def test_a_part_of_the_samples_is_no_rival(go: Go) -> None:
 
 
 def test_every_metric_of_ours_is_known_to_be_better_or_not() -> None:
-    assert {*METRICS.names()} - HIGHER == {"mean_pair_cosine", "yes_ratio"}
+    assert {*METRICS.names()} - HIGHER_IS_BETTER == {"mean_pair_cosine", "yes_ratio"}
 
 
 def test_rows_are_named_by_what_varies(go: Go) -> None:

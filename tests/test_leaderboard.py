@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -767,26 +766,6 @@ def test_quotations_are_marked(published: list[PublishedRow]) -> None:
 # --- commands -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A site of two files in place of the real one."""
-    module = ModuleType("vlm_harness.leaderboard.site")
-    exec(SITE, module.__dict__)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return module
-
-
-SITE = """
-def build(output, entries, published, registry, reports):
-    (output / "assets").mkdir(parents=True)
-    (output / "index.html").write_text(f"<p>{len(entries)} {len(published)} {reports}")
-    for number in range(n):
-        (output / "assets" / f"{number}.css").write_text("p {}")
-    return output
-n = 1
-"""
-
-
 def result(command: Command, *args: object) -> Result:
     return Result(*command("leaderboard", *args))
 
@@ -830,15 +809,17 @@ def test_entries_go_to_the_working_directory_without_one(
     assert results_folders() == [tmp_path / "_data" / "leaderboard" / "results"]
 
 
-@pytest.mark.usefixtures("site")
 def test_build(entry: dict[str, Any], made: Path, command: Command, tmp_path: Path) -> None:
     put(tmp_path / "board", entry)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "r.html").write_text("the report of run r")
     done = result(
         command, "build", "--output", tmp_path / "out", "--results-dir", tmp_path / "board",
-        "--reports", tmp_path, "--include-path", made / "specs",
+        "--reports", tmp_path / "reports", "--include-path", made / "specs",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert (tmp_path / "out" / "index.html").read_text() == f"<p>1 194 {tmp_path}"
+    assert set(tree(tmp_path / "out")) == {"index.html", "results.json", "reports/r.html"}
+    assert "1 entry and 194 published rows" in (tmp_path / "out" / "index.html").read_text()
     assert "1 entry, 194 published rows" in done.out
     message = refused(result(command, "build", "--results-dir", tmp_path / "none"))
     assert "there is no such folder" in message
@@ -851,13 +832,8 @@ def test_neither_check_nor_build_need_what_models_need(
     heavy = ["torch", "torchvision", "transformers", "open_clip", "datasets", "evaluate", "scipy",
              "huggingface_hub", "jsonlines", "matplotlib"]  # fmt: skip
     script = f"""
-import importlib.util, sys
+import sys
 sys.modules.update(dict.fromkeys({heavy!r}))  # importing them fails
-if importlib.util.find_spec("vlm_harness.leaderboard.site") is None:
-    import types
-    fake = types.ModuleType("vlm_harness.leaderboard.site")
-    exec({SITE!r}, fake.__dict__)
-    sys.modules[fake.__name__] = fake
 from vlm_harness import cli
 for command in (["check", "board"], ["build", "--results-dir", "board"]):
     sys.argv = ["vlm-harness", "leaderboard", *command, "--include-path", {str(made / "specs")!r}]
@@ -882,8 +858,14 @@ def test_targets_that_are_none(command: Command, text: str) -> None:
 
 @pytest.fixture
 def board(entry: dict[str, Any], made: Path, tmp_path: Path) -> list[object]:
+    """Of one entry, which has a report."""
     put(tmp_path / "board", entry)
-    return ["--results-dir", tmp_path / "board", "--include-path", made / "specs"]
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "r.html").write_text("the report of run r")
+    return [
+        "--results-dir", tmp_path / "board", "--include-path", made / "specs",
+        "--reports", tmp_path / "reports",
+    ]  # fmt: skip
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -892,32 +874,37 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def test_a_folder_holds_what_was_published_last(
-    site: ModuleType, board: list[object], command: Command, tmp_path: Path
+    board: list[object], command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pages"
     to = ["publish", "--to", f"folder:{folder}", *board]
     assert result(command, *to).code == 0
-    assert set(tree(folder)) == {".nojekyll", ".leaderboard.json", "index.html", "assets/0.css"}
+    assert set(tree(folder)) == {
+        ".nojekyll", ".leaderboard.json", "index.html", "results.json", "reports/r.html",
+    }  # fmt: skip
     (folder / ".git").mkdir()
     (folder / ".git" / "config").touch()
     (folder / "CNAME").write_text("example.org")
     (folder / "mine.txt").write_text("mine")
-    site.__dict__["n"] = 0
+    (tmp_path / "reports" / "r.html").unlink()
     assert result(command, *to).code == 0
     assert set(tree(folder)) == {
-        ".nojekyll", ".leaderboard.json", "index.html", ".git/config", "CNAME", "mine.txt",
+        ".nojekyll", ".leaderboard.json", "index.html", "results.json", ".git/config", "CNAME",
+        "mine.txt",
     }  # fmt: skip
-    assert not (folder / "assets").exists()
+    assert not (folder / "reports").exists()
 
 
-@pytest.mark.usefixtures("site")
 @pytest.mark.parametrize(
     ("before", "message"),
     [
         ({"thesis.tex": ""}, "holds files that no `leaderboard publish` wrote: thesis.tex"),
         ({"index.html": "mine", "CNAME": ""}, "holds files that no .* index.html"),
         ({".leaderboard.json": '{"files": []}', "index.html": "mine"}, "would be replaced"),
-        ({".leaderboard.json": '{"files": []}', "assets": "a file"}, "would be replaced .*assets"),
+        (
+            {".leaderboard.json": '{"files": []}', "reports": "a file"},
+            "would be replaced .*reports",
+        ),
         ({".leaderboard.json": "[]"}, "it does not list what was published"),
     ],
 )
@@ -933,23 +920,21 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert tree(folder) == before
 
 
-@pytest.mark.usefixtures("site")
 def test_a_list_of_files_cannot_reach_outside(
     board: list[object], command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pages"
     folder.mkdir()
     (tmp_path / "precious").write_text("keep")
-    (folder / "assets").symlink_to(tmp_path)
-    listed = ["../precious", str(tmp_path / "precious"), "assets/precious"]
+    (folder / "reports").symlink_to(tmp_path)
+    listed = ["../precious", str(tmp_path / "precious"), "reports/precious"]
     (folder / ".leaderboard.json").write_text(json.dumps({"files": listed}))
     done = result(command, "publish", "--to", f"folder:{folder}", *board)
     assert "would be replaced" in refused(done)  # the link is nobody's that is known
     assert (tmp_path / "precious").read_text() == "keep"
-    assert not (tmp_path / "0.css").exists()
+    assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.usefixtures("site")
 @pytest.mark.parametrize("to", ["folder:pages", "space:me/board", "dataset:me/board"])
 def test_a_dry_run_lists_and_writes_nothing(
     board: list[object], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
@@ -967,20 +952,11 @@ def test_a_folder_cannot_be_private(command: Command, tmp_path: Path) -> None:
     assert "it has no effect on a folder" in refused(done)
 
 
-def on_hub(hub: Hub, board: list[object], *args: str, n: int = 1, **environment: str) -> Any:
+def on_hub(hub: Hub, board: list[object], *args: str, **environment: str) -> Any:
     """``leaderboard publish`` in a Python of its own, since the library reads addresses once."""
-    script = f"""
-import sys, types
-fake = types.ModuleType("vlm_harness.leaderboard.site")
-exec({SITE!r}, fake.__dict__)
-fake.n = {n}
-sys.modules[fake.__name__] = fake
-sys.argv = ["vlm-harness", "leaderboard", "publish", *sys.argv[1:]]
-from vlm_harness import cli
-cli.main()
-"""
+    script = "from vlm_harness import cli; cli.main()"
     given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", **environment}
-    return python("-c", script, *map(str, (*args, *board)), **given)
+    return python("-c", script, "leaderboard", "publish", *map(str, (*args, *board)), **given)
 
 
 def test_a_space_is_made_and_kept_up(board: list[object], tmp_path: Path) -> None:
@@ -992,17 +968,18 @@ def test_a_space_is_made_and_kept_up(board: list[object], tmp_path: Path) -> Non
         assert (made["type"], made["sdk"]) == ("space", "static")
         assert not made.get("private")
         files = hub.repos["spaces/me/board"]
-        assert files["index.html"].startswith(b"<p>1 194")
+        assert b"1 entry and 194 published rows" in files["index.html"]
         assert b"\nsdk: static\n" in files["README.md"]
-        assert "assets/0.css" in files
+        assert "reports/r.html" in files
         assert [call.split()[1].split("/")[-2] for call in hub.calls[-2:]] == [
             "preupload",
             "commit",
         ]
         files["theirs.txt"] = b"mine"
-        done = on_hub(hub, board, "--to", "space:me/board", n=0, HF_HOME=str(tmp_path))
+        (tmp_path / "reports" / "r.html").unlink()
+        done = on_hub(hub, board, "--to", "space:me/board", HF_HOME=str(tmp_path))
         assert done.code == 0, done.err
-        assert "assets/0.css" not in files
+        assert "reports/r.html" not in files
         assert files["theirs.txt"] == b"mine"
         assert len(hub.created) == 1
 
@@ -1086,17 +1063,9 @@ def test_a_hub_that_holds_something_else(board: list[object], tmp_path: Path) ->
 
 
 def test_serve(board: list[object], tmp_path: Path) -> None:
-    script = f"""
-import sys, types
-fake = types.ModuleType("vlm_harness.leaderboard.site")
-exec({SITE!r}, fake.__dict__)
-sys.modules[fake.__name__] = fake
-sys.argv = ["vlm-harness", "leaderboard", "serve", "--port", "0", *sys.argv[1:]]
-from vlm_harness import cli
-cli.main()
-"""
+    arguments = ["-c", "from vlm_harness import cli; cli.main()", "leaderboard", "serve"]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, board)],
+        [sys.executable, *arguments, "--port", "0", *map(str, board)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -1105,14 +1074,14 @@ cli.main()
     try:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0]
-        assert urllib.request.urlopen(address).read().startswith(b"<p>1 194")
+        assert b"1 entry and 194 published rows" in urllib.request.urlopen(address).read()
+        assert urllib.request.urlopen(address + "reports/r.html").read() == b"the report of run r"
         (tmp_path / "secret").write_text("secret")
-        for path in ("assets/", "assets", "../secret", "%2e%2e/secret", "none"):
+        for path in ("reports/", "reports", "../secret", "%2e%2e/secret", "none"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(address + path)
-        message = python(
-            "-c", script, "--port", address.rstrip("/").rpartition(":")[2], *map(str, board)
-        )
+        port = address.rstrip("/").rpartition(":")[2]
+        message = python(*arguments, "--port", port, *map(str, board))
         assert message.code == 2
         assert "cannot listen on 127.0.0.1" in message.err
         process.send_signal(signal.SIGINT)

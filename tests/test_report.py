@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from helpers_browser import PHONE, launched, visit
 
 from vlm_harness import evaluate
 from vlm_harness.backends.fake import FakeBackend
+from vlm_harness.compare import compare
 from vlm_harness.images import checksum, file_ref
+from vlm_harness.report import comparison
 from vlm_harness.report.report import Options, write
 from vlm_harness.report.thumbnails import CHANGED, NOT_THERE, Shown, make
 
@@ -242,6 +245,28 @@ def test_several_runs_stand_side_by_side(tool: Any) -> None:
     ]
 
 
+def test_a_comparison_as_a_page(tool: Any) -> None:
+    """The flips that the page shows are those that the command counts."""
+    tool.run("--run-id", "a", "--protocol", "choice", "--order", "both")
+    tool.run("--run-id", "b", "--model", "fake:first", "--protocol", "choice", "--order", "both")
+    arguments = ("compare", "results/a", "results/b", "--html", "c.html")
+    code, out, err = tool(*arguments, "--json")
+    assert code == 0
+    assert "c.html (" in err  # what is printed is JSON alone
+    counts = json.loads(out)["flips"]
+    assert "c.html (" in tool(*arguments).out
+    data = data_of(tool.bench / "c.html")
+    assert data["comparison"]
+    (task,) = data["tasks"]
+    assert task["answerers"] == ["A: oracle", "B: first"]
+    lines = [line for sample in task["samples"] for line in sample["lines"]]
+    assert sum(line["a"] == 0 for line in lines) == sum(line["a"] == 1 for line in lines) == 24
+    right = [sum(line["v"] == "r" for line in lines if line["a"] == side) for side in (0, 1)]
+    assert right == [24, 12]
+    assert counts
+    assert "--html: the page is an HTML file" in tool(*arguments[:-1], "c.txt").err
+
+
 # --- in a browser ---------------------------------------------------------------------------------
 
 
@@ -288,6 +313,24 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
         assert "sample=" not in seen.page.url
     with visit(browser, address) as again:
         assert again.page.locator("dialog#sample").is_visible()
+
+
+def test_flips_are_found(demo: Path, browser: Any) -> None:
+    found = compare(demo.parent / "demo")
+    comparison.write(found, demo.parent / "compare.html", Options())
+    gained = sum(each.kind == "gained" for each in found.flips[0].samples)
+    assert gained
+    with visit(browser, (demo.parent / "compare.html").as_uri()) as seen:
+        assert seen.column("#flips table", 3)[0] == str(gained)
+        seen.page.locator("#flips td a").first.click()
+        assert "show=gained" in seen.page.url
+        for card in seen.page.locator("#cards .card").all():
+            both = [mark.get_attribute("class") for mark in card.locator(".mark").all()]
+            assert ("mark w", "mark r") in set(itertools.pairwise(both))
+        assert seen.count('[data-chart="differences"] [data-mark="dot"] circle') >= 3
+        assert seen.serious() == []
+        seen.page.set_viewport_size(PHONE)
+        assert seen.overflows() <= 0
 
 
 def test_images_are_shown(demo: Path, browser: Any) -> None:

@@ -3,10 +3,9 @@
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from vlm_harness import evaluator
+from vlm_harness import evaluator, wording
 from vlm_harness.errors import printable
 from vlm_harness.plan import Cell
+from vlm_harness.wording import COMPARED, SHORT, VARIANT_FIELDS
 
 Row = Mapping[str, Any]
 """One row of ``results.json``: a cell of the grid, with its metrics."""
@@ -36,33 +36,6 @@ Metric = Mapping[str, Any]
 
 Label = tuple[str, str, tuple[str, ...]]
 """What names a row of the comparison: model, protocol, and what else varies."""
-
-SHORT = {
-    "individual_accuracy": "individual",
-    "pair_accuracy": "pair",
-    "set_accuracy": "set",
-    "mean_pair_cosine": "pair cosine",
-    "relaxed_pair_accuracy": "relaxed pair",
-    "relaxed_pair_accuracy_sum": "relaxed (sum)",
-    "text_to_image_accuracy": "text-to-image",
-    "text_to_image_pair_accuracy": "text-to-image pair",
-    "group_accuracy": "group",
-    "two_way_accuracy": "two-way",
-    "two_way_pair_accuracy": "two-way pair",
-    "f1": "F1",
-    "yes_ratio": "yes",
-    "whatsup_official_pair_accuracy": "pair/(n/2)",
-    "whatsup_official_set_accuracy": "set/(n/4)",
-}
-
-COMPARED = {
-    "individual_accuracy": "Indiv.",
-    "pair_accuracy": "Pairs",
-    "set_accuracy": "Set of 4",
-}
-"""What the paper's Tables 1 and 2 show of each task, in their order and words."""
-
-VARIANT_FIELDS = ("command", "order", "decoding", "image_mode")
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -109,19 +82,18 @@ def _fits(table: Table, console: Console) -> bool:
 def _list(results: Sequence[Row]) -> Table:
     """One row a result, one column a metric: value in percent, interval, chance."""
     names = _shown(results)
-    many = {field: len({row[field] for row in results} - {"none"}) > 1 for field in VARIANT_FIELDS}
+    fields = wording.varying(results)
     table = Table(header_style="bold")
     for heading in ("model", "task", "protocol"):
         table.add_column(heading, overflow="fold", min_width=8)
-    for field, varies in many.items():
-        if varies:
-            table.add_column(field.replace("_", " "))
+    for field in fields:
+        table.add_column(field.replace("_", " "))
     for name in names:
         table.add_column(SHORT.get(name, name), justify="right")
     table.add_column("n", justify="right")
     for row in results:
         cells = [escaped(row[key]) for key in ("model", "task", "protocol")]
-        cells += [escaped(row[field]) for field, varies in many.items() if varies]
+        cells += [escaped(row[field]) for field in fields]
         cells += [_metric(name, row["metrics"].get(name)) for name in names]
         table.add_row(*cells, str(row["n_samples"]))
     return table
@@ -141,7 +113,7 @@ def _comparison(results: Sequence[Row], width: int) -> Iterator[Table]:
     for names in ([t for t in tasks if t not in four_way], [t for t in tasks if t in four_way]):
         if not names:
             continue
-        prefix = _common_prefix(names)
+        prefix = wording.common_prefix(names)
         columns = [_TaskColumn(name.removeprefix(prefix), tasks[name]) for name in names]
         left = _left_widths(labels, columns, width)
         widest = max(_table_width([*left, column.width]) for column in columns)
@@ -200,7 +172,7 @@ class _TaskColumn:
         }
         values = {label: list(map(_value, names, found)) for label, found in metrics.items()}
         below = {label: list(map(_interval, names, found)) for label, found in metrics.items()}
-        chances = [_chance(found) for found in zip(*metrics.values(), strict=True)]
+        chances = [wording.chance(found) for found in zip(*metrics.values(), strict=True)]
         lines = [headings, *values.values(), *below.values(), chances]
         self._widths = [max(map(cell_len, texts)) for texts in zip(*lines, strict=True)]
         # A long name is broken after its underscores, rather than widening the column.
@@ -274,14 +246,6 @@ def _table_width(columns: Sequence[int]) -> int:
     return sum(width + 3 for width in columns) + 1
 
 
-def _common_prefix(names: Sequence[str]) -> str:
-    """Up to an underscore; none of a single name, which needs no abbreviation."""
-    if len(names) < 2:
-        return ""
-    parts = zip(*(name.split("_")[:-1] for name in names), strict=False)
-    return "".join(f"{same[0]}_" for same in takewhile(lambda each: len(set(each)) == 1, parts))
-
-
 def _shown(results: Sequence[Row]) -> list[str]:
     """The metrics that have a value."""
     names = list(
@@ -300,32 +264,24 @@ def _shown(results: Sequence[Row]) -> list[str]:
 
 def _metric(name: str, metric: Metric | None) -> str:
     value = _value(name, metric)
-    if metric is None or metric["value"] is None or "cosine" in name:
+    if metric is None or metric["value"] is None or wording.is_cosine(name):
         return value
     below = [_interval(name, metric)] if metric["ci_low"] is not None else []
     if metric["chance"] is not None:
-        below.append(f"({_chance([metric])})")
+        below.append(f"({wording.chance([metric])})")
     return f"{value}\n[dim]{' '.join(below)}[/]"
 
 
 def _value(name: str, metric: Metric | None) -> str:
     if metric is None:
         return ""
-    if metric["value"] is None:
-        return "-"
-    return f"{metric['value']:.3f}" if "cosine" in name else f"{100 * metric['value']:.1f}"
+    return "-" if metric["value"] is None else wording.number(name, metric["value"])
 
 
 def _interval(name: str, metric: Metric | None) -> str:
-    if metric is None or metric["ci_low"] is None or "cosine" in name:
+    if metric is None or wording.is_cosine(name):
         return ""
-    return f"{100 * metric['ci_low']:.0f}-{100 * metric['ci_high']:.0f}"
-
-
-def _chance(metrics: Iterable[Metric | None]) -> str:
-    """A range where it differs, as it may where some groups are incomplete."""
-    known = sorted(each["chance"] for each in metrics if each and each["chance"] is not None)
-    return "-".join(dict.fromkeys(f"{100 * chance:.3g}" for chance in known[:1] + known[-1:]))
+    return wording.interval(name, metric["ci_low"], metric["ci_high"])
 
 
 def _caption(results: Sequence[Row], compared: bool) -> str:

@@ -46,6 +46,9 @@ class Row(Spec):
     model: str | None = Field(
         description="as for --model; null where nothing that is public gives the row again"
     )
+    encoder: str | None = Field(
+        None, description="what sees the image, where no model file says it (model: null)"
+    )
     protocol: Name | None = Field(None, description="required, here or in each column")
     decoding: str = Field("greedy", description="as for --decoding")
     cited: bool = Field(False, description="quoted from another publication")
@@ -80,6 +83,7 @@ class Cell:
     cited: bool
     note: str | None
     where: str
+    encoder: str | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -203,6 +207,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell
             row.cited,
             row.note,
             table.at(*place, "values", number),
+            row.encoder,
         )
 
 

@@ -218,7 +218,8 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from rich import box
     from rich.table import Table
 
-    from vlm_harness.console import SHORT, plain
+    from vlm_harness.console import plain
+    from vlm_harness.wording import SHORT, number, p_value, signed
 
     # Two lines a metric, so that it all fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -226,19 +227,19 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     for heading in ("n", "A", "B", "B-A", "only A/B", "p\n(Holm)" if adjusted else "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cosine = "cosine" in row.metric
-        difference = _number(row.difference, cosine, sign=True)
+        difference = signed(row.metric, row.difference)
         if row.ci_low is not None and row.ci_high is not None:
-            low, high = (_number(x, cosine, sign=True) for x in (row.ci_low, row.ci_high))
-            difference += f"\n{low} to {high}"
-        p = _p(row.p) + ("*" if _clustered(row) else "")
+            difference += "\n" + " to ".join(
+                signed(row.metric, x) for x in (row.ci_low, row.ci_high)
+            )
+        p = p_value(row.p) + ("*" if _clustered(row) else "")
         cells = [
             f"{row.n}\n{row.unit}s",
-            _number(row.value_a, cosine),
-            _number(row.value_b, cosine),
+            number(row.metric, row.value_a),
+            number(row.metric, row.value_b),
             difference,
             "-" if row.only_a is None else f"{row.only_a}/{row.only_b}",
-            f"{p}\n({_p(row.p_holm)})" if adjusted and row.p is not None else p,
+            f"{p}\n({p_value(row.p_holm)})" if adjusted and row.p is not None else p,
         ]
         table.add_row(plain(SHORT.get(row.metric, row.metric)), *map(plain, cells))
     return table
@@ -246,19 +247,6 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
 
 def _clustered(row: "Row") -> bool:
     return row.p is not None and row.n_clusters < row.n
-
-
-def _number(value: float, cosine: bool, sign: bool = False) -> str:
-    """In percent, but for a cosine."""
-    value, digits = (value, 3) if cosine else (100 * value, 1)
-    value = round(value, digits) + 0.0  # no "-0.0"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 # --- which samples --------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ the first what else is said of these two; so all the rest is said with each metr
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlm_harness.console import SHORT
 from vlm_harness.export.rows import ASKED, Result, labels, one_model
 from vlm_harness.specs import DatasetSpec
+from vlm_harness.wording import SHORT
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -8,20 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlm_harness.atomic import from_json
-from vlm_harness.console import COMPARED
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.recorded import RecordedRun
 from vlm_harness.types import Variant
-
-HIGHER = frozenset({
-    "individual_accuracy", "pair_accuracy", "set_accuracy", "relaxed_pair_accuracy",
-    "relaxed_pair_accuracy_sum", "text_to_image_accuracy", "text_to_image_pair_accuracy",
-    "group_accuracy", "two_way_accuracy", "two_way_pair_accuracy", "f1", "precision", "recall",
-    "whatsup_official_pair_accuracy", "whatsup_official_set_accuracy",
-})  # fmt: skip
-"""Metrics of which more is better. Of cosines and of the share of yes nothing is; of a plugin's
-metric, or one of ``evaluate``, it is not known.
-"""
+from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER
 
 ASKED = ("command", "order", "decoding", "image_mode", "labels")
 """How a model was asked a task, beside the protocol."""
@@ -230,4 +220,4 @@ def one_model(results: Sequence[Result], format_: str) -> str:
 
 def higher_is_better(metric: str) -> bool | None:
     """Whether more of a metric is better; None where that is not known, or nothing is."""
-    return True if metric in HIGHER else None
+    return True if metric in HIGHER_IS_BETTER else None

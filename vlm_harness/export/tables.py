@@ -5,12 +5,11 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
-from vlm_harness.console import COMPARED, SHORT
 from vlm_harness.errors import printable
-from vlm_harness.export.rows import ASKED, Result, higher_is_better, labels
+from vlm_harness.export.rows import ASKED, Result, labels
+from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER, SHORT, chance, common_prefix, number
 
 CSV_COLUMNS = (
     "model", "task", "version", "protocol", "command", "order", "decoding", "image_mode", "labels",
@@ -78,7 +77,7 @@ def table(results: Sequence[Result], below: str) -> Table:
     keys = _columns(results)
     found = [_metrics_of(members) for members in rows.values()]
     best = {key: _best(key, found) for key in keys}
-    prefix = _prefix([task for task, _, _ in keys])
+    prefix = common_prefix([task for task, _, _ in keys])
     return Table(
         headings=[field.replace("_", " ") for field in fields],
         columns=[_heading(key, keys, prefix) for key in keys],
@@ -86,7 +85,7 @@ def table(results: Sequence[Result], below: str) -> Table:
             Row(_names(members, fields), [_cell(key, own.get(key), best[key]) for key in keys])
             for members, own in zip(rows.values(), found, strict=True)
         ],
-        chance=[_chance(key, found) for key in keys],
+        chance=[chance([row[key][0] for row in found if key in row], "–") for key in keys],
         notes=_notes(results, fields, prefix, below, any(best.values())),
     )
 
@@ -139,14 +138,6 @@ def _heading(key: Key, keys: Sequence[Key], prefix: str) -> Column:
     return Column(printable(name), printable(COMPARED.get(metric, SHORT.get(metric, metric))))
 
 
-def _prefix(tasks: Sequence[str]) -> str:
-    """What the names of several tasks begin with, up to an underscore."""
-    if len(set(tasks)) < 2:
-        return ""
-    parts = zip(*(task.split("_")[:-1] for task in set(tasks)), strict=False)
-    return "".join(f"{each[0]}_" for each in takewhile(lambda same: len(set(same)) == 1, parts))
-
-
 Found = Mapping[Key, tuple[Mapping[str, Any], bool]]
 """Metrics of a row by column, and whether the result that each is of is complete."""
 
@@ -169,10 +160,10 @@ def _best(key: Key, rows: Sequence[Found]) -> str | None:
     is no rival of all of them.
     """
     known = [row[key] for row in rows if key in row and row[key][0]["value"] is not None]
-    if len(known) < 2 or not higher_is_better(key[2]):
+    if len(known) < 2 or key[2] not in HIGHER_IS_BETTER:
         return None
     whole = [metric for metric, complete in known if complete] or [metric for metric, _ in known]
-    return _number(key[2], max(metric["value"] for metric in whole))
+    return number(key[2], max(metric["value"] for metric in whole))
 
 
 def _cell(key: Key, found: tuple[Mapping[str, Any], bool] | None, best: str | None) -> Cell | None:
@@ -182,23 +173,11 @@ def _cell(key: Key, found: tuple[Mapping[str, Any], bool] | None, best: str | No
     name = key[2]
     if metric["value"] is None:
         return Cell("–", partial=not complete)
-    value = _number(name, metric["value"])
+    value = number(name, metric["value"])
     interval = None
     if metric["ci_low"] is not None and metric["ci_high"] is not None:
-        interval = _number(name, metric["ci_low"]), _number(name, metric["ci_high"])
+        interval = number(name, metric["ci_low"]), number(name, metric["ci_high"])
     return Cell(value, interval, best=value == best, partial=not complete)
-
-
-def _number(name: str, value: float) -> str:
-    """Percent with one decimal; cosines with three, as on the terminal."""
-    return f"{value:.3f}" if "cosine" in name else f"{100 * value:.1f}"
-
-
-def _chance(key: Key, rows: Sequence[Found]) -> str:
-    """A range where it differs, as it may where some groups are incomplete."""
-    known = [row[key][0]["chance"] for row in rows if key in row]
-    known = sorted(chance for chance in known if chance is not None)
-    return "–".join(dict.fromkeys(f"{100 * chance:.3g}" for chance in known[:1] + known[-1:]))
 
 
 def _notes(
@@ -349,9 +328,9 @@ def _tabular(shown: Table, spans: Sequence[tuple[str, int, int]]) -> str:
         _latex_row(map(latex_text, [*shown.headings, *(c.metric for c in shown.columns[part])])),
         "    \\midrule",
     ]
-    for number, row in enumerate(shown.rows):
+    for index, row in enumerate(shown.rows):
         cells = row.cells[part]
-        lines += ["    \\addlinespace[2pt]"] if number else []
+        lines += ["    \\addlinespace[2pt]"] if index else []
         lines.append(_latex_row([*map(latex_text, row.names), *map(_latex_value, cells)]))
         if any(cell and cell.interval for cell in cells):
             lines.append(_latex_row(["", *blank, *map(_latex_interval, cells)]))
@@ -394,7 +373,7 @@ def _latex_heading(task: str, columns: int) -> str:
 def _latex_value(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    value = _latex_number(cell.value)
+    value = _latexnumber(cell.value)
     mark = "\\rlap{*}" if cell.partial else ""  # which leaves the decimal points below each other
     return (f"\\textbf{{{value}}}" if cell.best else value) + mark
 
@@ -402,10 +381,10 @@ def _latex_value(cell: Cell | None) -> str:
 def _latex_interval(cell: Cell | None) -> str:
     if cell is None or cell.interval is None:
         return ""
-    return f"{{\\scriptsize {_latex_number('–'.join(cell.interval))}}}"
+    return f"{{\\scriptsize {_latexnumber('–'.join(cell.interval))}}}"
 
 
-def _latex_number(text: str) -> str:
+def _latexnumber(text: str) -> str:
     return text.replace("-", "$-$").replace("–", "--")
 
 

@@ -3,7 +3,6 @@
 What was published is listed in a file beside it, so that only that is ever replaced.
 """
 
-import importlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from vlm_harness.atomic import from_json, to_json, write_bytes, write_json, writ
 from vlm_harness.errors import InputError, listing
 from vlm_harness.leaderboard.entry import Entry, dump, rows
 from vlm_harness.leaderboard.published import PublishedRow
+from vlm_harness.leaderboard.site import build
 from vlm_harness.paths import leaves
 from vlm_harness.registry import Registry
 from vlm_harness.specs import HUB_NAME
@@ -92,8 +92,7 @@ class Content:
 
     def site(self, output: Path) -> Path:
         """Build the site in a folder."""
-        module: Any = importlib.import_module("vlm_harness.leaderboard.site")
-        module.build(output, self.entries, self.published, self.registry, self.reports)
+        build(output, self.entries, self.published, self.registry, self.reports)
         return output
 
 

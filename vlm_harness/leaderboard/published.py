@@ -20,7 +20,7 @@ class PublishedRow:
     model: str | None
     """As for ``--model``; None where nothing that is public gives the row again."""
     encoder: str | None
-    """What sees the image, as the model's file says; None where it does not, or there is none."""
+    """What sees the image, as the table or the model's file says; None where neither does."""
     task: str
     protocol: str
     decoding: str
@@ -81,7 +81,7 @@ def _rows_of(number: int, registry: Registry) -> Iterator[PublishedRow]:
         yield PublishedRow(
             name=name,
             model=model,
-            encoder=encoder(model),
+            encoder=members[0].encoder or encoder(model),
             task=task,
             protocol=protocol,
             decoding=how,

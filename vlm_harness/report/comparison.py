@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.compare import CHOOSABLE, Comparison, Row
-from vlm_harness.console import SHORT
 from vlm_harness.flips import Flips
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.report import Options, Written, facts, write_page
 from vlm_harness.types import Variant
+from vlm_harness.wording import SHORT, is_cosine
 
 Names = dict[tuple[Variant, Variant], str]
 """What each two variants that were compared are called on the page."""
@@ -92,5 +92,5 @@ def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
             "high": row.ci_high,
         }
         for row in rows
-        if "cosine" not in row.metric
+        if not is_cosine(row.metric)
     ]

@@ -16,13 +16,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vlm_harness import __version__, paths
+from vlm_harness import __version__, paths, wording
 from vlm_harness.atomic import to_json
 from vlm_harness.errors import printable
 
 FOLDER = Path(__file__).parent / "html"
-CHARTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "charts.js")
-TABLES = ("vendor/dataTables.min.js", "tables.js")
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
+SCRIPTS = (*LIBRARIES, "charts.js", "tables.js")
+NONE = "–"
 STYLES = ("vendor/dataTables.min.css", "page.css")
 
 
@@ -90,37 +91,18 @@ def _templates() -> jinja2.Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters.update(
-        percent=percent, number=number, interval=interval, signed=signed, p_value=p_value
+        number=_number,
+        interval=_interval,
+        percent=lambda value: _number(value, ""),
+        signed=lambda value, metric: wording.signed(metric, value),
+        p_value=lambda value: wording.p_value(value, NONE),
     )
     return environment
 
 
-def number(value: float | None, name: str = "") -> str:
-    """A metric's value: percent, but for a cosine."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if "cosine" in name else percent(value)
+def _number(value: float | None, metric: str) -> str:
+    return NONE if value is None else wording.number(metric, value)
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def interval(metric: Mapping[str, Any], name: str = "") -> str:
-    if metric["ci_low"] is None:
-        return ""
-    if "cosine" in name:
-        return f"{metric['ci_low']:.3f}–{metric['ci_high']:.3f}"
-    return f"{100 * metric['ci_low']:.0f}–{100 * metric['ci_high']:.0f}"
-
-
-def signed(value: float, name: str = "") -> str:
-    """A difference of two values of a metric."""
-    value, digits = (value, 3) if "cosine" in name else (100 * value, 1)
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # no "-0.0"
-
-
-def p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+def _interval(found: Mapping[str, Any], metric: str) -> str:
+    return wording.interval(metric, found["ci_low"], found["ci_high"], "–")

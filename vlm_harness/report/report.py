@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 from vlm_harness import agreement
 from vlm_harness.atomic import from_json, to_json, write_bytes
 from vlm_harness.calibration import calibration
-from vlm_harness.console import SHORT, VARIANT_FIELDS
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.metrics.accuracy import individual_accuracy
 from vlm_harness.recorded import RecordedRun, labels
@@ -22,6 +21,7 @@ from vlm_harness.results import record, summarise
 from vlm_harness.runlog import Line, variant_of
 from vlm_harness.stats import estimate
 from vlm_harness.types import Variant
+from vlm_harness.wording import SHORT, is_cosine, varying
 
 Data = dict[str, Any]
 Measure = Callable[[Any], list[agreement.Similarity]]
@@ -109,7 +109,7 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         sections=sections.items(),
         rows=rows,
         metrics=_columns(rows),
-        varying=_varying(rows),
+        varying=varying(rows),
         labels=listing({row["labels"] for row in rows}),
         short=SHORT,
         breakdowns=breakdowns,
@@ -148,7 +148,7 @@ def write_page(
         said = f"{images.n} images of at most {images.size} px." if images.n else "No images."
         return html.render(
             template,
-            (*html.CHARTS, *html.TABLES, "gallery.js", "report.js"),
+            (*html.SCRIPTS, "gallery.js", "report.js"),
             data,
             images.chunks,
             n_samples=gallery.n_samples,
@@ -313,16 +313,11 @@ def _columns(rows: Sequence[Data]) -> list[str]:
 
 def _row_labels(rows: Sequence[Data]) -> list[str]:
     """Model and protocol, and what else varies."""
-    varying = _varying(rows)
+    fields = varying(rows)
     return [
-        " / ".join([row["model"], row["protocol"], *(row[n] for n in varying if row[n] != "none")])
+        " / ".join([row["model"], row["protocol"], *(row[n] for n in fields if row[n] != "none")])
         for row in rows
     ]
-
-
-def _varying(rows: Sequence[Data]) -> list[str]:
-    """How models were asked beside the protocol, where it is not the same throughout."""
-    return [name for name in VARIANT_FIELDS if len({row[name] for row in rows} - {"none"}) > 1]
 
 
 def _dot(facet: str, label: str, metric: Mapping[str, Any]) -> Data:
@@ -341,7 +336,7 @@ def _dots(rows: Sequence[Data]) -> list[Data]:
         _dot(f"{row['name']}: {SHORT.get(name, name)}", label, row["metrics"][name])
         for row, label in zip(rows, _row_labels(rows), strict=True)
         for name in [row["primary_metric"]]
-        if row["metrics"][name]["value"] is not None and "cosine" not in name
+        if row["metrics"][name]["value"] is not None and not is_cosine(name)
     ]
 
 

@@ -125,14 +125,7 @@ const charts = (() => {
     const fill = (place) => {
       const { kind, data, name } = specs[place.dataset.chart];
       place.replaceChildren(...kinds[kind](data, name).filter(Boolean));
-      for (const svg of place.querySelectorAll("svg")) {
-        svg.setAttribute("role", "img");
-        // A picture is read out by its name alone; labels of its groups would be no valid ARIA.
-        for (const part of svg.querySelectorAll("[aria-label]")) {
-          part.dataset.mark = part.getAttribute("aria-label");
-          part.removeAttribute("aria-label");
-        }
-      }
+      place.querySelectorAll("svg").forEach(page.picture);
       place.drawn = width();
     };
     const seen = new IntersectionObserver((entries) => {

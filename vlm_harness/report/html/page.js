@@ -21,6 +21,16 @@ const page = {
     return made;
   },
 
+  /** A drawing as one picture: it is read out by its name alone; labels of its groups would be no valid ARIA. */
+  picture(svg) {
+    svg.setAttribute("role", "img");
+    for (const part of svg.querySelectorAll("[aria-label]")) {
+      part.dataset.mark = part.getAttribute("aria-label");
+      part.removeAttribute("aria-label");
+    }
+    return svg;
+  },
+
   /** What stands behind # in the address, as far as it is settings; a section's name is none. */
   settings() {
     return Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
