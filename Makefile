@@ -13,6 +13,7 @@ demo: install
 	$(RUN)/vlm-harness --model tiny-clip,tiny-llava --tasks whatsup_rendered \
 		--output-dir results --run-id demo --fresh
 	$(RUN)/vlm-harness contact-sheet results/demo
+	$(RUN)/vlm-harness report results/demo
 
 install: $(VENV)/.installed
 

@@ -93,6 +93,10 @@ class Visit:
         head.click()
         self.page.wait_for_selector(f"{table} thead th[aria-sort={order}]")
 
+    def left(self, setting: str) -> None:
+        """Wait until the address does not hold a setting any more."""
+        self.page.wait_for_url(lambda address: f"{setting}=" not in address)
+
     def serious(self) -> list[str]:
         """Serious and critical faults that axe-core finds, in words."""
         axe = pytest.importorskip("axe_playwright_python.sync_playwright")

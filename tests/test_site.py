@@ -167,8 +167,7 @@ def test_what_is_behind_a_run(home: str, browser: Any) -> None:
     with visit(browser, address) as again:
         assert again.text("dialog#cell h2").startswith("tiny-llava on ")
         again.page.keyboard.press("Escape")
-        assert "cell=" not in again.page.url
-        again.page.go_back()
+        again.left("cell")
 
 
 def test_what_was_published_is_marked(home: str, browser: Any) -> None:
@@ -232,8 +231,8 @@ def test_by_keyboard_alone(home: str, browser: Any) -> None:
         seen.page.locator("#scores .score").first.press("Enter")
         assert seen.page.locator("dialog#cell").is_visible()
         seen.page.keyboard.press("Escape")
+        seen.left("cell")
         assert not seen.page.locator("dialog#cell").is_visible()
-        seen.page.go_back()
 
 
 def test_over_http_and_back_again(site: Path, browser: Any) -> None:
