@@ -40,3 +40,8 @@ def test_wheel_alone_lists_and_validates(tmp_path: Path) -> None:
     task = "whatsup_rendered_b_left_right"
     row = run("run", "--model", "tiny-clip", "--tasks", task, "--limit", "4", "--json")
     assert '"model": "tiny-clip"' in row
+    # With what its pages are made of.
+    (folder,) = (tmp_path / "elsewhere" / "results").iterdir()
+    assert "4 images" in run("report", str(folder))
+    assert "published rows" in run("leaderboard", "build")
+    assert (tmp_path / "elsewhere" / "site" / "index.html").is_file()

@@ -110,12 +110,13 @@ def compare_command(
     else:
         _print(found, listed)
     if html is not None:
+        from vlm_harness.console import counted
         from vlm_harness.report.comparison import write
         from vlm_harness.report.report import Options
 
-        written = write(
-            found, html, Options(data_dir=data_dir, max_size=max_size, image_size=image_size)
-        )
+        with counted("images") as progress:
+            options = Options((), data_dir, max_size, image_size, progress=progress)
+            written = write(found, html, options)
         say(str(written), err=as_json)
 
 

@@ -50,6 +50,7 @@ def report_command(
     vlm-harness report results/clip results/llava --output both.html --max-size 10
     """
     from vlm_harness import agreement
+    from vlm_harness.console import counted
     from vlm_harness.report.report import Options, write
     from vlm_harness.runlog import read_manifest
 
@@ -60,8 +61,9 @@ def report_command(
     measure = agreement.from_log
     if encoder is not None:
         measure = embedder(encoder, include_path, device, data_dir)
-    options = Options(split(task), data_dir, max_size, image_size, threshold, measure)
-    written = write(runs, path, options)
+    with counted("images") as progress:
+        options = Options(split(task), data_dir, max_size, image_size, threshold, measure, progress)
+        written = write(runs, path, options)
     for note in written.notes:
         say(note, err=True)
     say(str(written))

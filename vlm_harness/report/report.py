@@ -37,6 +37,7 @@ class Options:
         max_size: of the page in MB; images are made smaller, and in the end left out, to fit.
         image_size: longer side of an image in pixels, at most; 0 for a page without images.
         measure: where cosines of pairs come from, as for ``agreement.analyse``.
+        progress: told of the images that are made small.
     """
 
     tasks: Sequence[str] = ()
@@ -45,6 +46,7 @@ class Options:
     image_size: int = 320
     threshold: float = 0.95
     measure: Measure = agreement.from_log
+    progress: thumbnails.Progress = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ def write_page(
         )
     images = unseen
     if options.image_size:
-        images = thumbnails.make(gallery.shown, gallery.refs, room, options.image_size)
+        images = thumbnails.make(
+            gallery.shown, gallery.refs, room, options.image_size, options.progress
+        )
         content = page(images)
     write_bytes(path, content)
     notes = [*context["notes"], *gallery.notes]

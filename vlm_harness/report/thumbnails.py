@@ -19,6 +19,8 @@ PROBES = 24
 CHUNK = 64
 """Images in one element of the page."""
 _Small = Callable[[Iterable["Shown"], int], Iterator[bytes | str]]
+Progress = Callable[[int, int], None]
+"""Told how many images are done, of how many."""
 NOT_THERE = "the image is not there"
 CHANGED = "the file is not the one that was shown: its checksum differs"
 NO_ROOM = "left out: the page would be larger than --max-size"
@@ -51,7 +53,11 @@ class Thumbnails:
 
 
 def make(
-    shown: Sequence[Shown], refs: Mapping[str, ImageRef], budget: int, largest: int = SIZES[0]
+    shown: Sequence[Shown],
+    refs: Mapping[str, ImageRef],
+    budget: int,
+    largest: int = SIZES[0],
+    progress: Progress = lambda done, total: None,
 ) -> Thumbnails:
     """In the largest size in which all fit into ``budget`` bytes; else as many as do."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -75,6 +81,7 @@ def make(
                     entry["number"] = len(texts)
                     texts.append(text)
             entries.append(entry)
+            progress(len(entries), len(shown))
     chunks = ["\n".join(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
     return Thumbnails(size if texts else 0, chunks, entries)
 
