@@ -4,10 +4,15 @@ Where there is no Chromium (``$VLM_HARNESS_CHROMIUM``, or one on the path), test
 skipped and say so; ``.ci/run`` installs it.
 """
 
+import base64
+import gzip
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +23,13 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
 PHONE = {"width": 390, "height": 844}
+
+
+def data_of(path: Path) -> Any:
+    """What the page's scripts get."""
+    found = re.search(r'id="data">([^<]*)<', path.read_text(encoding="utf-8"))
+    assert found is not None
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
 
 
 def chromium() -> str | None:

@@ -496,7 +496,7 @@ def test_what_is_refused(tool: Tool, go: Go) -> None:
     for old, new, said in (
         ('"schema"', "schema", "not valid JSON"),
         ('"value": 0.5', '"value": "half"', "not the results of a run: results.0.metrics."),
-        ('"results": [', '"rows": [', "not the results of a run: results: "),
+        ('"results": [', '"rows": [', "not the results of a run: there is no 'results'"),
         ('"value": 0.5', '"value": NaN', "not valid JSON: NaN"),
         ('"task": "sides"', '"task": "tops"', "of another run: this one has no task 'tops'"),
     ):

@@ -479,7 +479,7 @@ def test_all_that_speaks_against_a_run_is_one_message(place: Path, command: Comm
         edit_manifest(lambda m: m["identity"]["tasks"]["sides"]["spec"].pop("positive")),
         edit_manifest(lambda m: m["models"].clear()),
         edit_manifest(lambda m: [m.pop("environment"), m.pop("command_line"), m.pop("run_id")]),
-        edit_manifest(lambda m: m.update(environment=[1], command_line='"')),
+        edit_manifest(lambda m: m.update(environment={}, command_line='"')),
         in_results(lambda rows: rows[0]["metrics"]["pair_accuracy"].update(value=1 - 1e-12)),
         in_results(lambda rows: rows.reverse()),
     ],

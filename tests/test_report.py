@@ -1,7 +1,5 @@
 """The report as a file and in a browser: scores, samples, filters, hostile answers, its size."""
 
-import base64
-import gzip
 import itertools
 import json
 import re
@@ -11,31 +9,25 @@ from typing import Any
 
 import pytest
 from conftest import Command, write_sides
-from helpers_browser import PHONE, launched, visit
+from helpers_browser import PHONE, data_of, launched, visit
 
 from vlm_harness import evaluate
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.compare import compare
 from vlm_harness.images import checksum, file_ref
 from vlm_harness.report import comparison
-from vlm_harness.report.report import Options, write
+from vlm_harness.report.report import MOST, Options, write
 from vlm_harness.report.thumbnails import CHANGED, NOT_THERE, Shown, make
+from vlm_harness.types import Request
 
 HOSTILE = {
     "script": "<script>document.title='owned'; alert(1)</script><img src=x onerror=alert(2)>",
-    "long": "left " * 200_000,
+    "long": "left" + " and so on" * 99_999 + " end.",
     "direction": "\u202eleft\u2066 שלום عليكم",
     "control": "left\x00\x1b[31m\x07\u2028\x85end",
     "breaking": "</script><!-- ${left} {{ left }} &lt;b&gt; \"'`",
     "half": "left \ud800",
 }
-
-
-def data_of(path: Path) -> Any:
-    """What the page's scripts get."""
-    found = re.search(r'id="data">([^<]*)<', path.read_text(encoding="utf-8"))
-    assert found is not None
-    return json.loads(gzip.decompress(base64.b64decode(found[1])))
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +180,8 @@ def test_refusals(tool: Any, arguments: list[str], message: str) -> None:
 def test_images_that_are_gone_or_changed_are_said(tmp_path: Path) -> None:
     folder = write_sides(tmp_path) / "sides"
     names = [f"sides/thing{number}-left.png" for number in range(4)]
-    refs = {name: file_ref(tmp_path, name) for name in names}
-    shown = [Shown(name, checksum(ref)) for name, ref in refs.items()]
+    refs = {("", name): file_ref(tmp_path, name) for name in names}
+    shown = [Shown(name, checksum(ref)) for (_, name), ref in refs.items()]
     (folder / "thing1-left.png").unlink()
     (folder / "thing2-left.png").write_bytes((folder / "thing3-left.png").read_bytes())
     (folder / "thing3-left.png").write_bytes(b"none")
@@ -261,10 +253,133 @@ def test_a_comparison_as_a_page(tool: Any) -> None:
     assert task["answerers"] == ["A: oracle", "B: first"]
     lines = [line for sample in task["samples"] for line in sample["lines"]]
     assert sum(line["a"] == 0 for line in lines) == sum(line["a"] == 1 for line in lines) == 24
-    right = [sum(line["v"] == "r" for line in lines if line["a"] == side) for side in (0, 1)]
-    assert right == [24, 12]
-    assert counts
+    # Of each sample and order, what the page has of both sides gives the counts of the command.
+    lost = [
+        sample["id"]
+        for sample in task["samples"]
+        for order in (0, 1)
+        for a, b in [[x for x in sample["lines"] if x.get("i", 0) == order]]
+        if a["v"] == "r" and b["v"] != "r"
+    ]
+    (found,) = counts
+    assert lost == sorted(each["sample_id"] for each in found["samples"] if each["kind"] == "lost")
+    assert len(lost) == 12
     assert "--html: the page is an HTML file" in tool(*arguments[:-1], "c.txt").err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("results", lambda r: r["results"][0].pop("metrics"), "there is no 'results.0.metrics'"),
+        ("results", lambda r: r["results"][0].update(n_tied=None), "n_tied"),
+        ("results", lambda r: r["results"][0].update(primary_metric="x"), "primary_metric 'x'"),
+        ("results", lambda r: r["results"][0]["categories"].update(k0=None), "categories.k0"),
+        ("results", lambda r: r.clear(), "there is no 'results'"),
+        ("manifest", lambda m: m.update(environment=None), "environment"),
+        ("manifest", lambda m: m["environment"].update(gpus=None), "environment.gpus"),
+        ("manifest", lambda m: m["models"]["oracle"].update(parameters="x"), "parameters"),
+    ],
+)
+def test_damaged_runs_are_refused(tool: Any, name: str, change: Any, message: str) -> None:
+    tool.run("--run-id", "r")
+    path = tool.bench / "results" / "r" / f"{name}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    code, out, err = tool("report", "results/r")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", ["--max-size", "--threshold"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "x"])
+def test_numbers_that_are_none(tool: Any, option: str, value: str) -> None:
+    tool.run("--run-id", "r")
+    assert tool("report", "results/r", option, value).code == 2
+
+
+def test_other_images_and_labels_are_said(toy: Path) -> None:
+    """Of a pair whose images are exchanged, each answer stands beside what it saw."""
+    runs = [
+        run_toy(toy, lambda request: "left", mode, images=mode)
+        for mode in ("normal", "swapped", "none")
+    ]
+    written = write([*runs, runs[0] / ".." / "normal"], toy / "r.html", Options())
+    assert any("Under images swapped" in note for note in written.notes)
+    assert any("no image was shown" in note for note in written.notes)
+    data = data_of(toy / "r.html")
+    (task,) = data["tasks"]
+    assert task["answerers"] == [f"fake / images {m}" for m in ("normal", "swapped", "none")]
+    paths = [each["path"] for each in data["images"]]
+    for sample in task["samples"]:
+        normal, swapped, none = sample["lines"]
+        assert [paths[n] for n in sample["images"]] == [f"sides/{sample['id']}.png"]
+        assert "m" not in normal
+        other = {"left": "right", "right": "left"}[sample["id"].split("-")[1]]
+        assert [paths[n] for n in swapped["m"]] == [f"sides/{sample['pair']}-{other}.png"]
+        assert none["m"] == []
+    # Alone, the swapped run shows what was shown; its table says so.
+    write([runs[1]], toy / "r.html", Options())
+    (task,) = data_of(toy / "r.html")["tasks"]
+    assert all("m" not in line for sample in task["samples"] for line in sample["lines"])
+    assert "<td>swapped</td>" in (toy / "r.html").read_text()
+
+
+def test_rows_of_several_runs_are_told_apart(toy: Path) -> None:
+    runs = [run_toy(toy, lambda request: "left", name, limit=n) for name, n in (("a", 4), ("b", 8))]
+    write(runs, toy / "r.html", Options())
+    dots = data_of(toy / "r.html")["charts"]["scores"]["data"]
+    assert [dot["label"] for dot in dots] == ["fake / a", "fake / b"]
+    text = (toy / "r.html").read_text()
+    assert "<td>a</td>" in text
+    assert "limited to 4: not a complete run" in text
+
+
+def test_incomplete_pairs_are_counted(toy: Path) -> None:
+    run = run_toy(
+        toy, lambda request: "left", samples=["thing0-left", "thing0-right", "thing1-left"]
+    )
+    written = write([run], toy / "r.html", Options())
+    assert "1 of 2 pairs incomplete, not scored" in (toy / "r.html").read_text()
+    assert "r was of 3 chosen samples alone." in written.notes
+
+
+def test_of_many_categories_the_largest_are_shown(toy: Path) -> None:
+    path = toy / "specs" / "sides.yaml"
+    path.write_text(path.read_text().replace('category: "{{ kind }}"', 'category: "{{ name }}"'))
+    write_sides(toy / "data", pairs=80)
+    write([run_toy(toy, lambda request: "left")], toy / "r.html", Options(image_size=0))
+    charts = data_of(toy / "r.html")["charts"]
+    assert len(charts["breakdown-0"]["data"]) == MOST
+    assert f"Of 160 the {MOST} with most samples." in (toy / "r.html").read_text()
+
+
+def test_one_path_in_two_places_is_two_images(toy: Path) -> None:
+    """Whose files are no longer there, or other ones, are not shown as another run's."""
+    one = run_toy(toy, lambda request: "left", "one")
+    (toy / "data").rename(toy / "moved")
+    write_sides(toy / "data")
+    two_data = toy / "two"
+    write_sides(two_data)
+    rows = two_data / "sides" / "rows.jsonl"
+    rows.write_text(rows.read_text() + "\n")  # other data: a task of its own
+    image = two_data / "sides" / "thing0-left.png"
+    image.write_bytes((two_data / "sides" / "thing1-left.png").read_bytes())
+    two = evaluate(
+        [FakeBackend(lambda request: "left", "fake")],
+        ["sides"],
+        include_path=[str(toy / "specs")],
+        data_dir=str(two_data),
+        output_dir=str(toy),
+        run_id="two",
+        protocol=["generate"],
+    ).path
+    write([one, two], toy / "r.html", Options())
+    data = data_of(toy / "r.html")
+    assert [task["name"] for task in data["tasks"]] == ["sides", "sides [two]"]
+    numbers = [task["samples"][0]["images"] for task in data["tasks"]]
+    assert numbers[0] != numbers[1]
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -318,12 +433,22 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
 def test_flips_are_found(demo: Path, browser: Any) -> None:
     found = compare(demo.parent / "demo")
     comparison.write(found, demo.parent / "compare.html", Options())
-    gained = sum(each.kind == "gained" for each in found.flips[0].samples)
-    assert gained
+    two_way = found.flips[0]
+    gained = [each for each in two_way.samples if each.kind == "gained"]
+    pairs = [each for each in two_way.groups if each.kind == "gained"]
+    assert len(gained) > len(pairs) > 0
     with visit(browser, (demo.parent / "compare.html").as_uri()) as seen:
-        assert seen.column("#flips table", 3)[0] == str(gained)
+        assert seen.column("#flips table", 3)[:2] == [str(len(gained)), str(len(pairs))]
+        seen.page.locator("#flips td a").nth(1).click()
+        assert "show=all-gained" in seen.page.url
+        assert seen.text("#count").startswith(f"{len(pairs)} of 30 pairs")
+        assert {card.inner_text() for card in seen.page.locator("#cards h3").all()} <= {
+            each.name for each in pairs
+        }
         seen.page.locator("#flips td a").first.click()
         assert "show=gained" in seen.page.url
+        assert seen.text("#count").startswith(f"{len({each.pair for each in gained})} of 30")
+        assert seen.page.evaluate("scrollY") > 100
         for card in seen.page.locator("#cards .card").all():
             both = [mark.get_attribute("class") for mark in card.locator(".mark").all()]
             assert ("mark w", "mark r") in set(itertools.pairwise(both))
@@ -331,6 +456,62 @@ def test_flips_are_found(demo: Path, browser: Any) -> None:
         assert seen.serious() == []
         seen.page.set_viewport_size(PHONE)
         assert seen.overflows() <= 0
+
+
+def test_letters_are_said_with_what_they_stand_for(toy: Path, browser: Any) -> None:
+    """In the second order A is another option: a card shows the first order alone, asked as it was."""
+    path = toy / "specs" / "sides.yaml"
+    lettered = "generate: {extract: letter, max_new_tokens: 8, template: lettered}"
+    old = "generate: {extract: keyword, max_new_tokens: 8}"
+    path.write_text(path.read_text().replace(old, lettered))
+    run = run_toy(toy, lambda request: "B", order="both")
+    write([run], toy / "r.html", Options())
+    log = [json.loads(t) for t in next((run / "samples").iterdir()).read_text().splitlines()]
+    with visit(browser, (toy / "r.html").as_uri()) as seen:
+        shown = seen.page.locator("#cards .member").all()
+        assert len(shown) == 12
+        for member in shown:
+            name = str(member.locator("button").get_attribute("aria-label")).split()[-1]
+            (line,) = (x for x in log if x["sample_id"] == name and x["order_index"] == 0)
+            assert member.locator(".asked").inner_text() == line["prompt"]
+            said = member.locator(".said").inner_text()
+            assert said == f"B → {line['options'][line['prediction']]}"
+            mark = "r" if line["correct"] else "w"
+            assert member.locator(".mark").get_attribute("class") == f"mark {mark}"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    ["show=foo", "show=constructor", "show=__proto__", "show=gained", "who=99", "who=x", "page=1.5",
+     "page=-3", "page=1e9", "category=none", "task=toString", "scores", "%E0%A4%A", "&&=&"],
+)  # fmt: skip
+def test_a_nonsense_address_shows_what_it_can(demo: Path, browser: Any, nonsense: str) -> None:
+    with visit(browser, f"{demo.as_uri()}#{nonsense}") as seen:
+        assert seen.count("#cards .card") > 0
+    with visit(browser, f"{demo.as_uri()}#sample=nobody") as seen:
+        assert "there is no sample nobody" in seen.text("#count")
+
+
+def test_the_way_back_and_links_within(demo: Path, browser: Any) -> None:
+    with visit(browser, demo.as_uri()) as seen:
+        seen.page.get_by_role("button", name="Next").click()
+        seen.page.locator("#cards .open").first.click()
+        seen.page.keyboard.press("Escape")
+        seen.left("sample")
+        assert "page=2" in seen.page.url
+        seen.page.go_back()
+        seen.left("page")
+        assert seen.text("#count").endswith("page 1 of 2")
+        seen.page.fill("input[name=q]", "left")
+        seen.page.select_option("select[name=who]", "1")  # at once: the text must not be lost
+        assert "q=left" in seen.page.url
+        seen.page.get_by_role("link", name="Scores").click()
+        assert "who=1" in seen.page.url  # filters are not thrown away
+        assert seen.page.evaluate("scrollY") < 300
+        seen.page.locator("#scores tbody a").last.click()
+        seen.page.wait_for_timeout(100)
+        assert seen.page.evaluate("scrollY") > 300
+        assert "four_way" in seen.page.url
 
 
 def test_images_are_shown(demo: Path, browser: Any) -> None:
@@ -394,12 +575,18 @@ def test_by_keyboard_alone(demo: Path, browser: Any) -> None:
         assert seen.page.locator("dialog#sample").is_visible()
         title = seen.text("dialog#sample h2")
         seen.page.get_by_role("button", name="Next").last.press("Enter")
-        assert seen.text("dialog#sample h2") != title
+        second = seen.text("dialog#sample h2")
+        seen.page.keyboard.press("Enter")  # the focus is where it was
+        assert len({title, second, seen.text("dialog#sample h2")}) == 3
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_are_text(toy: Path, browser: Any, name: str) -> None:
-    run = run_toy(toy, lambda request: HOSTILE[name])
+    def answer(request: Request) -> str:
+        assert request.sample is not None
+        return HOSTILE[name] if request.sample.id == "thing0-left" else "left"
+
+    run = run_toy(toy, answer)
     written = write([run], toy / "r.html", Options())
     assert written.n_bytes < 2_000_000
     with visit(browser, (toy / "r.html").as_uri()) as seen:
@@ -420,7 +607,7 @@ def test_hostile_answers_are_text(toy: Path, browser: Any, name: str) -> None:
             }[name]
         )
         if name == "long":
-            assert "the first 20,000 of 1,000,000 characters" in seen.text("dialog#sample")
+            assert "the first 20,000 of 999,999 characters" in seen.text("dialog#sample")
         seen.page.keyboard.press("Escape")
         seen.page.set_viewport_size(PHONE)
         assert seen.overflows() <= 0

@@ -70,7 +70,7 @@ def print_results(results: Sequence[Row], console: Console | None = None) -> Non
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
     for row, (_, _, fields) in zip(results, _labels(results), strict=True):
-        notes = _notes(row)
+        notes = wording.caveats(row)
         if notes:
             label = escaped(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
@@ -290,33 +290,6 @@ def _caption(results: Sequence[Row], compared: bool) -> str:
     labels = ", ".join(sorted({row["labels"] for row in results}))
     chance = "" if compared else ", (chance)"
     return f"percent; below: 95% interval over groups{chance}; labels: {labels}"
-
-
-def _notes(row: Row) -> list[str]:
-    notes = []
-    if row["n_samples"] < row["n_expected"]:
-        notes.append(f"{row['n_expected'] - row['n_samples']} of {row['n_expected']} not answered")
-    for kind, count in row["groups"].items():
-        if count["n_incomplete"]:
-            notes.append(f"{count['n_incomplete']} of {count['n']} {kind}s incomplete, not scored")
-    for field, text in (("n_unparsed", "unparsed"), ("n_errors", "failed")):
-        if row[field]:
-            notes.append(f"{row[field]} {text} (count as wrong)")
-    if row["n_tied"]:
-        notes.append(f"{row['n_tied']} tied (count as wrong)")
-    n_pairs = row["groups"].get("pair", {"n": 0, "n_incomplete": 0})
-    whole = n_pairs["n"] - n_pairs["n_incomplete"]
-    for name, metric in row["metrics"].items():
-        if name.startswith("relaxed_pair") and metric["value"] is not None and metric["n"] < whole:
-            notes.append(
-                f"{SHORT.get(name, name)} over {metric['n']} of {whole} pairs: ratios need scores "
-                "above 0"
-            )
-    if row["limit"]:
-        notes.append(f"limited to {row['limit']}: not a complete run")
-    elif not row["complete"] and row["n_samples"] == row["n_expected"] and not row["n_errors"]:
-        notes.append("some of the samples alone: not a complete run")
-    return notes
 
 
 def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:

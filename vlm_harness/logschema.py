@@ -119,14 +119,82 @@ class _Config(_Read):
     labels: Literal["corrected", "original"]
 
 
+class _Model(_Read):
+    checkpoint: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    parameters: int | None = None
+
+
+class _Environment(_Read):
+    platform: str | None = None
+    cpu_count: int | None = None
+    git_commit: str | None = None
+    packages: dict[str, str] = {}
+    gpus: list[str] = []
+
+
 class _Manifest(_Read):
     schema_: Literal[1] = Field(alias="schema")
     identity_sha256: str
     identity: _Identity
     expected: list[_Expected]
-    models: dict[str, dict[str, Any]] = {}
+    models: dict[str, _Model] = {}
+    environment: _Environment = _Environment()
+    command_line: str = ""
+    started: str | None = None
+    finished: str | None = None
     config: _Config
     logs: dict[str, str] | None = None
+
+
+class _Metric(_Read):
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    chance: float | None
+
+
+class _Group(_Read):
+    n: int
+    n_incomplete: int
+
+
+class _Row(_Variant):
+    task_version: int
+    limit: int | None
+    primary_metric: str
+    metrics: dict[str, _Metric]
+    categories: dict[str, dict[str, _Metric]]
+    n_samples: int
+    n_expected: int
+    n_incomplete: int
+    groups: dict[str, _Group]
+    n_unparsed: int
+    n_errors: int
+    n_tied: int
+    complete: bool
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Row":
+        for metrics in (self.metrics, *self.categories.values()):
+            if self.primary_metric not in metrics:
+                raise ValueError(f"primary_metric {self.primary_metric!r} is not one of metrics")
+        return self
+
+
+class _Results(_Read):
+    results: list[_Row]
+
+
+def check_results(results: Any) -> None:
+    """
+    Raises:
+        ValueError: they are not those of a run, with the field and why.
+    """
+    _check(_Results, results)
 
 
 def check_line(line: Any) -> None:

@@ -98,15 +98,19 @@ WORDS = {"command": "command ", "order": "order ", "image_mode": "images ", "lab
 
 
 def labels(cells: Sequence[tuple[str, Variant]]) -> list[str]:
-    """The model of each cell of some runs (by name), and what else tells it from the others."""
+    """The model of each cell of some runs (by name), and what tells it from others of its task.
+
+    A model has one label in all tasks that it was asked in one way.
+    """
     found = [variant.model for _, variant in cells]
     fields = [variant._asdict() | {"run": run} for run, variant in cells]
     for name in (*Variant._fields[2:], "run"):
-        values: dict[str, set[str]] = {}
+        values: dict[tuple[str, str], set[str]] = {}
         for label, each in zip(found, fields, strict=True):
-            values.setdefault(label, set()).add(each[name])
+            values.setdefault((label, each["task"]), set()).add(each[name])
+        several = {label for (label, _), own in values.items() if len(own) > 1}
         found = [
-            f"{label} / {WORDS.get(name, '')}{each[name]}" if len(values[label]) > 1 else label
+            f"{label} / {WORDS.get(name, '')}{each[name]}" if label in several else label
             for label, each in zip(found, fields, strict=True)
         ]
     return found

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -48,6 +48,9 @@ class Row(Spec):
     )
     encoder: str | None = Field(
         None, description="what sees the image, where no model file says it (model: null)"
+    )
+    family: Literal["dual encoder", "mllm", "other"] | None = Field(
+        None, description="where the protocol does not tell it: a matching head is `other`"
     )
     protocol: Name | None = Field(None, description="required, here or in each column")
     decoding: str = Field("greedy", description="as for --decoding")
@@ -84,6 +87,7 @@ class Cell:
     note: str | None
     where: str
     encoder: str | None = None
+    family: str | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -208,6 +212,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell
             row.note,
             table.at(*place, "values", number),
             row.encoder,
+            row.family,
         )
 
 

@@ -1,11 +1,18 @@
-"""From log lines to ``results.json``: metrics over samples, pairs and sets. Needs no torch."""
+"""From log lines to ``results.json``, and back from there: metrics over samples, pairs and sets.
+
+Needs no torch.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlm_harness import metrics, stats
+from vlm_harness.atomic import from_json
+from vlm_harness.errors import InputError
+from vlm_harness.logschema import check_results
 from vlm_harness.metrics import EVALUATE, METRICS, Record
+from vlm_harness.recorded import RecordedRun
 from vlm_harness.runlog import Line
 from vlm_harness.specs import TaskSpec
 from vlm_harness.types import Variant
@@ -16,6 +23,34 @@ NEEDED = (
 )  # fmt: skip
 """Fields of a line that ``summarise`` reads, beside those of ``response``."""
 RESPONSE = ("scores", "sum_logprobs")
+
+
+def read_results(run: RecordedRun) -> list[dict[str, Any]]:
+    """The rows of a run's ``results.json``.
+
+    Raises:
+        InputError: it is not there, it is damaged, or another run's.
+    """
+    path = run.folder / "results.json"
+    hint = f"`vlm-harness rescore {run.folder}` writes it from the run's log."
+    try:
+        content = from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        why = "" if run.manifest.get("finished") else ": the run is not finished"
+        message = f"there is no results.json{why}"
+        raise InputError(message, where=run.folder, hint=hint) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path, hint=hint) from None
+    try:
+        check_results(content)
+    except ValueError as error:
+        raise InputError(f"not the results of a run: {error}", where=path, hint=hint) from None
+    rows: list[dict[str, Any]] = content["results"]
+    for row in rows:
+        if row["task"] not in {variant.task for variant in run.variants}:
+            message = f"the results of another run: this one has no task {row['task']!r}"
+            raise InputError(message, where=path, hint=hint)
+    return rows
 
 
 def for_metrics(line: Line, task: TaskSpec) -> Line:

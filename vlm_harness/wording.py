@@ -35,6 +35,9 @@ HIGHER_IS_BETTER = frozenset(SHORT) - {"mean_pair_cosine", "yes_ratio"} | {"prec
 VARIANT_FIELDS = ("command", "order", "decoding", "image_mode")
 """How a model was asked, beside the protocol."""
 
+USUAL = {"command": "default", "order": "fixed", "decoding": "greedy", "image_mode": "normal"}
+"""What goes without saying where all have it."""
+
 
 def is_cosine(metric: str) -> bool:
     return "cosine" in metric
@@ -72,6 +75,11 @@ def p_value(value: float | None, none: str = "-") -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
+def words(metric: str) -> str:
+    """The name of a metric within a sentence."""
+    return metric.replace("_", " ")
+
+
 def common_prefix(names: Iterable[str]) -> str:
     """What several names begin with, up to an underscore; of a single name nothing."""
     several = set(names)
@@ -82,5 +90,43 @@ def common_prefix(names: Iterable[str]) -> str:
 
 
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of ``VARIANT_FIELDS`` those in which rows of results differ; "none" is no other way."""
-    return [name for name in VARIANT_FIELDS if len({row[name] for row in rows} - {"none"}) > 1]
+    """Of ``VARIANT_FIELDS`` those worth a column: rows differ in them, or are not as usual.
+
+    Commands and decodings are "none" where no words are asked or written, which is no other way.
+    """
+    found = []
+    for name in VARIANT_FIELDS:
+        values = {row[name] for row in rows}
+        if name in ("command", "decoding"):
+            values.discard("none")
+        if len(values) > 1 or values - {USUAL[name]}:
+            found.append(name)
+    return found
+
+
+def caveats(row: Mapping[str, Any]) -> list[str]:
+    """What must be known to read a row of results rightly."""
+    notes = []
+    if row["n_samples"] < row["n_expected"]:
+        notes.append(f"{row['n_expected'] - row['n_samples']} of {row['n_expected']} not answered")
+    for kind, count in row["groups"].items():
+        if count["n_incomplete"]:
+            notes.append(f"{count['n_incomplete']} of {count['n']} {kind}s incomplete, not scored")
+    for field, text in (("n_unparsed", "unparsed"), ("n_errors", "failed")):
+        if row[field]:
+            notes.append(f"{row[field]} {text} (count as wrong)")
+    if row["n_tied"]:
+        notes.append(f"{row['n_tied']} tied (count as wrong)")
+    n_pairs = row["groups"].get("pair", {"n": 0, "n_incomplete": 0})
+    whole = n_pairs["n"] - n_pairs["n_incomplete"]
+    for name, metric in row["metrics"].items():
+        if name.startswith("relaxed_pair") and metric["value"] is not None and metric["n"] < whole:
+            notes.append(
+                f"{SHORT.get(name, name)} over {metric['n']} of {whole} pairs: ratios need scores "
+                "above 0"
+            )
+    if row["limit"]:
+        notes.append(f"limited to {row['limit']}: not a complete run")
+    elif not row["complete"] and row["n_samples"] == row["n_expected"] and not row["n_errors"]:
+        notes.append("some of the samples alone: not a complete run")
+    return notes

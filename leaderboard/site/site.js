@@ -5,37 +5,44 @@
 const site = (() => {
   const { element } = page;
   const DASH = "–";
+  const FIXED = 4; // columns before the tasks
   const KINDS = { "dual encoder": "dual encoder", mllm: "MLLM", other: "other" };
   const COLOURS = { "dual encoder": "var(--c0)", mllm: "var(--c1)", other: "var(--c3)" };
-  const percent = (value) => (100 * value).toFixed(1);
+  const NOTHING = { name: "", text: "Nothing here yet.", tasks: [], rows: [] };
   const isCosine = (metric) => metric.includes("cosine");
-  const shown = (value, metric) => (isCosine(metric) ? value.toFixed(3) : percent(value));
   const find = (id) => document.getElementById(id);
 
-  let data, form, state;
-  const NOTHING = { name: "", text: "Nothing here yet.", tasks: [], rows: [] };
-  const family = () => data.families.find((each) => each.name === state.tab) ?? data.families[0] ?? NOTHING;
-  const metricOf = (task) => (state.metric ? state.metric : task.primary);
+  let data, form, state, family;
+  const metricOf = (task) => state.metric ?? task.primary;
   const short = (metric) => data.short[metric] ?? metric;
+  const isPublished = (row) => row.source === "published";
 
   function options(select, values, value) {
     select.replaceChildren(...values.map(([key, text]) => element("option", { value: key }, text)));
-    select.value = values.some(([key]) => key === value) ? value : "";
+    select.value = value;
   }
 
   // --- rows -------------------------------------------------------------------------------------
 
-  const columns = () => family().tasks.filter((task) => !state.metric || task.metrics.includes(state.metric));
+  const columns = () => family.tasks.filter((task) => !state.metric || task.metrics.includes(state.metric));
+  const found = (row, task) => row.cells[task.name]?.metrics[metricOf(task)] ?? null;
+  const chanceOf = (task, metric) => metric?.chance ?? task.chance[metricOf(task)]?.value;
 
   function fits(row) {
     if (state.kind && row.kind !== state.kind) return false;
-    if (state.source && (row.source === "published") !== (state.source === "published")) return false;
+    if (state.source && isPublished(row) !== (state.source === "published")) return false;
     if (state.protocol && row.protocol !== state.protocol) return false;
     const words = [row.model, row.encoder, row.checkpoint, row.protocol, row.decoding].join("\n").toLowerCase();
-    return !state.q || words.includes(state.q.toLowerCase());
+    return (!state.q || words.includes(state.q.toLowerCase())) && columns().some((task) => found(row, task));
   }
 
-  const found = (row, task) => row.cells[task.name]?.metrics[metricOf(task)] ?? null;
+  /** How a model was asked, as far as it is not as usual. */
+  function how(row) {
+    const usual = { command: ["default", "none"], decoding: ["greedy", "none"], order: ["fixed"], image_mode: ["normal"], labels: ["corrected"] };
+    const words = { order: "order ", image_mode: "images ", labels: "labels " };
+    const parts = Object.entries(usual).filter(([key, values]) => row[key] && !values.includes(row[key])).map(([key]) => `${words[key] ?? ""}${row[key]}`);
+    return [row.protocol, ...parts, row.cited && "cited", row.source === "replay" && "recorded answers", row.tables && `table ${row.tables.join(", ")}`].filter(Boolean).join(", ");
+  }
 
   // --- the table --------------------------------------------------------------------------------
 
@@ -57,34 +64,30 @@ const site = (() => {
   }
 
   function cell(row, task, best) {
-    const name = metricOf(task), metric = found(row, task);
+    const metric = found(row, task);
     if (!metric) return element("td", { class: "number", "data-order": -1 }, element("span", { class: "none" }, DASH));
-    const interval = metric.ci_low == null || isCosine(name) ? "" : `${Math.round(100 * metric.ci_low)}–${Math.round(100 * metric.ci_high)}`;
-    const top = best.get(task.name) === shown(metric.value, name);
+    const label = `${row.model}, ${task.title}: ${metric.text}${metric.ends ? `, interval ${metric.ends}` : ""}; details`;
     return element("td", { class: "number", "data-order": metric.value }, element("button", {
-      type: "button", class: `score${top ? " best" : ""}`, on: { click: () => change({ cell: `${row.id}~${task.name}` }, true) },
-      "aria-label": `${row.model}, ${task.title}: ${shown(metric.value, name)}${interval ? `, interval ${interval}` : ""}; details`,
-    }, element("span", { class: "value" }, shown(metric.value, name)), " ", interval && element("span", { class: "ci" }, interval),
-    isCosine(name) ? null : bar(metric, metric.chance ?? task.chance[name])));
+      type: "button", class: `score${best.get(task.name) === metric.text ? " best" : ""}`, "aria-label": label,
+      on: { click: () => change({ cell: `${row.id}~${task.name}` }, "push", true) },
+    }, element("span", { class: "value" }, metric.text), " ", metric.ends && element("span", { class: "ci" }, metric.ends),
+    !isCosine(metricOf(task)) && bar(metric, chanceOf(task, metric))));
   }
 
   function heading(row) {
-    const published = row.source === "published";
-    const asked = [row.protocol, row.decoding !== "greedy" && row.decoding !== "none" ? row.decoding : "", row.command === "default" || row.command === "none" ? "" : row.command,
-      row.order && row.order !== "fixed" ? `order ${row.order}` : "", row.image_mode && row.image_mode !== "normal" ? `images ${row.image_mode}` : "",
-      row.labels === "original" ? "original labels" : "", row.cited ? "cited" : ""].filter(Boolean).join(", ");
-    return element("th", { scope: "row" }, element("span", { class: published ? "source published" : "source", title: published ? "published, not rerun" : "run with vlm-harness" },
-      element("span", { "aria-hidden": "true" }, published ? "◇ " : "◆ "), element("span", { class: "hidden" }, published ? "published, not rerun: " : "run: ")),
-    row.model, element("span", { class: "how" }, asked));
+    const published = isPublished(row);
+    return element("th", { scope: "row" },
+      element("span", { class: published ? "source published" : "source", title: published ? "published, not rerun" : "run with vlm-harness" },
+        element("span", { "aria-hidden": "true" }, published ? "◇ " : "◆ "), element("span", { class: "hidden" }, published ? "published, not rerun: " : "run: ")),
+      row.model, element("span", { class: "how" }, how(row)));
   }
-
-  const size = (n) => (n == null ? DASH : n >= 1e9 ? `${(n / 1e9).toFixed(1)} B` : `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)} M`);
 
   function table(rows) {
     const tasks = columns();
-    const best = new Map(tasks.map((task) => {
-      const values = rows.map((row) => found(row, task)?.value).filter((value) => value != null);
-      return [task.name, values.length > 1 && data.ranked.includes(metricOf(task)) ? shown(Math.max(...values), metricOf(task)) : null];
+    // As printed: what looks equal is equal.
+    const best = new Map(tasks.filter((task) => data.ranked.includes(metricOf(task))).map((task) => {
+      const known = rows.map((row) => found(row, task)).filter(Boolean);
+      return [task.name, known.length > 1 ? known.reduce((a, b) => (b.value > a.value ? b : a)).text : null];
     }));
     const chances = tasks.map((task) => task.chance[metricOf(task)]);
     const made = element("table", { class: "board" },
@@ -92,55 +95,59 @@ const site = (() => {
         ["model", "kind", "encoder"].map((text) => element("th", { scope: "col" }, text)), element("th", { scope: "col", class: "number" }, "size"),
         tasks.map((task) => element("th", { scope: "col", class: "number", title: task.description }, task.title, element("span", { class: "how" }, short(metricOf(task))))))),
       element("tbody", {}, rows.map((row) => element("tr", {}, heading(row),
-        element("td", {}, KINDS[row.kind]), element("td", {}, row.encoder ?? DASH), element("td", { class: "number", "data-order": row.parameters ?? -1 }, size(row.parameters)),
+        element("td", {}, KINDS[row.kind]), element("td", {}, row.encoder ?? DASH),
+        element("td", { class: "number", "data-order": row.size?.value ?? -1 }, row.size?.text ?? DASH),
         tasks.map((task) => cell(row, task, best))))),
-      element("tfoot", {}, chances.some((chance) => chance != null) && element("tr", {}, element("th", { scope: "row" }, "chance"), element("td"), element("td"), element("td"),
-        chances.map((chance) => element("td", { class: "number" }, chance == null ? DASH : percent(chance))))));
+      chances.some(Boolean) && element("tfoot", {}, element("tr", {}, element("th", { scope: "row" }, "chance"), element("td"), element("td"), element("td"),
+        chances.map((chance) => element("td", { class: "number" }, chance?.text ?? DASH)))));
     find("scores").replaceChildren(made);
-    const [at, way] = (state.sort ?? "").split(" ");
-    const first = /^\d+$/.test(at) && Number(at) < 4 + tasks.length ? [[Number(at), way === "asc" ? "asc" : "desc"]] : tasks.length ? [[4, "desc"]] : [];
-    const sorted = new DataTable(made, { paging: false, info: false, searching: false, autoWidth: false, order: first,
+    const sorted = new DataTable(made, {
+      paging: false, info: false, searching: false, autoWidth: false, order: tasks.length ? [order(tasks.length)] : [],
       columnDefs: [{ targets: "number", orderSequence: ["desc", "asc"] }], language: { emptyTable: "Nothing fits.", zeroRecords: "Nothing fits." },
-      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null } });
-    sorted.on("order.dt", () => {
-      const [[column, order] = []] = sorted.order();
-      if (column === undefined) return;
-      state.sort = column === 4 && order === "desc" ? "" : `${column} ${order}`;
-      page.set(state);
+      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     });
+    sorted.on("order.dt", () => {
+      const [[column, way] = []] = sorted.order();
+      if (column === undefined) return;
+      state.sort = column === FIXED && way === "desc" ? "" : `${column} ${way}`;
+      page.set({ ...page.settings(), sort: state.sort });
+      last = key(); // it is sorted already
+    });
+  }
+
+  function order(n) {
+    const [, column, way] = /^(\d+) (asc|desc)$/.exec(state.sort ?? "") ?? [];
+    return Number(column) < FIXED + n ? [Number(column), way] : [FIXED, "desc"];
   }
 
   // --- the chart --------------------------------------------------------------------------------
 
   function chart(rows) {
     const tasks = columns();
-    const select = find("drawn").task;
-    options(select, tasks.map((task) => [task.name, task.title]), state.task ?? tasks[0]?.name);
-    if (!select.value && tasks.length) select.value = tasks[0].name;
-    const task = tasks.find((each) => each.name === select.value);
-    const drawn = !task ? [] : rows.filter((row) => found(row, task)).map((row) => {
+    const task = tasks.find((each) => each.name === state.task) ?? tasks[0];
+    options(find("drawn").task, tasks.map((each) => [each.name, each.title]), task?.name);
+    const drawn = !task || isCosine(metricOf(task)) ? [] : rows.filter((row) => found(row, task)).map((row) => {
       const metric = found(row, task);
-      return { label: `${row.model} · ${row.protocol}${row.decoding === "greedy" || row.decoding === "none" ? "" : ` ${row.decoding}`}`, id: row.id, kind: row.kind, published: row.source === "published",
-        value: metric.value, low: metric.ci_low, high: metric.ci_high, chance: metric.chance ?? task.chance[metricOf(task)] };
+      return { ...metric, id: row.id, label: `${row.model} · ${how(row)}`, kind: row.kind, published: isPublished(row), chance: chanceOf(task, metric) };
     }).sort((a, b) => b.value - a.value);
     const box = find("chart");
-    if (!drawn.length || isCosine(metricOf(task))) { box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw.")); return; }
-    const width = Math.max(320, Math.min(find("main").clientWidth - 40, 1240));
-    const names = new Map(drawn.map((d) => [d.id, d.label]));
-    const left = Math.min(0.45 * width, 7 * Math.max(...drawn.map((d) => d.label.length)) + 16);
-    const cut = (text) => (text.length > left / 6.8 ? `${text.slice(0, Math.floor(left / 6.8) - 1)}…` : text);
+    if (!drawn.length) { box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw.")); return; }
+    const width = Math.max(300, Math.min(find("main").clientWidth - 32, 1240));
+    const labels = new Map(drawn.map((d) => [d.id, d.label]));
+    const left = Math.ceil(Math.min(0.45 * width, page.widest([...labels.values()]) + 14));
     const chance = drawn.find((d) => d.chance != null)?.chance;
-    const title = (d) => `${d.label}${d.published ? " (published)" : ""}: ${percent(d.value)}${d.low == null ? "" : `, ${percent(d.low)} to ${percent(d.high)}`}`;
+    const stroke = (d) => COLOURS[d.kind];
     const svg = Plot.plot({
-      width, height: 21 * drawn.length + 60, marginLeft: left, marginBottom: 40, marginRight: 16, ariaLabel: `${task.title}, ${short(metricOf(task))}`,
+      width, height: 21 * drawn.length + 62, marginLeft: left, marginBottom: 42, marginRight: 16, ariaLabel: `${task.title}, ${short(metricOf(task))}`,
       style: { fontSize: "13px", fontFamily: "inherit", color: "inherit" },
       x: { domain: [0, 1], tickFormat: (v) => `${Math.round(100 * v)}`, grid: true, label: `${short(metricOf(task))}, percent`, labelAnchor: "center", labelArrow: false, labelOffset: 34 },
-      y: { domain: drawn.map((d) => d.id), label: null, tickFormat: (id) => cut(names.get(id)), tickSize: 0 },
+      y: { domain: drawn.map((d) => d.id), label: null, tickFormat: (id) => page.fit(labels.get(id), left - 12), tickSize: 0 },
       marks: [
         chance == null ? null : Plot.ruleX([chance], { stroke: "var(--text)", strokeDasharray: "4,3" }),
-        Plot.ruleY(drawn.filter((d) => d.low != null), { x1: "low", x2: "high", y: "id", stroke: (d) => COLOURS[d.kind], strokeWidth: 2 }),
-        Plot.dot(drawn, { x: "value", y: "id", r: 5, stroke: (d) => COLOURS[d.kind], strokeWidth: 2, fill: (d) => (d.published ? "var(--ground)" : COLOURS[d.kind]) }),
-        Plot.tip(drawn, Plot.pointerY({ x: "value", y: "id", title, fill: "var(--ground)" })),
+        Plot.ruleY(drawn.filter((d) => d.ci_low != null), { x1: "ci_low", x2: "ci_high", y: "id", stroke, strokeWidth: 2 }),
+        Plot.dot(drawn, { x: "value", y: "id", r: 5, stroke, strokeWidth: 2, fill: (d) => (d.published ? "var(--ground)" : COLOURS[d.kind]) }),
+        Plot.tip(drawn, Plot.pointerY({ x: "value", y: "id", fill: "var(--ground)",
+          title: (d) => `${d.label}${d.published ? " (published)" : ""}: ${d.text}${d.ends ? ` (${d.ends})` : ""}` })),
       ],
     });
     const kinds = [...new Set(drawn.map((d) => d.kind))].map((kind) => {
@@ -153,97 +160,142 @@ const site = (() => {
 
   // --- what is behind a score -------------------------------------------------------------------
 
-  function details() {
-    const box = find("cell");
-    const [id, name] = (state.cell ?? "").split("~");
-    const row = family().rows.find((each) => each.id === id);
-    const task = family().tasks.find((each) => each.name === name);
-    const own = task && row?.cells[task.name];
-    if (!own) { if (box.open) box.close(); return; }
-    const run = own.run == null ? null : data.runs[own.run];
-    const facts = Object.entries({
-      task: `${task.name}, version ${own.version ?? task.version}`, protocol: row.protocol, command: row.command, decoding: row.decoding, order: row.order,
-      labels: row.labels, encoder: row.encoder, parameters: row.parameters?.toLocaleString("en"), checkpoint: row.checkpoint, samples: own.n_samples?.toLocaleString("en"),
-      unparsed: own.n_unparsed, tied: own.n_tied, run: run?.id, finished: run?.finished, "vlm-harness": run && [run.version, run.commit].filter(Boolean).join(" "), seed: run?.seed, identity: run?.identity,
+  function facts(row, task, own, run) {
+    const shown = {
+      task: `${task.name}, version ${own.version ?? task.version}`, protocol: row.protocol, command: row.command, decoding: row.decoding,
+      order: row.order, images: row.image_mode, labels: row.labels, encoder: row.encoder, parameters: row.parameters?.toLocaleString("en"), checkpoint: row.checkpoint,
+      answers: own.n_samples?.toLocaleString("en"), unparsed: own.n_unparsed, tied: own.n_tied,
+      run: run?.id, finished: run?.finished, "vlm-harness": run && [run.version, run.commit].filter(Boolean).join(" "), seed: run?.seed, identity: run?.identity,
       published: own.tables && `${row.cited ? "cited in " : ""}table ${own.tables.join(", ")}; not rerun`, reference: row.reference, note: own.note,
-    }).filter(([, value]) => value != null && value !== "" && value !== "none");
-    const command = run?.command ?? own.repeat;
+    };
+    return element("dl", {}, Object.entries(shown).filter(([, value]) => value != null && value !== "" && value !== "none")
+      .map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, String(value)))));
+  }
+
+  function scores(task, own) {
+    const line = ([name, metric]) => element("tr", {},
+      element("th", { scope: "row" }, short(name) + (name === task.primary ? " (to quote)" : "")),
+      [metric.text, metric.ends || DASH, metric.n ?? DASH, metric.chance_text || DASH].map((text) => element("td", { class: "number" }, text)));
+    return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" }, element("table", {},
+      element("thead", {}, element("tr", {}, ["score", "value", "95% interval", "n", "chance"].map((text, n) => element("th", { scope: "col", class: n ? "number" : null }, text)))),
+      element("tbody", {}, Object.entries(own.metrics).map(line))));
+  }
+
+  function exact(box, run, command) {
     const copy = element("button", { type: "button", on: { click: async () => {
       try { await navigator.clipboard.writeText(command); copy.textContent = "Copied"; } catch { getSelection().selectAllChildren(box.querySelector("pre")); }
     } } }, "Copy");
+    return element("div", {}, element("p", { class: "label" }, run ? "the exact command" : "a command that runs the same here"), element("pre", { tabindex: "0" }, command), copy);
+  }
+
+  function details() {
+    const box = find("cell");
+    const [id, name] = (state.cell ?? "").split("~");
+    const row = family.rows.find((each) => each.id === id);
+    const task = family.tasks.find((each) => each.name === name);
+    const own = task && row?.cells[task.name];
+    if (!own) { if (box.open) box.close(); return; }
+    const run = own.run == null ? null : data.runs[own.run];
+    const command = run?.command ?? own.repeat;
     box.replaceChildren(
       element("header", {}, element("h2", { id: "cell-title" }, `${row.model} on ${task.title}`), element("button", { type: "button", on: { click: () => box.close() } }, "Close")),
-      element("div", { class: "body" },
-        element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" }, element("table", {}, element("thead", {}, element("tr", {}, ["score", "value", "95% interval", "n", "chance"].map((text, n) => element("th", { scope: "col", class: n ? "number" : null }, text)))),
-          element("tbody", {}, Object.entries(own.metrics).map(([metric, m]) => element("tr", {}, element("th", { scope: "row" }, short(metric) + (metric === task.primary ? " (to quote)" : "")),
-            element("td", { class: "number" }, shown(m.value, metric)), element("td", { class: "number" }, m.ci_low == null ? DASH : `${shown(m.ci_low, metric)} to ${shown(m.ci_high, metric)}`),
-            element("td", { class: "number" }, m.n ?? DASH), element("td", { class: "number" }, m.chance == null ? DASH : percent(m.chance))))))),
-        element("dl", {}, facts.map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, String(value))))),
-        command && element("div", {}, element("p", { class: "label" }, run ? "the exact command" : "a command that runs the same here"), element("pre", { tabindex: "0" }, command), copy),
+      element("div", { class: "body" }, scores(task, own), facts(row, task, own, run), command && exact(box, run, command),
         run?.report && element("p", {}, element("a", { href: run.report, rel: "noopener noreferrer" }, "Report of the run, with its samples"))));
     if (!box.open) box.showModal();
   }
 
-  // --- state ------------------------------------------------------------------------------------
+  // --- state: read from the address, and written there --------------------------------------------
 
-  function change(some, remember = false) {
-    state = { ...state, ...some };
-    page.set(state, remember);
+  /** Settings that mean something here; what else an address may say is passed over. */
+  function known(given) {
+    const settled = { ...given };
+    const own = data.families.find((each) => each.name === given.tab) ?? data.families[0] ?? NOTHING;
+    if (!metrics(own).includes(given.metric)) delete settled.metric;
+    if (!(given.kind in KINDS)) delete settled.kind;
+    if (!["run", "published"].includes(given.source)) delete settled.source;
+    if (!protocols(own).includes(given.protocol)) delete settled.protocol;
+    return [settled, own];
+  }
+
+  const metrics = (own) => [...new Set(own.tasks.flatMap((task) => task.metrics))]
+    .filter((name) => own.rows.some((row) => Object.values(row.cells).some((each) => Object.hasOwn(each.metrics, name))));
+  const protocols = (own) => [...new Set(own.rows.map((row) => row.protocol))].sort();
+
+  function change(some, how = "replace", over = undefined) {
+    page.set({ ...page.settings(), ...some }, how, over);
     apply();
   }
 
-  let last = "";
+  function key() {
+    const { cell: _, ...rest } = state;
+    return JSON.stringify({ ...rest, tab: family.name });
+  }
+
+  let last = "", filled;
   function apply() {
-    const own = family();
+    [state, family] = known(page.settings());
     for (const tab of document.querySelectorAll("[role=tab]")) {
-      const chosen = tab.dataset.family === own.name;
+      const chosen = tab.dataset.family === family.name;
       tab.setAttribute("aria-selected", String(chosen));
       tab.tabIndex = chosen ? 0 : -1;
       if (chosen) find("panel").setAttribute("aria-labelledby", tab.id);
     }
-    find("about-family").textContent = own.text;
-    const metrics = [...new Set(own.tasks.flatMap((task) => task.metrics))].filter((name) => own.rows.some((row) => Object.values(row.cells).some((each) => each.metrics[name])));
-    options(form.metric, [["", "the one to quote"], ...metrics.map((name) => [name, short(name)])], state.metric ?? "");
-    options(form.protocol, [["", "all"], ...[...new Set(own.rows.map((row) => row.protocol))].sort().map((name) => [name, name])], state.protocol ?? "");
-    form.kind.value = state.kind ?? "";
-    form.source.value = state.source ?? "";
-    if (document.activeElement !== form.q) form.q.value = state.q ?? "";
-    const { cell: _, sort: __, ...rest } = state;
-    const key = JSON.stringify(rest);
-    if (key !== last) {
-      last = key;
-      const rows = own.rows.filter((row) => fits(row) && columns().some((task) => found(row, task)));
-      find("count").textContent = `${rows.length} of ${own.rows.length} rows`;
+    if (!filled) form.q.value = state.q ?? "";
+    if (key() !== last) {
+      last = key();
+      find("about-family").textContent = family.text;
+      options(form.metric, [["", "the one to quote"], ...metrics(family).map((name) => [name, short(name)])], state.metric ?? "");
+      options(form.protocol, [["", "all"], ...protocols(family).map((name) => [name, name])], state.protocol ?? "");
+      form.kind.value = state.kind ?? "";
+      form.source.value = state.source ?? "";
+      const rows = family.rows.filter(fits);
+      find("count").textContent = `${rows.length} of ${family.rows.length} rows`;
       table(rows);
       chart(rows);
     }
     details();
   }
 
+  function tabs() {
+    const all = [...document.querySelectorAll("[role=tab]")];
+    const choose = (tab) => {
+      change({ tab: tab === all[0] ? "" : tab.dataset.family, metric: "", protocol: "", task: "", sort: "", cell: "" }, "push");
+      tab.focus();
+      tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    };
+    all.forEach((tab, n) => {
+      tab.addEventListener("click", () => choose(tab));
+      tab.addEventListener("keydown", (event) => {
+        const to = { ArrowRight: n + 1, ArrowLeft: n - 1, Home: 0, End: all.length - 1 }[event.key];
+        if (to !== undefined) { event.preventDefault(); choose(all[(to + all.length) % all.length]); }
+      });
+    });
+  }
+
   function start(loaded) {
     data = loaded;
     form = find("filters");
-    state = page.settings();
+    const typed = () => { clearTimeout(filled); filled = undefined; return { q: form.q.value }; };
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("change", ({ target }) => target.name !== "q" && change({ [target.name]: target.value, ...(target.name === "metric" && { sort: "" }) }));
-    let timer;
-    form.q.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => change({ q: form.q.value }), 150); });
-    form.addEventListener("reset", () => setTimeout(() => change({ metric: "", kind: "", source: "", protocol: "", q: "", sort: "" })));
-    find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));
-    const tabs = [...document.querySelectorAll("[role=tab]")];
-    const choose = (tab) => { change({ tab: tab === tabs[0] ? "" : tab.dataset.family, metric: "", protocol: "", task: "", sort: "", cell: "" }, true); tab.focus(); tab.scrollIntoView({ block: "nearest", inline: "nearest" }); };
-    tabs.forEach((tab, n) => {
-      tab.addEventListener("click", () => choose(tab));
-      tab.addEventListener("keydown", (event) => {
-        const to = { ArrowRight: n + 1, ArrowLeft: n - 1, Home: 0, End: tabs.length - 1 }[event.key];
-        if (to !== undefined) { event.preventDefault(); choose(tabs[(to + tabs.length) % tabs.length]); }
-      });
+    form.addEventListener("change", ({ target: { name, value } }) => {
+      if (name !== "q") change({ ...typed(), [name]: value, ...(name === "metric" && { sort: "" }) }, "push");
     });
-    find("cell").addEventListener("close", () => state.cell && change({ cell: "" }));
+    form.q.addEventListener("input", () => { clearTimeout(filled); filled = setTimeout(() => change(typed()), 150); });
+    form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      form.q.value = "";
+      change({ ...typed(), metric: "", kind: "", source: "", protocol: "", sort: "" }, "push");
+    });
+    find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));
+    tabs();
+    find("cell").addEventListener("close", () => page.settings().cell && page.leave(() => change({ cell: "" })));
     find("cell").addEventListener("click", (event) => event.target === find("cell") && find("cell").close());
-    for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { state = page.settings(); apply(); });
-    let resized;
-    addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { last = ""; apply(); }, 200); });
+    page.links(apply, "panel");
+    let width = innerWidth, resized;
+    addEventListener("resize", () => {
+      clearTimeout(resized);
+      resized = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; last = ""; apply(); } }, 200);
+    });
     apply();
   }
 

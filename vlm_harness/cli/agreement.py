@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vlm_harness.cli.common import (
+    FiniteRange,
     data_dir_option,
     echo_json,
     include_path_option,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all whose samples pair]")
 @click.option(
     "--threshold",
-    type=click.FloatRange(-1, 1),
+    type=FiniteRange(-1, 1),
     default=0.95,
     show_default=True,
     help="Cosine above which two images agree erroneously.",

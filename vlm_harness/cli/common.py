@@ -1,5 +1,6 @@
 """Options and small things that commands share."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,16 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+class FiniteRange(click.FloatRange):
+    """A number that is one: every comparison lets NaN through."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
+
+
 def page_options(function: F) -> F:
     """How large an HTML page may be."""
     function = click.option(
@@ -46,7 +57,7 @@ def page_options(function: F) -> F:
     )(function)
     return click.option(
         "--max-size",
-        type=click.FloatRange(0.1),
+        type=FiniteRange(0.1, 2000),
         default=50,
         show_default=True,
         metavar="MB",

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from vlm_harness.cli.common import include_path_option, registry, say
+from vlm_harness.cli.common import FiniteRange, include_path_option, registry, say
 from vlm_harness.errors import InputError, listing
 
-COSINE = click.FloatRange(-1, 1)
+COSINE = FiniteRange(-1, 1)
 
 
 @click.command("mine-pairs")

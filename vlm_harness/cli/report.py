@@ -6,6 +6,7 @@ import click
 
 from vlm_harness.cli.agreement import embedder
 from vlm_harness.cli.common import (
+    FiniteRange,
     check_page,
     data_dir_option,
     include_path_option,
@@ -23,7 +24,7 @@ from vlm_harness.cli.common import (
 @click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all]")
 @page_options
 @click.option("--encoder", "-e", metavar="MODEL", help="Cosines of pairs by this [as logged].")
-@click.option("--threshold", type=click.FloatRange(-1, 1), default=0.95, show_default=True)
+@click.option("--threshold", type=FiniteRange(-1, 1), default=0.95, show_default=True)
 @click.option("--device", help="For --encoder: cpu, cuda, cuda:1, mps [the best there is].")
 @data_dir_option
 @include_path_option

@@ -5,53 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from vlm_harness.atomic import from_json
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.recorded import RecordedRun
+from vlm_harness.results import read_results
 from vlm_harness.types import Variant
 from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER
 
 ASKED = ("command", "order", "decoding", "image_mode", "labels")
 """How a model was asked a task, beside the protocol."""
-
-
-class _Metric(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    chance: float | None
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    model: str
-    task: str
-    protocol: str
-    command: str
-    order: str
-    decoding: str
-    image_mode: str
-    labels: str
-    task_version: int
-    limit: int | None
-    primary_metric: str
-    metrics: dict[str, _Metric]
-    n_samples: int
-    n_unparsed: int
-    n_errors: int
-    complete: bool
-
-
-class _File(BaseModel):
-    """Fields of ``results.json`` that are read; others may stand beside them."""
-
-    results: list[_Row]
 
 
 @dataclass(frozen=True)
@@ -83,7 +44,7 @@ def load(
         InputError: no run, a run without results, a name that none of them has, or two results
             that nothing tells apart.
     """
-    rows = [(run, row) for run in map(RecordedRun, folders) for row in read(run)]
+    rows = [(run, row) for run in map(RecordedRun, folders) for row in read_results(run)]
     _check_names(models, {row["model"] for _, row in rows}, "model", "--model")
     _check_names(tasks, {row["task"] for _, row in rows}, "task", "--task")
     rows = [
@@ -98,39 +59,6 @@ def load(
         raise InputError("nothing is left to export", where=", ".join(map(str, folders)))
     _check_apart(found)
     return found
-
-
-def read(run: RecordedRun) -> list[dict[str, Any]]:
-    """The rows of a run's ``results.json``.
-
-    Raises:
-        InputError: it is not there, or it is damaged.
-    """
-    manifest, path = run.manifest, run.folder / "results.json"
-    hint = f"`vlm-harness rescore {run.folder}` writes it from the run's log."
-    try:
-        content = from_json(path.read_text(encoding="utf-8"))
-        _File.model_validate(content)
-    except FileNotFoundError:
-        why = "" if manifest.get("finished") else ": the run is not finished"
-        raise InputError(
-            f"there is no results.json{why}",
-            where=run.folder,
-            hint=hint,
-        ) from None
-    except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        message = f"not the results of a run: {where}: {detail['msg'].lower()}"
-        raise InputError(message, where=path, hint=hint) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=path, hint=hint) from None
-    rows: list[dict[str, Any]] = content["results"]
-    for row in rows:
-        if row["task"] not in {variant.task for variant in run.variants}:
-            message = f"the results of another run: this one has no task {row['task']!r}"
-            raise InputError(message, where=path, hint=hint)
-    return rows
 
 
 def _check_names(

@@ -9,7 +9,15 @@ from typing import Any
 
 from vlm_harness.errors import printable
 from vlm_harness.export.rows import ASKED, Result, labels
-from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER, SHORT, chance, common_prefix, number
+from vlm_harness.wording import (
+    COMPARED,
+    HIGHER_IS_BETTER,
+    SHORT,
+    USUAL,
+    chance,
+    common_prefix,
+    number,
+)
 
 CSV_COLUMNS = (
     "model", "task", "version", "protocol", "command", "order", "decoding", "image_mode", "labels",
@@ -191,18 +199,11 @@ def _notes(
         notes.append(f"The names of tasks begin with {prefix}.")
     for field in ("protocol", *ASKED):
         values = {_shown(result, field) for result in results} - {""}
-        if field not in fields and len(values) == 1 and not _usual(field, values):
+        if field not in fields and len(values) == 1 and values != {USUAL.get(field)}:
             notes.append(f"{field.replace('_', ' ').capitalize()}: {values.pop()}.")
     if not all(result["complete"] for result in results):
         notes.append("*: over a part of the samples, or some of them failed.")
     return [printable(note) for note in notes]
-
-
-def _usual(field: str, values: set[str]) -> bool:
-    """What goes without saying where all of a table has it."""
-    return (field, *values) in {
-        ("order", "fixed"), ("decoding", "greedy"), ("image_mode", "normal"), ("command", "default")
-    }  # fmt: skip
 
 
 # --- CSV ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ unknown key is an error.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from vlm_harness import paths
 from vlm_harness.atomic import from_json, to_json
 from vlm_harness.errors import InputError, listing, printable, suggest
+from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.registry import Registry
 from vlm_harness.runlog import slug
 from vlm_harness.spec_check import parse
@@ -65,6 +66,8 @@ def _time(text: str) -> str:
         known = False
     if not known:
         raise _misfit("must be a time with its zone, as in 2025-01-31T12:00:00+00:00")
+    if datetime.fromisoformat(text) > datetime.now(UTC) + timedelta(days=1):
+        raise _misfit("must be a time that has been")
     return text
 
 
@@ -157,6 +160,8 @@ class EntryResult(Spec):
                     raise _misfit(
                         f"metrics.{name}.{key} is {number:g}, and must be {low:g} to {high:g}"
                     )
+            if metric.n > self.n_samples:
+                raise _misfit(f"metrics.{name}.n is {metric.n}, of {self.n_samples} n_samples")
         for part, whole in (
             ("n_incomplete", "n_groups"), ("n_unparsed", "n_samples"), ("n_tied", "n_samples"),
         ):  # fmt: skip
@@ -276,7 +281,10 @@ def read_entries(files: Iterable[Path], registry: Registry) -> list[Entry]:
         except InputError as error:
             problems.append(error)
         else:
-            found.setdefault(path.name, entry)  # the wheel's own may be in a checkout too
+            same = found.setdefault(path.name, entry)  # the wheel's own may be in a checkout too
+            if same != entry:
+                message = "another entry of this name, in another folder, holds something else"
+                problems.append(InputError(message, where=path))
     raise_all(problems)
     return [found[name] for name in sorted(found)]
 
@@ -339,6 +347,13 @@ def check_known(entry: Entry, registry: Registry, where: Path) -> None:
                 where=at,
                 hint=f"It declares: {listing(spec.protocols.declared)}",
             )
+        if not PROTOCOLS.get(result.protocol).uses_prompt:
+            if result.command != "none":
+                message = f"under {result.protocol} no command is asked, and here is one"
+                raise InputError(message, where=f"{at}.command", hint="It is `none` then.")
+            if entry.model.family == "mllm":
+                message = f"under {result.protocol} no mllm answers"
+                raise InputError(message, where=f"{where}: model.family")
         if set(result.metrics) != set(spec.metrics) or result.primary_metric != spec.primary_metric:
             raise InputError(
                 f"the metrics are not those of task {result.task}",

@@ -21,6 +21,8 @@ class PublishedRow:
     """As for ``--model``; None where nothing that is public gives the row again."""
     encoder: str | None
     """What sees the image, as the table or the model's file says; None where neither does."""
+    family: str | None
+    """As of an entry's model, where the table says it."""
     task: str
     protocol: str
     decoding: str
@@ -82,6 +84,7 @@ def _rows_of(number: int, registry: Registry) -> Iterator[PublishedRow]:
             name=name,
             model=model,
             encoder=members[0].encoder or encoder(model),
+            family=members[0].family,
             task=task,
             protocol=protocol,
             decoding=how,

@@ -21,9 +21,10 @@ from vlm_harness.report import html
 from vlm_harness.reproduce import load, paper_tables
 from vlm_harness.runlog import slug
 from vlm_harness.specs import Spec, TaskSpec
-from vlm_harness.wording import HIGHER_IS_BETTER, SHORT, common_prefix
+from vlm_harness.wording import HIGHER_IS_BETTER, SHORT, chance, common_prefix, interval, number
 
 Data = dict[str, Any]
+UNKNOWN = {"ci_low": None, "ci_high": None, "n": None, "chance": None}
 ASKED = ("protocol", "command", "order", "decoding", "image_mode", "labels")
 """What ``EntryResult.asked`` holds behind the task."""
 
@@ -159,7 +160,10 @@ def _family(name: str, tasks: Sequence[TaskSpec], results: Sequence[Row]) -> Dat
                 "primary": task.primary_metric,
                 "metrics": list(task.metrics),
                 "chance": {
-                    m: chances[task.task, m] for m in task.metrics if (task.task, m) in chances
+                    m: {"value": found, "text": chance([{"chance": found}])}
+                    for m in task.metrics
+                    for found in [chances.get((task.task, m))]
+                    if found is not None
                 },
             }
             for task in tasks
@@ -174,8 +178,8 @@ def _chances(results: Sequence[Row]) -> dict[tuple[str, str], float]:
         for name, metric in row.result.metrics.items():
             if metric.chance is not None:
                 found[row.result.task, name] = metric.chance
-    for number in paper_tables():
-        for column in load(str(number)).columns:
+    for table in paper_tables():
+        for column in load(str(table)).columns:
             if column.chance is not None:
                 found[column.task, column.metric] = column.chance / 100
     return found
@@ -199,6 +203,7 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
                 "kind": model.family,
                 "encoder": model.encoder,
                 "parameters": model.parameters,
+                "size": _size(model.parameters),
                 "checkpoint": model.checkpoint,
                 **dict(zip(ASKED, how, strict=True)),
                 "cells": {},
@@ -208,7 +213,7 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
             "run": numbers[id(row.entry)],
             "version": result.task_version,
             "metrics": {
-                name: metric.model_dump(mode="json")
+                name: _said(name, metric.model_dump(mode="json"))
                 for name, metric in result.metrics.items()
                 if metric.value is not None
             },
@@ -231,9 +236,9 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
                 "id": _id("published", *key, str(len(same))),
                 "source": "published",
                 "model": row.name,
-                "kind": "dual encoder" if row.protocol == "similarity" else "mllm",
+                "kind": row.family or ("dual encoder" if row.protocol == "similarity" else "mllm"),
                 "encoder": row.encoder,
-                "parameters": _named_size(row.name),
+                "size": _named_size(row.name),
                 "protocol": row.protocol,
                 "decoding": row.decoding,
                 "cited": row.cited,
@@ -243,20 +248,41 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
             same.append(fitting)
         fitting["cells"][row.task] = {
             "metrics": {
-                name: {"value": value, "ci_low": None, "ci_high": None, "n": None, "chance": None}
-                for name, value in row.values.items()
+                name: _said(name, {**UNKNOWN, "value": value}) for name, value in row.values.items()
             },
             "tables": row.tables,
             "note": row.note,
             "repeat": _repeat(row),
         }
+    for same in found.values():
+        if len(same) > 1:  # numbers that differ under one name: the table tells them apart
+            for each in same:
+                numbers = {number for cell in each["cells"].values() for number in cell["tables"]}
+                each["tables"] = sorted(numbers)
     return [row for rows in found.values() for row in rows]
 
 
-def _named_size(name: str) -> int | None:
+def _said(name: str, metric: Data) -> Data:
+    """A metric with its numbers as they are said everywhere."""
+    return {
+        **metric,
+        "text": number(name, metric["value"]),
+        "ends": interval(name, metric["ci_low"], metric["ci_high"], "–"),
+        "chance_text": chance([metric]),
+    }
+
+
+def _size(parameters: int | None) -> Data | None:
+    if parameters is None:
+        return None
+    text = f"{parameters / 1e9:.1f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
+    return {"value": parameters, "text": text}
+
+
+def _named_size(name: str) -> Data | None:
     """As models are called by the size of their language model: LLaVA-1.5-7B."""
     size = re.search(r"(\d+(?:\.\d+)?)B\b", name)
-    return None if size is None else int(float(size[1]) * 1e9)
+    return None if size is None else {"value": float(size[1]) * 1e9, "text": f"{size[1]} B"}
 
 
 def _repeat(row: PublishedRow) -> str | None:

@@ -9,7 +9,7 @@ from vlm_harness.flips import Flips
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.report import Options, Written, facts, write_page
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, is_cosine
+from vlm_harness.wording import SHORT, is_cosine, signed
 
 Names = dict[tuple[Variant, Variant], str]
 """What each two variants that were compared are called on the page."""
@@ -52,7 +52,14 @@ def write(found: Comparison, path: Path, options: Options) -> Written:
             {"task": names[row.a, row.b], "clustered": row.n_clusters < row.n, "found": row}
             for row in found.rows
         ],
-        flips=[{"task": names[each.a, each.b], "units": each.counts()} for each in found.flips],
+        flips=[
+            {
+                "task": names[each.a, each.b],
+                "units": each.counts(),
+                "whole": list(each.counts())[-1],
+            }
+            for each in found.flips
+        ],
         short=SHORT,
         runs=[facts(run) for run in runs.values()],
     )
@@ -90,7 +97,19 @@ def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
             "value": row.difference,
             "low": row.ci_low,
             "high": row.ci_high,
+            "text": signed(row.metric, row.difference)
+            + (
+                ""
+                if row.ci_low is None or row.ci_high is None
+                else f" ({signed(row.metric, row.ci_low)} to {signed(row.metric, row.ci_high)})"
+            ),
         }
         for row in rows
         if not is_cosine(row.metric)
     ]
+
+
+def _counted(name: str, flips: Flips) -> dict[str, Any]:
+    units = flips.counts()
+    # The widest is what stands together among the samples.
+    return {"task": name, "units": units, "whole": list(units)[-1]}

@@ -7,10 +7,9 @@ prompts and captions, are kept once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_harness.errors import InputError, printable
+from vlm_harness.errors import InputError
 from vlm_harness.recorded import RecordedRun
 from vlm_harness.report.thumbnails import Shown
 from vlm_harness.runlog import Line
@@ -57,30 +56,34 @@ class _Task:
     _prompts: _Interned = field(default_factory=_Interned)
     _candidates: _Interned = field(default_factory=_Interned)
 
-    def take(self, number: int, line: Line, images: _Interned) -> None:
+    def add(self, cell: Cell, root: str) -> None:
+        """``root``: where the run found its images."""
+        self.cells.append(cell)
+        for line in cell.lines:
+            self._take(len(self.cells) - 1, line, root)
+
+    def _take(self, number: int, line: Line, root: str) -> None:
         """A line of the answerer of that number."""
-        name = line["sample_id"]
-        if name not in self._samples:
-            self._samples[name] = {
-                "id": printable(name),
+        sample = self._samples.setdefault(
+            line["sample_id"],
+            {
+                "id": line["sample_id"],
                 "pair": line["pair"],
                 "set": line["set"],
                 "category": line["category"],
-                "options": [printable(option) for option in line["options"]],
+                "options": line["options"],
                 "target": line["target"],
-                "images": [],
                 "lines": [],
-            }
-        sample = self._samples[name]
-        # Some backends read no image, and log no checksum; another model's line may have it.
-        shown = [Shown(each["path"], each["sha256"]) for each in line.get("images") or ()]
-        if len(shown) > len(sample["images"]) or (
-            sample["images"] and shown and images.values[sample["images"][0]].sha256 is None
-        ):
-            sample["images"] = [images.number(each) for each in shown]
+            },
+        )
         if line["pair_cosine"] is not None:
             sample.setdefault("cosines", {})[number] = round(line["pair_cosine"], 4)
-        sample["lines"].append(self._line(number, line, sample["target"]))
+        found = self._line(number, line, sample["target"])
+        found["images"] = [
+            Shown(each["path"], each["sha256"], root) for each in line.get("images") or ()
+        ]
+        found["normal"] = line["image_mode"] == "normal"
+        sample["lines"].append(found)
 
     def _line(self, number: int, line: Line, target: int) -> Data:
         """With short names, and without what is as it mostly is: a page may have many."""
@@ -88,11 +91,11 @@ class _Task:
         text = response.get("text")
         found: Data = {"a": number, "v": _verdict(line), "p": line["prediction"]}
         if line.get("prompt"):
-            found["q"] = self._prompts.number(printable(line["prompt"][:LONG]))
+            found["q"] = self._prompts.number(line["prompt"][:LONG])
         elif line.get("candidates"):
-            found["c"] = self._candidates.number(tuple(map(printable, line["candidates"])))
+            found["c"] = self._candidates.number(tuple(line["candidates"]))
         if text is not None:
-            found["t"] = printable(text[:LONG])
+            found["t"] = text[:LONG]
             if len(text) > LONG:
                 found["x"] = len(text)
         for short, name in (("s", "scores"), ("l", "sum_logprobs")):
@@ -104,34 +107,55 @@ class _Task:
             found["i"] = line["order_index"]
         for short, name in (("d", "extraction"), ("e", "error")):
             if line.get(name):
-                found[short] = printable(line[name][:LONG])
+                found[short] = line[name][:LONG]
         if line["target"] != target:
             found["g"] = line["target"]
         return found
 
-    def data(self, position: Mapping[str, int]) -> Data:
+    def data(self, position: Mapping[str, int], images: _Interned) -> Data:
         """As the page gets it; samples in the order of ``position``, as far as it is known."""
         samples = sorted(
             self._samples.items(), key=lambda item: position.get(item[0], len(position))
         )
         groups: dict[tuple[str, str], list[int]] = {}
         for number, (_, sample) in enumerate(samples):
+            _settle_images(sample, images)
             kind = next((kind for kind in ("set", "pair") if sample[kind] is not None), "sample")
             key = sample["id" if kind == "sample" else kind]
             groups.setdefault((kind, key), []).append(number)
         categories = dict.fromkeys(sample["category"] for _, sample in samples)
         return {
-            "name": printable(self.cells[0].task),
-            "answerers": [printable(cell.label) for cell in self.cells],
+            "name": self.cells[0].task,
+            "answerers": [cell.label for cell in self.cells],
             "samples": [sample for _, sample in samples],
             "groups": [
-                {"kind": kind, "key": printable(key), "members": members}
+                {"kind": kind, "key": key, "members": members}
                 for (kind, key), members in groups.items()
             ],
-            "categories": sorted(printable(each) for each in categories if each is not None),
+            "categories": sorted(each for each in categories if each is not None),
             "prompts": self._prompts.values,
             "candidates": self._candidates.values,
         }
+
+
+def _settle_images(sample: Data, images: _Interned) -> None:
+    """Say once what most lines were shown; a line that was shown others says which (``m``).
+
+    Of the same image, the file's checksum is known best: some backends read none, and log none.
+    """
+    lines = sample["lines"]
+    known = {each.path: each for line in lines for each in line["images"] if each.sha256}
+    own = [[known.get(each.path, each) for each in line["images"]] for line in lines]
+    usual: list[Shown] = next(
+        (found for line, found in zip(lines, own, strict=True) if line["normal"] and found),
+        next(filter(None, own), []),
+    )
+    sample["images"] = [images.number(each) for each in usual]
+    paths = [each.path for each in usual]
+    for line, found in zip(lines, own, strict=True):
+        del line["images"], line["normal"]
+        if [each.path for each in found] != paths:
+            line["m"] = [images.number(each) for each in found]
 
 
 def _verdict(line: Line) -> str:
@@ -146,8 +170,8 @@ class Gallery:
     tasks: Sequence[Data]
     shown: Sequence[Shown]
     """Images, as samples refer to them by number."""
-    refs: Mapping[str, ImageRef]
-    """Where they are, by path, as far as it is known."""
+    refs: Mapping[tuple[str, str], ImageRef]
+    """Where they are, by root and path, as far as it is known."""
     notes: Sequence[str]
     """What could not be looked for, and why."""
 
@@ -159,25 +183,23 @@ class Gallery:
 def collect(cells: Sequence[Cell], data_dir: str | None) -> Gallery:
     """The samples of some cells of runs, and where their images are."""
     tasks: dict[str, _Task] = {}
-    images = _Interned()
     for cell in cells:
-        task = tasks.setdefault(cell.task, _Task())
-        task.cells.append(cell)
-        for line in cell.lines:
-            task.take(len(task.cells) - 1, line, images)
-    refs: dict[str, ImageRef] = {}
-    read: dict[tuple[Path, str], dict[str, int]] = {}
+        tasks.setdefault(cell.task, _Task()).add(cell, str(cell.run.data_root(data_dir)))
+    images = _Interned()
+    refs: dict[tuple[str, str], ImageRef] = {}
     notes: dict[str, None] = {}
     found = []
     for task in tasks.values():
-        run, name = task.cells[0].run, task.cells[0].variant.task
-        if (run.folder, name) not in read:
+        positions: dict[str, int] = {}
+        # Of runs that found the same in another place, each has images of its own to be looked for.
+        for cell in {str(c.run.data_root(data_dir)): c for c in reversed(task.cells)}.values():
+            root = cell.run.data_root(data_dir)
             try:
-                again = run.read_again(name, run.data_root(data_dir)).samples
+                samples = cell.run.read_again(cell.variant.task, root).samples
             except InputError as error:
-                notes[f"{name}: shown without images, since {error.message}"] = None
-                again = []
-            read[run.folder, name] = {sample.id: n for n, sample in enumerate(again)}
-            refs.update({ref.path: ref for sample in again for ref in sample.images})
-        found.append(task.data(read[run.folder, name]))
+                notes[f"{cell.task}: shown without images, since {error.message}"] = None
+                continue
+            positions = {sample.id: number for number, sample in enumerate(samples)}
+            refs.update({(str(root), r.path): r for each in samples for r in each.images})
+        found.append(task.data(positions, images))
     return Gallery(found, images.values, refs, list(notes))

@@ -55,7 +55,8 @@ def render(
             "form-action 'none'",
         )
     )
-    packed = gzip.compress(to_json(data, separators=(",", ":")).encode(), 6, mtime=0)
+    text = to_json(_shown(data), separators=(",", ":"), allow_nan=False)
+    packed = gzip.compress(text.encode(), 6, mtime=0)
     return _templates().get_template(template).render(
         policy=policy,
         styles=[Markup(_source(name)) for name in STYLES],
@@ -65,6 +66,17 @@ def render(
         version=__version__,
         **context,
     )  # fmt: skip
+
+
+def _shown(data: Any) -> Any:
+    """Plain data, with what would steer a page or a terminal shown as escapes in all its texts."""
+    if type(data) is str:
+        return printable(data)
+    if isinstance(data, Mapping):
+        return {key: _shown(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_shown(value) for value in data]
+    return data
 
 
 @cache

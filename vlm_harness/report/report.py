@@ -9,25 +9,44 @@ from typing import Any
 from urllib.parse import urlencode
 
 from vlm_harness import agreement
-from vlm_harness.atomic import from_json, to_json, write_bytes
+from vlm_harness.atomic import to_json, write_bytes
 from vlm_harness.calibration import calibration
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, printable, suggest
 from vlm_harness.metrics.accuracy import individual_accuracy
 from vlm_harness.recorded import RecordedRun, labels
 from vlm_harness.report import html, thumbnails
 from vlm_harness.report.gallery import Cell, collect
 from vlm_harness.report.thumbnails import NO_ROOM, Thumbnails
-from vlm_harness.results import record, summarise
+from vlm_harness.results import read_results, record, summarise
 from vlm_harness.runlog import Line, variant_of
 from vlm_harness.stats import estimate
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, is_cosine, varying
+from vlm_harness.wording import (
+    SHORT,
+    caveats,
+    common_prefix,
+    interval,
+    is_cosine,
+    number,
+    varying,
+    words,
+)
 
 Data = dict[str, Any]
 Measure = Callable[[Any], list[agreement.Similarity]]
 MB = 1_000_000
 FEW = 12
 """Right answers that are told apart; more, as captions have, are no kinds of questions."""
+SECTIONS = {
+    "scores": "Scores",
+    "breakdown": "Categories",
+    "calibration": "Calibration",
+    "agreement": "Agreement",
+    "samples": "Samples",
+    "runs": "How it was run",
+}
+MOST = 60
+"""Categories that are shown."""
 
 
 @dataclass(frozen=True)
@@ -75,43 +94,31 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         InputError: no run folder, a task that is in none, a log that cannot be read, a file that
             cannot be written or would be larger than it may.
     """
-    runs = [RecordedRun(folder) for folder in dict.fromkeys(folders)]
+    runs = [RecordedRun(f) for f in {folder.resolve(): folder for folder in folders}.values()]
     cells = _cells(runs, options.tasks)
     rows = _results(cells)
+    fields = varying(rows) + [
+        name for name in ("labels", "run") if len({row[name] for row in rows}) > 1
+    ]
     breakdowns, calibrations = list(_breakdowns(cells, rows)), list(_calibrations(cells))
     agreements, notes = _agreements(cells, options)
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     models = dict.fromkeys(cell.variant.model for cell in cells)
     tasks = dict.fromkeys(cell.task for cell in cells)
-    sections = {
-        "scores": "Scores",
-        **({"breakdown": "Categories"} if breakdowns else {}),
-        **({"calibration": "Calibration"} if calibrations else {}),
-        **({"agreement": "Agreement"} if agreements else {}),
-        "samples": "Samples",
-        "runs": "How it was run",
-    }
-    charts: dict[str, Data] = {"scores": {"kind": "dots", "name": "Scores", "data": _dots(rows)}}
-    for number, part in enumerate(breakdowns):
-        charts[f"breakdown-{number}"] = {
-            "kind": "dots", "name": f"{part['task']}: {part['title']}", "data": part["chart"],
-        }  # fmt: skip
-    charts["calibration"] = {"kind": "reliability", "data": _bins(calibrations)}
-    for number, each in enumerate(agreements):
-        charts[f"agreement-{number}"] = {"kind": "agreement", "data": _cosines(each)}
+    parts = {"breakdown": breakdowns, "calibration": calibrations, "agreement": agreements}
     return write_page(
         "report.html.j2",
         path,
         cells,
         options,
-        charts=charts,
-        title=title,
+        charts=_charts(rows, breakdowns, calibrations, agreements),
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         lead=f"{listing(models, 8)} on {listing(tasks, 8)}",
-        notes=[*_unfinished(runs), *notes],
-        sections=sections.items(),
+        notes=[*_notes(runs, cells), *notes],
+        sections=[(name, text) for name, text in SECTIONS.items() if parts.get(name, True)],
         rows=rows,
         metrics=_columns(rows),
-        varying=varying(rows),
+        fields=fields,
+        caveats=_caveats(cells, rows),
         labels=listing({row["labels"] for row in rows}),
         short=SHORT,
         breakdowns=breakdowns,
@@ -120,6 +127,31 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         threshold=f"{options.threshold:g}",
         runs=[facts(run) for run in runs],
     )
+
+
+def _charts(
+    rows: Sequence[Data],
+    breakdowns: Sequence[Data],
+    calibrations: Sequence[Data],
+    agreements: Sequence[agreement.Report],
+) -> dict[str, Data]:
+    """What ``charts.js`` draws, by the name of its place on the page."""
+    return {
+        "scores": {"kind": "dots", "name": "Scores", "data": _dots(rows)},
+        **{
+            f"breakdown-{index}": {
+                "kind": "dots",
+                "name": f"{part['task']}: {part['title']}",
+                "data": part["chart"],
+            }
+            for index, part in enumerate(breakdowns)
+        },
+        "calibration": {"kind": "reliability", "data": _bins(calibrations)},
+        **{
+            f"agreement-{index}": {"kind": "agreement", "data": _cosines(each)}
+            for index, each in enumerate(agreements)
+        },
+    }
 
 
 def write_page(
@@ -143,6 +175,7 @@ def write_page(
     def page(images: Thumbnails) -> bytes:
         data = {
             "comparison": comparison,
+            "chunk": thumbnails.CHUNK,
             "charts": charts,
             "tasks": gallery.tasks,
             "images": images.entries,
@@ -153,7 +186,6 @@ def write_page(
             (*html.SCRIPTS, "gallery.js", "report.js"),
             data,
             images.chunks,
-            n_samples=gallery.n_samples,
             gallery_notes=gallery.notes,
             images_said=said,
             **context,
@@ -193,6 +225,7 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
                 where="--task",
                 hint=f"There are: {listing(known)}",
             )
+    names_of = _names(runs)
     names: dict[tuple[str, str], str] = {}
     cells = []
     for run in runs:
@@ -204,7 +237,7 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
             task = run.task(variant.task)
             what = to_json([variant.task, task["spec"]["version"], task["data"]], sort_keys=True)
             taken = {name for (one, _), name in names.items() if one == variant.task}
-            new = f"{variant.task} [{run.name}]" if taken else variant.task
+            new = f"{variant.task} [{names_of[run.folder]}]" if taken else variant.task
             name = names.setdefault((variant.task, what), new)
             cells.append(Cell(run, variant, name, "", lines[variant]))
     cells = [cell for cell in cells if cell.lines]
@@ -214,45 +247,33 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
             where=listing(str(run.folder) for run in runs),
             hint="The command that began a run goes on with it.",
         )
-    return [
-        labelled
-        for name in dict.fromkeys(cell.task for cell in cells)
-        for labelled in _labelled([cell for cell in cells if cell.task == name])
-    ]
+    named = labels([(names_of[cell.run.folder], cell.variant) for cell in cells])
+    return [cell._replace(label=label) for cell, label in zip(cells, named, strict=True)]
 
 
-def _labelled(cells: Sequence[Cell]) -> list[Cell]:
-    names = labels([(cell.run.name, cell.variant) for cell in cells])
-    return [cell._replace(label=name) for cell, name in zip(cells, names, strict=True)]
+def _names(runs: Sequence[RecordedRun]) -> dict[Path, str]:
+    """What runs are called: by their folders where several have one name."""
+    names = Counter(run.name for run in runs)
+    return {r.folder: r.name if names[r.name] == 1 else str(r.folder) for r in runs}
 
 
 def _results(cells: Sequence[Cell]) -> list[Data]:
-    """The row of each cell, from ``results.json``; of a run that has none yet, from its log."""
-    found = []
+    """The row of each cell, from ``results.json``; of an unfinished run, from its log."""
     recorded: dict[Path, dict[Variant, Data]] = {}
+    names = _names(list({cell.run.folder: cell.run for cell in cells}.values()))
+    found = []
     for cell in cells:
         folder = cell.run.folder
         if folder not in recorded:
-            recorded[folder] = _recorded(cell.run)
+            done = cell.run.manifest.get("finished") is not None
+            rows = read_results(cell.run) if done else []
+            recorded[folder] = {Variant(*(row[n] for n in Variant._fields)): row for row in rows}
         row = recorded[folder].get(cell.variant) or _summarised(cell)
-        link = {"task": cell.task}
-        found.append({**row, "name": cell.task, "link": urlencode(link)})
+        link = urlencode({"task": printable(cell.task)})
+        found.append(
+            {**row, "name": cell.task, "label": cell.label, "run": names[folder], "link": link}
+        )
     return found
-
-
-def _recorded(run: RecordedRun) -> dict[Variant, Data]:
-    path = run.folder / "results.json"
-    if not path.is_file() or run.manifest.get("finished") is None:
-        return {}
-    try:
-        rows = from_json(path.read_text(encoding="utf-8"))["results"]
-        return {Variant(*(row[name] for name in Variant._fields)): row for row in rows}
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            "not the results of a run",
-            where=path,
-            hint=f"`vlm-harness rescore {run.folder}` writes them anew.",
-        ) from None
 
 
 def _summarised(cell: Cell) -> Data:
@@ -269,7 +290,8 @@ def _summarised(cell: Cell) -> Data:
     )
 
 
-def _unfinished(runs: Sequence[RecordedRun]) -> list[str]:
+def _notes(runs: Sequence[RecordedRun], cells: Sequence[Cell]) -> list[str]:
+    """What must be known to read the page rightly."""
     notes = []
     for run in runs:
         identity = run.manifest["identity"]
@@ -277,30 +299,63 @@ def _unfinished(runs: Sequence[RecordedRun]) -> list[str]:
             notes.append(f"{run.name} is not finished: scores are of what is answered so far.")
         if identity["limit"] is not None:
             notes.append(f"{run.name} was limited to {identity['limit']} samples a task.")
+        if identity.get("samples"):
+            notes.append(f"{run.name} was of {len(identity['samples'])} chosen samples alone.")
+    modes = {cell.variant.image_mode for cell in cells}
+    if "swapped" in modes:
+        notes.append("Under images swapped, right is what holds for the pair's other image.")
+    if "none" in modes:
+        notes.append("Under images none, no image was shown.")
+    if "original" in {cell.variant.labels for cell in cells}:
+        notes.append("Under labels original, right is what was published, errors included.")
     return notes
+
+
+def _caveats(cells: Sequence[Cell], rows: Sequence[Data]) -> list[str]:
+    return [
+        f"{cell.label} on {cell.task}: {', '.join(found)}"
+        for cell, row in zip(cells, rows, strict=True)
+        if (found := caveats(row))
+    ]
 
 
 def facts(run: RecordedRun) -> Data:
     """What the manifest says of a run, in words."""
     manifest = run.manifest
-    environment = manifest.get("environment", {})
-    hardware = ", ".join(environment.get("gpus", [])) or f"{environment.get('cpu_count')} CPU cores"
-    facts = {
+    environment = manifest.get("environment") or {}
+    cores = environment.get("cpu_count")
+    hardware = environment.get("gpus") or [f"{cores} CPU cores" if cores else None]
+    found = {
         "finished": manifest.get("finished") or "not yet",
-        "vlm-harness": f"{manifest.get('vlm_harness')} {environment.get('git_commit') or ''}",
-        "hardware": f"{hardware}, {environment.get('platform')}",
+        "vlm-harness": _joined(
+            " ", manifest.get("vlm_harness"), "commit", environment.get("git_commit")
+        ),
+        "hardware": _joined(", ", *hardware, environment.get("platform")),
         "seed": manifest["identity"]["seed"],
         "identity": manifest["identity_sha256"],
-        "libraries": ", ".join(f"{k} {v}" for k, v in environment.get("packages", {}).items()),
+        "libraries": ", ".join(
+            f"{name} {version}" for name, version in environment.get("packages", {}).items()
+        ),
     }
     for name, model in manifest.get("models", {}).items():
         size = model.get("parameters")
-        parts = [
-            model.get("checkpoint"), model.get("revision"), model.get("dtype"),
-            model.get("device"), f"{size / 1e6:,.0f} million parameters" if size else None,
-        ]  # fmt: skip
-        facts[name] = ", ".join(str(part) for part in parts if part)
-    return {"name": run.name, "command_line": manifest.get("command_line", ""), "facts": facts}
+        found[name] = _joined(
+            ", ",
+            model.get("checkpoint"),
+            model.get("revision"),
+            model.get("dtype"),
+            model.get("device"),
+            f"{size / 1e6:,.1f} million parameters" if size else None,
+        )
+    return {
+        "name": run.name,
+        "command_line": manifest.get("command_line", ""),
+        "facts": {name: value for name, value in found.items() if value not in ("", None)},
+    }
+
+
+def _joined(separator: str, *parts: object) -> str:
+    return separator.join(str(part) for part in parts if part)
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -315,30 +370,34 @@ def _columns(rows: Sequence[Data]) -> list[str]:
     return [name for name in names if incomplete or "official" not in name]
 
 
-def _row_labels(rows: Sequence[Data]) -> list[str]:
-    """Model and protocol, and what else varies."""
-    fields = varying(rows)
-    return [
-        " / ".join([row["model"], row["protocol"], *(row[n] for n in fields if row[n] != "none")])
-        for row in rows
-    ]
-
-
-def _dot(facet: str, label: str, metric: Mapping[str, Any]) -> Data:
+def _dot(facet: str, label: str, name: str, metric: Mapping[str, Any]) -> Data:
+    ends = interval(name, metric["ci_low"], metric["ci_high"], "–")
     return {
-        "facet": facet,
-        "label": label,
+        "facet": _brief(facet),
+        "label": _brief(label),
         "value": metric["value"],
         "low": metric["ci_low"],
         "high": metric["ci_high"],
         "chance": metric["chance"],
+        "text": number(name, metric["value"]) + (f" ({ends})" if ends else ""),
     }
 
 
+def _brief(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def _dots(rows: Sequence[Data]) -> list[Data]:
+    """The score to quote of each task; its name without what those of all tasks begin with."""
+    prefix = common_prefix(row["name"] for row in rows)
     return [
-        _dot(f"{row['name']}: {SHORT.get(name, name)}", label, row["metrics"][name])
-        for row, label in zip(rows, _row_labels(rows), strict=True)
+        _dot(
+            f"{row['name'].removeprefix(prefix)}: {SHORT.get(name, name)}",
+            row["label"],
+            name,
+            row["metrics"][name],
+        )
+        for row in rows
         for name in [row["primary_metric"]]
         if row["metrics"][name]["value"] is not None and not is_cosine(name)
     ]
@@ -351,35 +410,42 @@ def _breakdowns(cells: Sequence[Cell], rows: Sequence[Data]) -> Iterator[Data]:
     """Of each task by category, and by what the right answer was."""
     for task in dict.fromkeys(cell.task for cell in cells):
         own = [(cell, row) for cell, row in zip(cells, rows, strict=True) if cell.task == task]
-        by_category = [
-            {"value": category, "label": label, "n": metrics[name]["n"], "metric": metrics[name]}
-            for label, row in ((cell.label, row) for cell, row in own)
-            for category, metrics in row["categories"].items()
-            for name in [row["primary_metric"]]
-        ]
-        if by_category:
-            metric = own[0][1]["primary_metric"]
-            yield _breakdown(task, "by category", "category", metric, by_category)
-        by_answer = [{**each, "label": cell.label} for cell, _ in own for each in _by_answer(cell)]
-        if by_answer:
-            yield _breakdown(
-                task, "by right answer", "right answer", "individual_accuracy", by_answer
-            )
+        # Pairs of two categories are in neither: samples are, then.
+        for metric in (own[0][1]["primary_metric"], "individual_accuracy"):
+            found = [
+                {"value": category, "label": cell.label, "n": each["n"], "metric": each}
+                for cell, row in own
+                for category, metrics in row["categories"].items()
+                for each in [metrics.get(metric)]
+                if each is not None and each["value"] is not None
+            ]
+            if found:
+                yield _breakdown(task, "category", metric, found)
+                break
+        found = [{**each, "label": cell.label} for cell, _ in own for each in _by_answer(cell)]
+        if found:
+            yield _breakdown(task, "right answer", "individual_accuracy", found)
 
 
-def _breakdown(task: str, title: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
-    said = "said" in rows[0]
+def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
+    n = Counter[str]()
+    for row in rows:
+        n[row["value"]] = max(n[row["value"]], row["n"])
+    most = {value for value, _ in n.most_common(MOST)}
+    rows = [row for row in rows if row["value"] in most]
+    caption = f"{words(metric).capitalize()} in percent, with 95% intervals; dashed: chance."
+    if len(n) > MOST:
+        caption += f" Of {len(n):,} the {MOST} with most samples."
     return {
         "task": task,
-        "title": title,
+        "title": f"by {by}",
         "by": by,
         "metric": metric,
         "rows": rows,
-        "said": said,
-        "caption": f"{SHORT.get(metric, metric)} in percent, with 95% intervals"
-        + ("; dashed: how often a guess is right." if said else "."),
+        "said": "said" in rows[0],
+        "caption": caption,
         "chart": [
-            _dot(str(row["value"]), row["label"], row["metric"])
+            _dot(str(row["value"]), row["label"], metric, row["metric"])
             for row in rows
             if row["metric"]["value"] is not None
         ],
@@ -415,8 +481,8 @@ def _calibrations(cells: Sequence[Cell]) -> Iterator[Data]:
 def _bins(calibrations: Sequence[Data]) -> list[Data]:
     return [
         {
-            "facet": row["task"],
-            "label": row["label"],
+            "facet": _brief(row["task"]),
+            "label": _brief(row["label"]),
             "confidence": each["confidence"],
             "accuracy": each["accuracy"],
             "low": each["ci_low"],
@@ -454,7 +520,8 @@ def _agreements(
 def _cosines(report: agreement.Report) -> Data:
     bins = [
         {
-            "label": row["label"],
+            "label": _brief(row["label"]),
+            "text": number("", found["value"]),
             "cosine": bounds["median"],
             "n": found["n"],
             "value": found["value"],

@@ -32,6 +32,8 @@ class Shown:
 
     path: str
     sha256: str | None
+    root: str = ""
+    """Where the run found its data: a path may be another file elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Thumbnails:
 
 def make(
     shown: Sequence[Shown],
-    refs: Mapping[str, ImageRef],
+    refs: Mapping[tuple[str, str], ImageRef],
     budget: int,
     largest: int = SIZES[0],
     progress: Progress = lambda done, total: None,
@@ -63,7 +65,7 @@ def make(
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
         def small(some: Iterable[Shown], size: int) -> Iterator[bytes | str]:
-            return pool.map(lambda each: _small(each, refs.get(each.path), size), some)
+            return pool.map(lambda each: _small(each, refs.get((each.root, each.path)), size), some)
 
         size = _size(shown, small, budget, largest) if shown else 0
         texts: list[str] = []

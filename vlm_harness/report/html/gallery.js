@@ -3,41 +3,43 @@
 
 const gallery = (() => {
   const { element } = page;
-  const PAGE = 24;
+  const PAGE = 24; // groups
   const SAID = 300; // characters of an answer on a card
-  const MARKS = {
-    r: ["✓", "right"], w: ["✗", "wrong"], t: ["=", "tied"], u: ["?", "unparsed"], e: ["!", "failed"],
-  };
-  const SHOW = {
-    "": ["everything", () => true],
-    wrong: ["not all right", (v) => v.some((x) => x !== "r")],
-    none: ["none right", (v) => v.every((x) => x !== "r")],
-    part: ["some of a group right", (v) => v.includes("r") && v.some((x) => x !== "r")],
-    right: ["all right", (v) => v.every((x) => x === "r")],
-    unparsed: ["unparsed", (v) => v.includes("u")],
-    failed: ["failed", (v) => v.includes("e")],
-    tied: ["tied", (v) => v.includes("t")],
-  };
-  const BETWEEN = {
-    differ: ["answerers differ", (a, b) => a !== b],
-    gained: ["B right, A not", (a, b) => b === "r" && a !== "r"],
-    lost: ["A right, B not", (a, b) => a === "r" && b !== "r"],
-  };
+  const MARKS = { r: ["✓", "right"], w: ["✗", "wrong"], t: ["=", "tied"], u: ["?", "unparsed"], e: ["!", "failed"] };
 
-  let data, images, form, state, found;
+  // What a group may be asked for: by the verdicts of one answerer on its samples, in one order.
+  const OUTCOMES = new Map([
+    ["wrong", ["not all right", (v) => v.some((x) => x !== "r")]],
+    ["none", ["none right", (v) => v.every((x) => x !== "r")]],
+    ["part", ["some of a group right", (v) => v.includes("r") && v.some((x) => x !== "r")]],
+    ["right", ["all right", (v) => v.every((x) => x === "r")]],
+    ["unparsed", ["unparsed", (v) => v.includes("u")]],
+    ["failed", ["failed", (v) => v.includes("e")]],
+    ["tied", ["tied", (v) => v.includes("t")]],
+  ]);
+  // Or by the lines of A and B on its samples, in one order.
+  const gained = (a, b) => a.v !== "r" && b.v === "r";
+  const right = (lines) => lines.every((line) => line.v === "r");
+  const FLIPS = new Map([
+    ["gained", ["a sample gained (B right, A not)", (a, b) => a.some((line, n) => gained(line, b[n]))]],
+    ["lost", ["a sample lost (A right, B not)", (a, b) => a.some((line, n) => gained(b[n], line))]],
+    ["all-gained", ["whole group gained", (a, b) => right(b) && !right(a)]],
+    ["all-lost", ["whole group lost", (a, b) => right(a) && !right(b)]],
+  ]);
+
+  let data, images, chunk, comparison, form, state, task, found;
 
   // --- images, which lie at the end of the file -------------------------------------------------
 
-  const CHUNK = 64;
   function source(number) {
-    const chunk = document.getElementsByClassName("images")[Math.floor(number / CHUNK)];
-    if (!chunk) return null;
-    chunk.lines ??= chunk.textContent.split("\n");
-    return "data:image/webp;base64," + chunk.lines[number % CHUNK];
+    const part = document.getElementsByClassName("images")[Math.floor(number / chunk)];
+    if (!part) return null;
+    part.lines ??= part.textContent.split("\n");
+    return `data:image/webp;base64,${part.lines[number % chunk]}`;
   }
 
   function picture(index) {
-    const { path, number, note } = images[index] ?? { path: "", note: "shown without images" };
+    const { path, number, note } = images[index];
     if (number === undefined) return element("p", {}, note, element("br"), path);
     const made = element("img", { alt: path, title: path, decoding: "async" });
     const show = () => { const url = source(number); if (url) made.src = url; return url; };
@@ -46,20 +48,28 @@ const gallery = (() => {
     return made;
   }
 
-  const pictures = (sample) => element("div", { class: "pictures" },
-    sample.images.length ? sample.images.map(picture) : element("p", {}, "no image was shown"));
+  const pictures = (numbers) => element("div", { class: "pictures" },
+    numbers.length ? numbers.map(picture) : element("p", {}, "no image was shown"));
 
-  // --- what was answered ------------------------------------------------------------------------
+  // --- what was asked and answered --------------------------------------------------------------
 
-  const target = (sample, line) => line.g ?? sample.target;
   const mark = (verdict) => element("span", { class: `mark ${verdict}` },
     element("span", { "aria-hidden": "true" }, MARKS[verdict][0]), element("span", { class: "hidden" }, MARKS[verdict][1]));
 
   function said(sample, line) {
     if (line.v === "e") return `failed: ${line.e ?? ""}`.slice(0, SAID);
-    if (line.t !== undefined) return (line.t || "(no text)").slice(0, SAID);
-    if (line.p == null) return "tied";
-    return sample.options[line.p];
+    if (line.t === undefined) return line.p == null ? "tied" : sample.options[line.p];
+    const text = (line.t || "(no text)").slice(0, SAID);
+    // A letter stands for another option in another order.
+    return line.p == null || text.includes(sample.options[line.p]) ? text : `${text} → ${sample.options[line.p]}`;
+  }
+
+  const other = (sample, line) => line.m && (line.m.length ? "saw another image" : "saw no image");
+
+  /** The words that a line was asked in, else its captions, else the options. */
+  function asked(sample, line) {
+    if (line.q !== undefined) return task.prompts[line.q];
+    return line.c === undefined ? sample.options.join(" / ") : task.candidates[line.c].join("\n");
   }
 
   /** The probability of each option among those shown; null where there are no log-probabilities. */
@@ -72,208 +82,250 @@ const gallery = (() => {
 
   // --- which groups -----------------------------------------------------------------------------
 
-  const lines = (sample, who) => (who === "" ? sample.lines : sample.lines.filter((line) => line.a === Number(who)));
-
-  function fits(task, group) {
-    const members = group.members.map((n) => task.samples[n]);
-    if (state.category && !members.some((sample) => sample.category === state.category)) return false;
-    if (state.q && !words(task, group).includes(state.q.toLowerCase())) return false;
-    if (!state.show) return true;
-    if (BETWEEN[state.show]) {
-      const test = BETWEEN[state.show][1];
-      if (state.show !== "differ") {
-        return members.some((sample) => test(sample.lines.find((l) => l.a === 0)?.v, sample.lines.find((l) => l.a === 1)?.v));
-      }
-      return members.some((sample) => sample.lines.some((line) => line.v !== sample.lines[0].v || line.p !== sample.lines[0].p));
-    }
-    // Whether a group is right is a matter of one answerer and one order of the options.
-    const asked = new Map();
-    for (const sample of members) {
-      for (const line of lines(sample, state.who ?? "")) {
+  /** Lines of a group by answerer and order: a group is right in one order, and wrong in another. */
+  function byOrder(group, wanted = () => true) {
+    const lines = new Map();
+    for (const n of group.members) {
+      for (const line of task.samples[n].lines) {
+        if (!wanted(line)) continue;
         const key = `${line.a} ${line.i ?? 0}`;
-        asked.set(key, [...(asked.get(key) ?? []), line.v]);
+        if (lines.has(key)) lines.get(key).push(line);
+        else lines.set(key, [line]);
       }
     }
-    const test = SHOW[state.show][1];
-    return [...asked.values()].some((verdicts) => test(verdicts));
+    return lines;
   }
 
-  function words(task, group) {
+  const orders = (lines) => Object.groupBy([...lines], ([key]) => key.split(" ")[1]);
+
+  function fitsOutcome(group) {
+    if (state.show === "differ") {
+      return group.members.some((n) => Object.values(Object.groupBy(task.samples[n].lines, (line) => line.i ?? 0))
+        .some((same) => same.some((line) => line.v !== same[0].v || line.p !== same[0].p)));
+    }
+    const flip = FLIPS.get(state.show);
+    if (flip) {
+      return Object.values(orders(byOrder(group))).some((sides) => {
+        const [a, b] = ["0", "1"].map((side) => sides.find(([key]) => key.startsWith(`${side} `))?.[1]);
+        return a && b && a.length === b.length && flip[1](a, b);
+      });
+    }
+    const test = OUTCOMES.get(state.show)[1];
+    const who = state.who === undefined ? undefined : Number(state.who);
+    const lines = byOrder(group, (line) => who === undefined || line.a === who);
+    return [...lines.values()].some((same) => test(same.map((line) => line.v)));
+  }
+
+  function fits(group) {
+    const members = group.members.map((n) => task.samples[n]);
+    if (state.category && !members.some((sample) => sample.category === state.category)) return false;
+    if (state.q && !words(group).includes(state.q.toLowerCase())) return false;
+    return !state.show || fitsOutcome(group);
+  }
+
+  function words(group) {
     return group.words ??= group.members.map((n) => {
       const sample = task.samples[n];
-      const parts = [sample.id, sample.pair, sample.set, ...sample.options, ...sample.images.map((i) => images[i]?.path)];
-      for (const line of sample.lines) {
-        parts.push(line.t, line.e);
-        if (line.q !== undefined) parts.push(task.prompts[line.q]);
-        if (line.c !== undefined) parts.push(...task.candidates[line.c]);
-      }
+      const parts = [sample.id, sample.pair, sample.set, ...sample.options, ...sample.images.map((i) => images[i].path)];
+      for (const line of sample.lines) parts.push(line.t, line.e, asked(sample, line));
       return parts.filter(Boolean).join("\n");
     }).join("\n").toLowerCase();
   }
 
   // --- cards ------------------------------------------------------------------------------------
 
-  function asked(task, sample) {
-    const line = sample.lines.find((each) => each.q !== undefined) ?? sample.lines[0];
-    return line.q !== undefined ? task.prompts[line.q] : task.candidates[line.c]?.join("\n") ?? sample.options.join(" / ");
-  }
-
-  function member(task, number) {
+  function member(number) {
     const sample = task.samples[number];
-    const shown = lines(sample, state.who ?? "").filter((line) => !line.i);
+    const who = state.who === undefined ? undefined : Number(state.who);
+    // Each in the first of its orders; what is asked is that of an answer that is shown.
+    const shown = sample.lines.filter((line) => !line.i && (who === undefined || line.a === who));
+    const first = shown.find((line) => line.q !== undefined) ?? shown[0] ?? sample.lines[0];
+    const wordings = new Set(shown.map((line) => line.q)).size;
+    const seen = shown.length && shown.every((line) => line.m?.join() === shown[0].m?.join()) ? shown[0].m ?? sample.images : sample.images;
     return element("div", { class: "member" },
-      element("button", { type: "button", class: "open", "aria-label": `Open sample ${sample.id}`, on: { click: () => open(task.name, sample.id) } }, pictures(sample)),
-      element("p", { class: "asked", dir: "auto" }, asked(task, sample)),
-      element("p", { class: "gold", dir: "auto" }, `Right answer: ${sample.options[sample.target]}`),
+      element("button", { type: "button", class: "open", "aria-label": `Open sample ${sample.id}`, on: { click: () => open(sample.id) } }, pictures(seen)),
+      element("p", { class: "asked", dir: "auto" }, asked(sample, first)),
+      wordings > 1 && element("p", { class: "soft small" }, "asked differently by protocol: open it for all"),
+      element("p", { class: "gold", dir: "auto" }, `Right answer: ${sample.options[first.g ?? sample.target]}`),
       element("ul", { class: "answers" }, shown.map((line) => element("li", {}, mark(line.v),
-        element("span", { class: "who" }, task.answerers[line.a]),
+        element("span", { class: "who" }, task.answerers[line.a], seen === line.m || !line.m ? null : element("span", { class: "small" }, ` (${other(sample, line)})`)),
         element("span", { class: "said", dir: "auto" }, said(sample, line))))));
   }
 
-  function cosines(task, sample) {
-    const known = Object.entries(sample.cosines ?? {});
-    return known.map(([n, value]) => `cosine ${value.toFixed(3)}` + (task.answerers.length > 1 ? ` (${task.answerers[n]})` : ""));
+  function cosines(sample) {
+    return Object.entries(sample.cosines ?? {}).map(([n, value]) =>
+      `cosine ${value.toFixed(3)}` + (task.answerers.length > 1 ? ` (${task.answerers[n]})` : ""));
   }
 
-  function card(task, group) {
+  function card(group) {
     const facts = group.members.length > 1 ? [`${group.kind} of ${group.members.length}`] : [];
-    if (group.kind === "pair") facts.push(...cosines(task, task.samples[group.members[0]]));
+    if (group.kind === "pair") facts.push(...cosines(task.samples[group.members[0]]));
     return element("article", { class: "card" },
       element("header", {}, element("h3", { dir: "auto" }, group.key), element("span", {}, facts.join(" · "))),
-      element("div", { class: "members" }, group.members.map((n) => member(task, n))));
+      element("div", { class: "members" }, group.members.map(member)));
   }
 
   function render() {
-    const task = data.find((each) => each.name === state.task) ?? data[0];
-    const groups = found = task.groups.filter((group) => fits(task, group));
+    const groups = found = task.groups.filter(fits);
     const pages = Math.max(1, Math.ceil(groups.length / PAGE));
-    const at = Math.min(pages, Math.max(1, Number(state.page) || 1));
-    const plural = task.groups[0]?.kind === "sample" ? "samples" : `${task.groups[0]?.kind ?? "group"}s`;
+    const at = Math.min(pages, Math.max(1, Math.floor(Number(state.page)) || 1));
+    const kinds = new Set(task.groups.map((group) => group.kind));
+    const kind = kinds.size === 1 ? [...kinds][0] : "group";
+    const number = (n) => n.toLocaleString("en");
     document.getElementById("count").textContent =
-      `${groups.length} of ${task.groups.length} ${plural}` + (pages > 1 ? `, page ${at} of ${pages}` : "");
+      `${number(groups.length)} of ${number(task.groups.length)} ${kind}${task.groups.length === 1 ? "" : "s"}` + (pages > 1 ? `, page ${at} of ${pages}` : "")
+      + (state.sample && !sampleOf(state.sample) ? `; there is no sample ${state.sample}` : "");
     const cards = document.getElementById("cards");
     cards.classList.toggle("single", task.groups.every((group) => group.members.length === 1));
-    cards.replaceChildren(...groups.slice((at - 1) * PAGE, at * PAGE).map((group) => card(task, group)));
-    const turn = (to, text, disabled) => element("button", { type: "button", disabled, on: { click: () => {
-      change({ page: to > 1 ? String(to) : "" });
+    cards.replaceChildren(...groups.slice((at - 1) * PAGE, at * PAGE).map(card));
+    const turn = (to, text, disabled) => element("button", { type: "button", disabled, "data-keep": text, on: { click: () => {
+      change({ page: to > 1 ? String(to) : "" }, "push");
       document.getElementById("samples").scrollIntoView();
     } } }, text);
-    document.getElementById("pages").replaceChildren(...(pages < 2 ? [] : [
+    const pager = document.getElementById("pages");
+    page.keepingFocus(pager, () => pager.replaceChildren(...(pages < 2 ? [] : [
       turn(1, "First", at === 1), turn(at - 1, "Previous", at === 1), element("span", {}, `${at} / ${pages}`),
-      turn(at + 1, "Next", at === pages), turn(pages, "Last", at === pages)]));
+      turn(at + 1, "Next", at === pages), turn(pages, "Last", at === pages)])));
   }
 
   // --- one sample -------------------------------------------------------------------------------
 
-  function answer(task, sample, line) {
+  function options(sample, line) {
     const chances = probabilities(line);
-    const order = line.o ?? sample.options.map((_, n) => n);
-    const parts = [element("h3", {}, mark(line.v), " ", task.answerers[line.a], line.i ? ` (order ${line.i + 1})` : "")];
-    const labelled = (label, text) => text && parts.push(element("p", { class: "label" }, label), element("pre", { tabindex: "0", dir: "auto" }, text));
-    labelled("asked", line.q === undefined ? "" : task.prompts[line.q]);
-    if (line.t !== undefined) labelled(`answered${line.x ? ` (the first ${line.t.length.toLocaleString("en")} of ${line.x.toLocaleString("en")} characters; the log has all)` : ""}`, line.t || "(no text)");
-    labelled("failed", line.e ?? "");
-    const candidates = line.c === undefined ? null : task.candidates[line.c];
+    const names = line.c === undefined ? sample.options : task.candidates[line.c];
     const head = ["option", line.s && (line.l ? "mean log-probability" : "cosine"), chances && "probability", "is"].filter(Boolean);
-    parts.push(element("div", { class: "scroll" }, element("table", {},
+    const is = (n) => [n === (line.g ?? sample.target) && "right answer", n === line.p && "chosen"].filter(Boolean).join(", ");
+    return element("div", { class: "scroll" }, element("table", {},
       element("thead", {}, element("tr", {}, head.map((text) => element("th", { scope: "col" }, text)))),
-      element("tbody", {}, order.map((n) => element("tr", {},
-        element("th", { scope: "row", dir: "auto" }, candidates?.[n] ?? sample.options[n]),
+      element("tbody", {}, (line.o ?? sample.options.map((_, n) => n)).map((n) => element("tr", {},
+        element("th", { scope: "row", dir: "auto" }, names[n] ?? sample.options[n]),
         line.s && element("td", { class: "number" }, line.s[n] == null ? "–" : line.s[n].toFixed(4)),
         chances && element("td", { class: "number" }, `${(100 * chances[n]).toFixed(1)}%`),
-        element("td", {}, [n === target(sample, line) && "right answer", n === line.p && "chosen"].filter(Boolean).join(", "))))))));
-    if (line.d) parts.push(element("p", { class: "label" }, `read by: ${line.d}`));
-    return element("section", { class: "answer" }, parts);
+        element("td", {}, is(n)))))));
+  }
+
+  function answer(sample, line) {
+    const labelled = (label, text) => text ? [element("p", { class: "label" }, label), element("pre", { tabindex: "0", dir: "auto" }, text)] : [];
+    const number = (n) => n.toLocaleString("en");
+    const cut = line.x ? ` (the first ${number(line.t.length)} of ${number(line.x)} characters; the log has all)` : "";
+    return element("section", { class: "answer" },
+      element("h3", {}, mark(line.v), " ", task.answerers[line.a], line.i ? ` (order ${line.i + 1})` : ""),
+      line.m && [element("p", { class: "label" }, other(sample, line)), line.m.length ? pictures(line.m) : null],
+      labelled("asked", line.q === undefined ? "" : task.prompts[line.q]),
+      line.t === undefined ? [] : labelled(`answered${cut}`, line.t || "(no text)"),
+      labelled("failed", line.e ?? ""),
+      options(sample, line),
+      line.d && element("p", { class: "label" }, `read by: ${line.d}`));
   }
 
   const dialog = () => document.getElementById("sample");
+  const sampleOf = (id) => task.samples.find((each) => each.id === id);
+  const open = (id) => change({ task: task.name, sample: id }, "push", true);
 
-  function open(name, id) {
-    change({ task: name, sample: id }, true);
+  function step(text, sample) {
+    return element("button", { type: "button", disabled: !sample, "data-keep": text, on: { click: () => change({ sample: sample.id }) } }, text);
   }
 
   function showSample() {
     const box = dialog();
-    const task = data.find((each) => each.name === state.task) ?? data[0];
-    const sample = state.sample && task.samples.find((each) => each.id === state.sample);
+    const sample = state.sample && sampleOf(state.sample);
     if (!sample) {
       if (box.open) box.close();
       return;
     }
-    const row = (found.length ? found : task.groups).flatMap((group) => group.members);
-    const at = row.indexOf(task.samples.indexOf(sample));
-    const step = (by, text) => {
-      const next = task.samples[row[at + by]];
-      return element("button", { type: "button", disabled: at < 0 || !next, on: { click: () => change({ sample: next.id }) } }, text);
-    };
-    const facts = ["pair", "set", "category"].filter((key) => sample[key] != null).map((key) => `${key} ${sample[key]}`);
-    const group = task.groups.find((each) => each.members.includes(task.samples.indexOf(sample)));
+    const number = task.samples.indexOf(sample);
+    const row = (found.some((group) => group.members.includes(number)) ? found : task.groups).flatMap((group) => group.members);
+    const [before, after] = [-1, 1].map((by) => task.samples[row[row.indexOf(number) + by]]);
+    const group = task.groups.find((each) => each.members.includes(number));
     const others = group.members.map((n) => task.samples[n]).filter((each) => each !== sample);
-    box.replaceChildren(
+    const facts = ["pair", "set", "category"].filter((key) => sample[key] != null).map((key) => `${key} ${sample[key]}`);
+    page.keepingFocus(box, () => box.replaceChildren(
       element("header", {}, element("h2", { id: "sample-title", dir: "auto" }, `${task.name}: ${sample.id}`),
-        step(-1, "Previous"), step(1, "Next"),
-        element("button", { type: "button", on: { click: () => box.close() } }, "Close")),
+        step("Previous", before), step("Next", after),
+        element("button", { type: "button", "data-keep": "Close", on: { click: () => box.close() } }, "Close")),
       element("div", { class: "body" },
-        element("div", { class: "beside" }, pictures(sample), others.map((other) => element("button", {
-          type: "button", class: "open other", "aria-label": `Open sample ${other.id}`, on: { click: () => change({ sample: other.id }) },
-        }, pictures(other), element("span", { class: "soft" }, `right answer: ${other.options[other.target]}`)))),
-        element("p", { class: "soft" }, [...facts, ...cosines(task, sample)].join(" · ")),
-        sample.lines.map((line) => answer(task, sample, line))));
+        element("div", { class: "beside" }, pictures(sample.images), others.map((each) => element("button", {
+          type: "button", class: "open other", "aria-label": `Open sample ${each.id}`, on: { click: () => change({ sample: each.id }) },
+        }, pictures(each.images), element("span", { class: "soft" }, `right answer: ${each.options[each.target]}`)))),
+        element("p", { class: "soft" }, [...facts, ...cosines(sample)].join(" · ")),
+        sample.lines.map((line) => answer(sample, line)))));
     if (!box.open) box.showModal();
     box.scrollTop = 0;
   }
 
-  // --- state ------------------------------------------------------------------------------------
+  // --- state: read from the address, and written there -------------------------------------------
 
-  function change(some, remember = false) {
-    state = { ...state, ...some };
-    page.set(state, remember);
+  function choices(select, values, value) {
+    select.replaceChildren(...values.map(([key, text]) => element("option", { value: key }, text)));
+    select.value = value;
+  }
+
+  /** Settings that mean something here; what else an address may say is passed over. */
+  function known(given) {
+    const settled = { ...given };
+    const own = data.find((each) => each.name === given.task) ?? data[0];
+    if (!/^\d+$/.test(given.who ?? "") || Number(given.who) >= own.answerers.length) delete settled.who;
+    if (!own.categories.includes(given.category)) delete settled.category;
+    if (!outcomes(own).some(([key]) => key === given.show)) delete settled.show;
+    return [settled, own];
+  }
+
+  function outcomes(own) {
+    const several = own.answerers.length > 1 ? [["differ", "answerers differ"]] : [];
+    const flips = comparison ? [...FLIPS].map(([key, [text]]) => [key, text]) : [];
+    return [["", "everything"], ...[...OUTCOMES].map(([key, [text]]) => [key, text]), ...several, ...flips];
+  }
+
+  function change(some, how = "replace", over = undefined) {
+    page.set({ ...page.settings(), ...some }, how, over);
     apply();
   }
 
-  const options = (select, values, value) => {
-    select.replaceChildren(...values.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
-    select.value = value;
-  };
-
-  let last = "";
+  let last = "", filled;
   function apply() {
-    const task = data.find((each) => each.name === state.task) ?? data[0];
-    options(form.task, data.map((each) => [each.name, each.name]), task.name);
-    options(form.who, [["", "anyone"], ...task.answerers.map((label, n) => [String(n), label])], state.who ?? "");
-    const between = task.answerers.length < 2 ? [] : Object.entries(BETWEEN).filter(([key]) => key === "differ" || page.comparison);
-    options(form.show, [...Object.entries(SHOW), ...between].map(([key, [text]]) => [key, text]), state.show ?? "");
-    options(form.category, [["", "all"], ...task.categories.map((each) => [each, each])], state.category ?? "");
-    form.category.parentElement.hidden = !task.categories.length;
-    if (document.activeElement !== form.q) form.q.value = state.q ?? "";
+    const before = task;
+    [state, task] = known(page.settings());
+    if (task !== before) {
+      choices(form.task, data.map((each) => [each.name, each.name]), task.name);
+      choices(form.who, [["", "anyone"], ...task.answerers.map((label, n) => [String(n), label])], "");
+      choices(form.category, [["", "all"], ...task.categories.map((each) => [each, each])], "");
+      choices(form.show, outcomes(task), "");
+      form.category.parentElement.hidden = !task.categories.length;
+    }
+    for (const name of ["who", "show", "category"]) form[name].value = state[name] ?? "";
+    if (!filled) form.q.value = state.q ?? "";
     const { sample, ...rest } = state;
-    const key = JSON.stringify({ ...rest, task: task.name });
+    const key = JSON.stringify({ ...rest, task: task.name, none: sample && !sampleOf(sample) });
     if (key !== last) { last = key; render(); }
     showSample();
   }
 
-  function start(loaded, entries) {
-    [data, images] = [loaded, entries];
+  function start(loaded) {
+    ({ tasks: data, images, chunk, comparison } = loaded);
     form = document.getElementById("filters");
     if (!data.length) { document.getElementById("samples").hidden = true; return; }
-    state = page.settings();
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("change", (event) => {
-      const { name, value } = event.target;
-      if (name !== "q") change({ [name]: name === "task" && value === data[0].name ? "" : value, page: "", ...(name === "task" && { who: "", category: "" }) });
+    const typed = () => { clearTimeout(filled); filled = undefined; return { q: form.q.value, page: "" }; };
+    form.addEventListener("change", ({ target: { name, value } }) => {
+      if (name === "q") return;
+      change({ ...typed(), [name]: value, ...(name === "task" && { who: "", category: "", show: "" }) }, "push");
     });
-    let timer;
     form.q.addEventListener("input", () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => change({ q: form.q.value, page: "" }), 150);
+      clearTimeout(filled);
+      filled = setTimeout(() => change(typed()), 150);
     });
-    form.addEventListener("reset", () => setTimeout(() => change({ task: state.task, who: "", show: "", category: "", q: "", page: "" })));
-    dialog().addEventListener("close", () => state.sample && change({ sample: "" }));
+    form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      form.q.value = "";
+      change({ ...typed(), who: "", show: "", category: "", task: task.name }, "push");
+    });
+    // Closed by its button, by Escape, or by the way back: only then nothing is left to leave.
+    dialog().addEventListener("close", () => page.settings().sample && page.leave(() => change({ sample: "" })));
     dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
-    addEventListener("popstate", () => { state = page.settings(); apply(); });
-    addEventListener("hashchange", () => { state = page.settings(); apply(); });
+    page.links(apply, "samples");
     apply();
-    if (Object.keys(state).length && !state.sample) document.getElementById("samples").scrollIntoView();
+    const asked = page.settings();
+    if (Object.keys(asked).length && !asked.sample) document.getElementById("samples").scrollIntoView();
   }
 
   return { start };

@@ -1,49 +1,97 @@
-// What every page has: its data, its theme, and elements made without markup.
+// What every page has: its data, its theme, its address, and elements made without markup.
 "use strict";
 
-const page = {
-  /** The data, unpacked; null where a browser cannot. */
-  async load() {
-    const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
+const page = (() => {
+  /** The data of the page, unpacked. */
+  async function load() {
+    const text = document.getElementById("data").textContent;
+    const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
-  },
+  }
 
   /** An element. Texts are texts: nothing of them is read as markup. */
-  element(tag, attributes = {}, ...children) {
+  function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
       if (name === "on") Object.entries(value).forEach(([event, f]) => made.addEventListener(event, f));
       else if (value === true) made.setAttribute(name, "");
       else if (value !== false && value != null) made.setAttribute(name, value);
     }
-    made.append(...children.flat().filter((child) => child != null));
+    made.append(...children.flat().filter((child) => child != null && child !== false));
     return made;
-  },
+  }
 
-  /** A drawing as one picture: it is read out by its name alone; labels of its groups would be no valid ARIA. */
-  picture(svg) {
+  /** A drawing as one picture: it is read out by its name; labels of its groups would be no valid ARIA. */
+  function picture(svg) {
     svg.setAttribute("role", "img");
     for (const part of svg.querySelectorAll("[aria-label]")) {
       part.dataset.mark = part.getAttribute("aria-label");
       part.removeAttribute("aria-label");
     }
     return svg;
-  },
+  }
 
-  /** What stands behind # in the address, as far as it is settings; a section's name is none. */
-  settings() {
-    return Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
-  },
+  const pen = document.createElement("canvas").getContext("2d");
+  /** A text cut to so many pixels, as charts write it. */
+  function fit(text, pixels) {
+    pen.font = "13px system-ui, sans-serif";
+    if (pen.measureText(text).width <= pixels) return text;
+    let n = text.length;
+    while (n > 1 && pen.measureText(`${text.slice(0, n)}…`).width > pixels) n -= 1;
+    return `${text.slice(0, n)}…`;
+  }
+  const widest = (texts) => Math.max(0, ...texts.map((text) => { pen.font = "13px system-ui, sans-serif"; return pen.measureText(text).width; }));
 
-  /** Put settings behind #, without those that are empty. */
-  set(settings, remember = false) {
-    const kept = Object.entries(settings).filter(([, value]) => value);
-    const hash = "#" + new URLSearchParams(kept);
+  // --- the address: all of what is shown follows from it ----------------------------------------
+
+  /** What stands behind # as name=value; of a section's name nothing. */
+  const settings = () => Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
+
+  /**
+   * Put settings behind #, without those that are empty.
+   * "push": the way back leads to what was before; `over` marks what lies over the page.
+   */
+  function set(given, how = "replace", over = history.state?.over) {
+    const hash = "#" + new URLSearchParams(Object.entries(given).filter(([, value]) => value));
     if (hash === location.hash || (hash === "#" && !location.hash)) return;
-    history[remember ? "pushState" : "replaceState"](null, "", hash === "#" ? location.pathname + location.search : hash);
-  },
-};
+    history[`${how}State`]({ over: how === "push" ? over === true : over }, "", hash === "#" ? location.pathname + location.search : hash);
+  }
+
+  /** Leave what was opened over the page: by the way back where that leads out of it. */
+  function leave(settle) {
+    if (history.state?.over) history.back();
+    else settle();
+  }
+
+  /** Links to a part of the page leave the settings alone; links that are settings lead to `target`. */
+  function links(apply, target) {
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest?.('a[href^="#"]');
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      const hash = link.getAttribute("href").slice(1);
+      const part = hash.includes("=") ? document.getElementById(target) : document.getElementById(hash);
+      if (!part) return;
+      event.preventDefault();
+      if (hash.includes("=")) { set(Object.fromEntries(new URLSearchParams(hash)), "push", false); apply(); }
+      part.scrollIntoView();
+      if (!part.hasAttribute("tabindex")) part.tabIndex = -1;
+      part.focus({ preventScroll: true });
+    });
+    for (const event of ["popstate", "hashchange"]) addEventListener(event, apply);
+  }
+
+  /** Do something that makes elements anew, and keep the focus on the one of the same name. */
+  function keepingFocus(box, work) {
+    const name = box.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+    work();
+    if (name === undefined) return;
+    const again = box.querySelector(`[data-keep="${name}"]:not(:disabled)`) ?? box.querySelector("[data-keep]:not(:disabled)");
+    again?.focus({ preventScroll: true });
+  }
+
+  return { load, element, picture, fit, widest, settings, set, leave, links, keepingFocus };
+})();
 
 (() => {
   const button = document.getElementById("theme");

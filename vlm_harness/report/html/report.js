@@ -2,8 +2,7 @@
 "use strict";
 
 page.load().then((data) => {
-  page.comparison = data.comparison;
   charts.draw(data.charts);
-  gallery.start(data.tasks, data.images);
+  gallery.start(data);
   document.documentElement.dataset.ready = "yes";
 });
