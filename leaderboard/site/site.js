@@ -32,16 +32,34 @@ const site = (() => {
     if (state.kind && row.kind !== state.kind) return false;
     if (state.source && isPublished(row) !== (state.source === "published")) return false;
     if (state.protocol && row.protocol !== state.protocol) return false;
-    const words = [row.model, row.encoder, row.checkpoint, row.protocol, row.decoding].join("\n").toLowerCase();
+    const words = [row.model, row.encoder, row.checkpoint, row.protocol, row.decoding]
+      .join("\n")
+      .toLowerCase();
     return (!state.q || words.includes(state.q.toLowerCase())) && columns().some((task) => found(row, task));
   }
 
   /** How a model was asked, as far as it is not as usual. */
   function how(row) {
-    const usual = { command: ["default", "none"], decoding: ["greedy", "none"], order: ["fixed"], image_mode: ["normal"], labels: ["corrected"] };
+    const usual = {
+      command: ["default", "none"],
+      decoding: ["greedy", "none"],
+      order: ["fixed"],
+      image_mode: ["normal"],
+      labels: ["corrected"],
+    };
     const words = { order: "order ", image_mode: "images ", labels: "labels " };
-    const parts = Object.entries(usual).filter(([key, values]) => row[key] && !values.includes(row[key])).map(([key]) => `${words[key] ?? ""}${row[key]}`);
-    return [row.protocol, ...parts, row.cited && "cited", row.source === "replay" && "recorded answers", row.tables && `table ${row.tables.join(", ")}`].filter(Boolean).join(", ");
+    const parts = Object.entries(usual)
+      .filter(([key, values]) => row[key] && !values.includes(row[key]))
+      .map(([key]) => `${words[key] ?? ""}${row[key]}`);
+    return [
+      row.protocol,
+      ...parts,
+      row.cited && "cited",
+      row.source === "replay" && "recorded answers",
+      row.tables && `table ${row.tables.join(", ")}`,
+    ]
+      .filter(Boolean)
+      .join(", ");
   }
 
   // --- the table --------------------------------------------------------------------------------
@@ -65,45 +83,122 @@ const site = (() => {
 
   function cell(row, task, best) {
     const metric = found(row, task);
-    if (!metric) return element("td", { class: "number", "data-order": -1 }, element("span", { class: "none" }, DASH));
+    if (!metric)
+      return element("td", { class: "number", "data-order": -1 }, element("span", { class: "none" }, DASH));
     const label = `${row.model}, ${task.title}: ${metric.text}${metric.ends ? `, interval ${metric.ends}` : ""}; details`;
-    return element("td", { class: "number", "data-order": metric.value }, element("button", {
-      type: "button", class: `score${best.get(task.name) === metric.text ? " best" : ""}`, "aria-label": label,
-      on: { click: () => change({ cell: `${row.id}~${task.name}` }, "push", true) },
-    }, element("span", { class: "value" }, metric.text), " ", metric.ends && element("span", { class: "ci" }, metric.ends),
-    !isCosine(metricOf(task)) && bar(metric, chanceOf(task, metric))));
+    return element(
+      "td",
+      { class: "number", "data-order": metric.value },
+      element(
+        "button",
+        {
+          type: "button",
+          class: `score${best.get(task.name) === metric.text ? " best" : ""}`,
+          "aria-label": label,
+          on: { click: () => change({ cell: `${row.id}~${task.name}` }, "push", true) },
+        },
+        element("span", { class: "value" }, metric.text),
+        " ",
+        metric.ends && element("span", { class: "ci" }, metric.ends),
+        !isCosine(metricOf(task)) && bar(metric, chanceOf(task, metric)),
+      ),
+    );
   }
 
   function heading(row) {
     const published = isPublished(row);
-    return element("th", { scope: "row" },
-      element("span", { class: published ? "source published" : "source", title: published ? "published, not rerun" : "run with vlm-harness" },
-        element("span", { "aria-hidden": "true" }, published ? "◇ " : "◆ "), element("span", { class: "hidden" }, published ? "published, not rerun: " : "run: ")),
-      row.model, element("span", { class: "how" }, how(row)));
+    return element(
+      "th",
+      { scope: "row" },
+      element(
+        "span",
+        {
+          class: published ? "source published" : "source",
+          title: published ? "published, not rerun" : "run with vlm-harness",
+        },
+        element("span", { "aria-hidden": "true" }, published ? "◇ " : "◆ "),
+        element("span", { class: "hidden" }, published ? "published, not rerun: " : "run: "),
+      ),
+      row.model,
+      element("span", { class: "how" }, how(row)),
+    );
   }
 
   function table(rows) {
     const tasks = columns();
     // As printed: what looks equal is equal.
-    const best = new Map(tasks.filter((task) => data.ranked.includes(metricOf(task))).map((task) => {
-      const known = rows.map((row) => found(row, task)).filter(Boolean);
-      return [task.name, known.length > 1 ? known.reduce((a, b) => (b.value > a.value ? b : a)).text : null];
-    }));
+    const best = new Map(
+      tasks
+        .filter((task) => data.ranked.includes(metricOf(task)))
+        .map((task) => {
+          const known = rows.map((row) => found(row, task)).filter(Boolean);
+          return [
+            task.name,
+            known.length > 1 ? known.reduce((a, b) => (b.value > a.value ? b : a)).text : null,
+          ];
+        }),
+    );
     const chances = tasks.map((task) => task.chance[metricOf(task)]);
-    const made = element("table", { class: "board" },
-      element("thead", {}, element("tr", {},
-        ["model", "kind", "encoder"].map((text) => element("th", { scope: "col" }, text)), element("th", { scope: "col", class: "number" }, "size"),
-        tasks.map((task) => element("th", { scope: "col", class: "number", title: task.description }, task.title, element("span", { class: "how" }, short(metricOf(task))))))),
-      element("tbody", {}, rows.map((row) => element("tr", {}, heading(row),
-        element("td", {}, KINDS[row.kind]), element("td", {}, row.encoder ?? DASH),
-        element("td", { class: "number", "data-order": row.size?.value ?? -1 }, row.size?.text ?? DASH),
-        tasks.map((task) => cell(row, task, best))))),
-      chances.some(Boolean) && element("tfoot", {}, element("tr", {}, element("th", { scope: "row" }, "chance"), element("td"), element("td"), element("td"),
-        chances.map((chance) => element("td", { class: "number" }, chance?.text ?? DASH)))));
+    const made = element(
+      "table",
+      { class: "board" },
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          ["model", "kind", "encoder"].map((text) => element("th", { scope: "col" }, text)),
+          element("th", { scope: "col", class: "number" }, "size"),
+          tasks.map((task) =>
+            element(
+              "th",
+              { scope: "col", class: "number", title: task.description },
+              task.title,
+              element("span", { class: "how" }, short(metricOf(task))),
+            ),
+          ),
+        ),
+      ),
+      element(
+        "tbody",
+        {},
+        rows.map((row) =>
+          element(
+            "tr",
+            {},
+            heading(row),
+            element("td", {}, KINDS[row.kind]),
+            element("td", {}, row.encoder ?? DASH),
+            element("td", { class: "number", "data-order": row.size?.value ?? -1 }, row.size?.text ?? DASH),
+            tasks.map((task) => cell(row, task, best)),
+          ),
+        ),
+      ),
+      chances.some(Boolean) &&
+        element(
+          "tfoot",
+          {},
+          element(
+            "tr",
+            {},
+            element("th", { scope: "row" }, "chance"),
+            element("td"),
+            element("td"),
+            element("td"),
+            chances.map((chance) => element("td", { class: "number" }, chance?.text ?? DASH)),
+          ),
+        ),
+    );
     find("scores").replaceChildren(made);
     const sorted = new DataTable(made, {
-      paging: false, info: false, searching: false, autoWidth: false, order: tasks.length ? [order(tasks.length)] : [],
-      columnDefs: [{ targets: "number", orderSequence: ["desc", "asc"] }], language: { emptyTable: "Nothing fits.", zeroRecords: "Nothing fits." },
+      paging: false,
+      info: false,
+      searching: false,
+      autoWidth: false,
+      order: tasks.length ? [order(tasks.length)] : [],
+      columnDefs: [{ targets: "number", orderSequence: ["desc", "asc"] }],
+      language: { emptyTable: "Nothing fits.", zeroRecords: "Nothing fits." },
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     });
     sorted.on("order.dt", () => {
@@ -125,29 +220,85 @@ const site = (() => {
   function chart(rows) {
     const tasks = columns();
     const task = tasks.find((each) => each.name === state.task) ?? tasks[0];
-    options(find("drawn").task, tasks.map((each) => [each.name, each.title]), task?.name);
-    const drawn = !task || isCosine(metricOf(task)) ? [] : rows.filter((row) => found(row, task)).map((row) => {
-      const metric = found(row, task);
-      return { ...metric, id: row.id, label: `${row.model} · ${how(row)}`, kind: row.kind, published: isPublished(row), chance: chanceOf(task, metric) };
-    }).sort((a, b) => b.value - a.value);
+    options(
+      find("drawn").task,
+      tasks.map((each) => [each.name, each.title]),
+      task?.name,
+    );
+    const drawn =
+      !task || isCosine(metricOf(task))
+        ? []
+        : rows
+            .filter((row) => found(row, task))
+            .map((row) => {
+              const metric = found(row, task);
+              return {
+                ...metric,
+                id: row.id,
+                label: `${row.model} · ${how(row)}`,
+                kind: row.kind,
+                published: isPublished(row),
+                chance: chanceOf(task, metric),
+              };
+            })
+            .sort((a, b) => b.value - a.value);
     const box = find("chart");
-    if (!drawn.length) { box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw.")); return; }
+    if (!drawn.length) {
+      box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw."));
+      return;
+    }
     const width = Math.max(300, Math.min(find("main").clientWidth - 32, 1240));
     const labels = new Map(drawn.map((d) => [d.id, d.label]));
     const left = Math.ceil(Math.min(0.45 * width, page.widest([...labels.values()]) + 14));
     const chance = drawn.find((d) => d.chance != null)?.chance;
     const stroke = (d) => COLOURS[d.kind];
     const svg = Plot.plot({
-      width, height: 21 * drawn.length + 62, marginLeft: left, marginBottom: 42, marginRight: 16, ariaLabel: `${task.title}, ${short(metricOf(task))}`,
+      width,
+      height: 21 * drawn.length + 62,
+      marginLeft: left,
+      marginBottom: 42,
+      marginRight: 16,
+      ariaLabel: `${task.title}, ${short(metricOf(task))}`,
       style: { fontSize: "13px", fontFamily: "inherit", color: "inherit" },
-      x: { domain: [0, 1], tickFormat: (v) => `${Math.round(100 * v)}`, grid: true, label: `${short(metricOf(task))}, percent`, labelAnchor: "center", labelArrow: false, labelOffset: 34 },
-      y: { domain: drawn.map((d) => d.id), label: null, tickFormat: (id) => page.fit(labels.get(id), left - 12), tickSize: 0 },
+      x: {
+        domain: [0, 1],
+        tickFormat: (v) => `${Math.round(100 * v)}`,
+        grid: true,
+        label: `${short(metricOf(task))}, percent`,
+        labelAnchor: "center",
+        labelArrow: false,
+        labelOffset: 34,
+      },
+      y: {
+        domain: drawn.map((d) => d.id),
+        label: null,
+        tickFormat: (id) => page.fit(labels.get(id), left - 12),
+        tickSize: 0,
+      },
       marks: [
         chance == null ? null : Plot.ruleX([chance], { stroke: "var(--text)", strokeDasharray: "4,3" }),
-        Plot.ruleY(drawn.filter((d) => d.ci_low != null), { x1: "ci_low", x2: "ci_high", y: "id", stroke, strokeWidth: 2 }),
-        Plot.dot(drawn, { x: "value", y: "id", r: 5, stroke, strokeWidth: 2, fill: (d) => (d.published ? "var(--ground)" : COLOURS[d.kind]) }),
-        Plot.tip(drawn, Plot.pointerY({ x: "value", y: "id", fill: "var(--ground)",
-          title: (d) => `${d.label}${d.published ? " (published)" : ""}: ${d.text}${d.ends ? ` (${d.ends})` : ""}` })),
+        Plot.ruleY(
+          drawn.filter((d) => d.ci_low != null),
+          { x1: "ci_low", x2: "ci_high", y: "id", stroke, strokeWidth: 2 },
+        ),
+        Plot.dot(drawn, {
+          x: "value",
+          y: "id",
+          r: 5,
+          stroke,
+          strokeWidth: 2,
+          fill: (d) => (d.published ? "var(--ground)" : COLOURS[d.kind]),
+        }),
+        Plot.tip(
+          drawn,
+          Plot.pointerY({
+            x: "value",
+            y: "id",
+            fill: "var(--ground)",
+            title: (d) =>
+              `${d.label}${d.published ? " (published)" : ""}: ${d.text}${d.ends ? ` (${d.ends})` : ""}`,
+          }),
+        ),
       ],
     });
     const kinds = [...new Set(drawn.map((d) => d.kind))].map((kind) => {
@@ -162,30 +313,94 @@ const site = (() => {
 
   function facts(row, task, own, run) {
     const shown = {
-      task: `${task.name}, version ${own.version ?? task.version}`, protocol: row.protocol, command: row.command, decoding: row.decoding,
-      order: row.order, images: row.image_mode, labels: row.labels, encoder: row.encoder, parameters: row.parameters?.toLocaleString("en"), checkpoint: row.checkpoint,
-      answers: own.n_samples?.toLocaleString("en"), unparsed: own.n_unparsed, tied: own.n_tied,
-      run: run?.id, finished: run?.finished, "vlm-harness": run && [run.version, run.commit].filter(Boolean).join(" "), seed: run?.seed, identity: run?.identity,
-      published: own.tables && `${row.cited ? "cited in " : ""}table ${own.tables.join(", ")}; not rerun`, reference: row.reference, note: own.note,
+      task: `${task.name}, version ${own.version ?? task.version}`,
+      protocol: row.protocol,
+      command: row.command,
+      decoding: row.decoding,
+      order: row.order,
+      images: row.image_mode,
+      labels: row.labels,
+      encoder: row.encoder,
+      parameters: row.parameters?.toLocaleString("en"),
+      checkpoint: row.checkpoint,
+      answers: own.n_samples?.toLocaleString("en"),
+      unparsed: own.n_unparsed,
+      tied: own.n_tied,
+      run: run?.id,
+      finished: run?.finished,
+      "vlm-harness": run && [run.version, run.commit].filter(Boolean).join(" "),
+      seed: run?.seed,
+      identity: run?.identity,
+      published: own.tables && `${row.cited ? "cited in " : ""}table ${own.tables.join(", ")}; not rerun`,
+      reference: row.reference,
+      note: own.note,
     };
-    return element("dl", {}, Object.entries(shown).filter(([, value]) => value != null && value !== "" && value !== "none")
-      .map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, String(value)))));
+    return element(
+      "dl",
+      {},
+      Object.entries(shown)
+        .filter(([, value]) => value != null && value !== "" && value !== "none")
+        .map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, String(value)))),
+    );
   }
 
   function scores(task, own) {
-    const line = ([name, metric]) => element("tr", {},
-      element("th", { scope: "row" }, short(name) + (name === task.primary ? " (to quote)" : "")),
-      [metric.text, metric.ends || DASH, metric.n ?? DASH, metric.chance_text || DASH].map((text) => element("td", { class: "number" }, text)));
-    return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" }, element("table", {},
-      element("thead", {}, element("tr", {}, ["score", "value", "95% interval", "n", "chance"].map((text, n) => element("th", { scope: "col", class: n ? "number" : null }, text)))),
-      element("tbody", {}, Object.entries(own.metrics).map(line))));
+    const line = ([name, metric]) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, short(name) + (name === task.primary ? " (to quote)" : "")),
+        [metric.text, metric.ends || DASH, metric.n ?? DASH, metric.chance_text || DASH].map((text) =>
+          element("td", { class: "number" }, text),
+        ),
+      );
+    return element(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" },
+      element(
+        "table",
+        {},
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            ["score", "value", "95% interval", "n", "chance"].map((text, n) =>
+              element("th", { scope: "col", class: n ? "number" : null }, text),
+            ),
+          ),
+        ),
+        element("tbody", {}, Object.entries(own.metrics).map(line)),
+      ),
+    );
   }
 
   function exact(box, run, command) {
-    const copy = element("button", { type: "button", on: { click: async () => {
-      try { await navigator.clipboard.writeText(command); copy.textContent = "Copied"; } catch { getSelection().selectAllChildren(box.querySelector("pre")); }
-    } } }, "Copy");
-    return element("div", {}, element("p", { class: "label" }, run ? "the exact command" : "a command that runs the same here"), element("pre", { tabindex: "0" }, command), copy);
+    const copy = element(
+      "button",
+      {
+        type: "button",
+        on: {
+          click: async () => {
+            try {
+              await navigator.clipboard.writeText(command);
+              copy.textContent = "Copied";
+            } catch {
+              getSelection().selectAllChildren(box.querySelector("pre"));
+            }
+          },
+        },
+      },
+      "Copy",
+    );
+    return element(
+      "div",
+      {},
+      element("p", { class: "label" }, run ? "the exact command" : "a command that runs the same here"),
+      element("pre", { tabindex: "0" }, command),
+      copy,
+    );
   }
 
   function details() {
@@ -194,13 +409,37 @@ const site = (() => {
     const row = family.rows.find((each) => each.id === id);
     const task = family.tasks.find((each) => each.name === name);
     const own = task && row?.cells[task.name];
-    if (!own) { if (box.open) box.close(); return; }
+    if (!own) {
+      if (box.open) box.close();
+      return;
+    }
     const run = own.run == null ? null : data.runs[own.run];
     const command = run?.command ?? own.repeat;
     box.replaceChildren(
-      element("header", {}, element("h2", { id: "cell-title" }, `${row.model} on ${task.title}`), element("button", { type: "button", on: { click: () => box.close() } }, "Close")),
-      element("div", { class: "body" }, scores(task, own), facts(row, task, own, run), command && exact(box, run, command),
-        run?.report && element("p", {}, element("a", { href: run.report, rel: "noopener noreferrer" }, "Report of the run, with its samples"))));
+      element(
+        "header",
+        {},
+        element("h2", { id: "cell-title" }, `${row.model} on ${task.title}`),
+        element("button", { type: "button", on: { click: () => box.close() } }, "Close"),
+      ),
+      element(
+        "div",
+        { class: "body" },
+        scores(task, own),
+        facts(row, task, own, run),
+        command && exact(box, run, command),
+        run?.report &&
+          element(
+            "p",
+            {},
+            element(
+              "a",
+              { href: run.report, rel: "noopener noreferrer" },
+              "Report of the run, with its samples",
+            ),
+          ),
+      ),
+    );
     if (!box.open) box.showModal();
   }
 
@@ -217,8 +456,10 @@ const site = (() => {
     return [settled, own];
   }
 
-  const metrics = (own) => [...new Set(own.tasks.flatMap((task) => task.metrics))]
-    .filter((name) => own.rows.some((row) => Object.values(row.cells).some((each) => Object.hasOwn(each.metrics, name))));
+  const metrics = (own) =>
+    [...new Set(own.tasks.flatMap((task) => task.metrics))].filter((name) =>
+      own.rows.some((row) => Object.values(row.cells).some((each) => Object.hasOwn(each.metrics, name))),
+    );
   const protocols = (own) => [...new Set(own.rows.map((row) => row.protocol))].sort();
 
   function change(some, how = "replace", over = undefined) {
@@ -231,7 +472,8 @@ const site = (() => {
     return JSON.stringify({ ...rest, tab: family.name });
   }
 
-  let last = "", filled;
+  let last = "",
+    filled;
   function apply() {
     [state, family] = known(page.settings());
     for (const tab of document.querySelectorAll("[role=tab]")) {
@@ -244,8 +486,16 @@ const site = (() => {
     if (key() !== last) {
       last = key();
       find("about-family").textContent = family.text;
-      options(form.metric, [["", "the one to quote"], ...metrics(family).map((name) => [name, short(name)])], state.metric ?? "");
-      options(form.protocol, [["", "all"], ...protocols(family).map((name) => [name, name])], state.protocol ?? "");
+      options(
+        form.metric,
+        [["", "the one to quote"], ...metrics(family).map((name) => [name, short(name)])],
+        state.metric ?? "",
+      );
+      options(
+        form.protocol,
+        [["", "all"], ...protocols(family).map((name) => [name, name])],
+        state.protocol ?? "",
+      );
       form.kind.value = state.kind ?? "";
       form.source.value = state.source ?? "";
       const rows = family.rows.filter(fits);
@@ -259,7 +509,17 @@ const site = (() => {
   function tabs() {
     const all = [...document.querySelectorAll("[role=tab]")];
     const choose = (tab) => {
-      change({ tab: tab === all[0] ? "" : tab.dataset.family, metric: "", protocol: "", task: "", sort: "", cell: "" }, "push");
+      change(
+        {
+          tab: tab === all[0] ? "" : tab.dataset.family,
+          metric: "",
+          protocol: "",
+          task: "",
+          sort: "",
+          cell: "",
+        },
+        "push",
+      );
       tab.focus();
       tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     };
@@ -267,7 +527,10 @@ const site = (() => {
       tab.addEventListener("click", () => choose(tab));
       tab.addEventListener("keydown", (event) => {
         const to = { ArrowRight: n + 1, ArrowLeft: n - 1, Home: 0, End: all.length - 1 }[event.key];
-        if (to !== undefined) { event.preventDefault(); choose(all[(to + all.length) % all.length]); }
+        if (to !== undefined) {
+          event.preventDefault();
+          choose(all[(to + all.length) % all.length]);
+        }
       });
     });
   }
@@ -275,12 +538,19 @@ const site = (() => {
   function start(loaded) {
     data = loaded;
     form = find("filters");
-    const typed = () => { clearTimeout(filled); filled = undefined; return { q: form.q.value }; };
+    const typed = () => {
+      clearTimeout(filled);
+      filled = undefined;
+      return { q: form.q.value };
+    };
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", ({ target: { name, value } }) => {
       if (name !== "q") change({ ...typed(), [name]: value, ...(name === "metric" && { sort: "" }) }, "push");
     });
-    form.q.addEventListener("input", () => { clearTimeout(filled); filled = setTimeout(() => change(typed()), 150); });
+    form.q.addEventListener("input", () => {
+      clearTimeout(filled);
+      filled = setTimeout(() => change(typed()), 150);
+    });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
       form.q.value = "";
@@ -288,13 +558,23 @@ const site = (() => {
     });
     find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));
     tabs();
-    find("cell").addEventListener("close", () => page.settings().cell && page.leave(() => change({ cell: "" })));
+    find("cell").addEventListener(
+      "close",
+      () => page.settings().cell && page.leave(() => change({ cell: "" })),
+    );
     find("cell").addEventListener("click", (event) => event.target === find("cell") && find("cell").close());
     page.links(apply, "panel");
-    let width = innerWidth, resized;
+    let width = innerWidth,
+      resized;
     addEventListener("resize", () => {
       clearTimeout(resized);
-      resized = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; last = ""; apply(); } }, 200);
+      resized = setTimeout(() => {
+        if (innerWidth !== width) {
+          width = innerWidth;
+          last = "";
+          apply();
+        }
+      }, 200);
     });
     apply();
   }

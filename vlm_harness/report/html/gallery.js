@@ -5,7 +5,13 @@ const gallery = (() => {
   const { element } = page;
   const PAGE = 24; // groups
   const SAID = 300; // characters of an answer on a card
-  const MARKS = { r: ["✓", "right"], w: ["✗", "wrong"], t: ["=", "tied"], u: ["?", "unparsed"], e: ["!", "failed"] };
+  const MARKS = {
+    r: ["✓", "right"],
+    w: ["✗", "wrong"],
+    t: ["=", "tied"],
+    u: ["?", "unparsed"],
+    e: ["!", "failed"],
+  };
 
   // What a group may be asked for: by the verdicts of one answerer on its samples, in one order.
   const OUTCOMES = new Map([
@@ -42,26 +48,41 @@ const gallery = (() => {
     const { path, number, note } = images[index];
     if (number === undefined) return element("p", {}, note, element("br"), path);
     const made = element("img", { alt: path, title: path, decoding: "async" });
-    const show = () => { const url = source(number); if (url) made.src = url; return url; };
+    const show = () => {
+      const url = source(number);
+      if (url) made.src = url;
+      return url;
+    };
     // The page may still be read: images come last in it.
     if (!show()) document.addEventListener("DOMContentLoaded", show, { once: true });
     return made;
   }
 
-  const pictures = (numbers) => element("div", { class: "pictures" },
-    numbers.length ? numbers.map(picture) : element("p", {}, "no image was shown"));
+  const pictures = (numbers) =>
+    element(
+      "div",
+      { class: "pictures" },
+      numbers.length ? numbers.map(picture) : element("p", {}, "no image was shown"),
+    );
 
   // --- what was asked and answered --------------------------------------------------------------
 
-  const mark = (verdict) => element("span", { class: `mark ${verdict}` },
-    element("span", { "aria-hidden": "true" }, MARKS[verdict][0]), element("span", { class: "hidden" }, MARKS[verdict][1]));
+  const mark = (verdict) =>
+    element(
+      "span",
+      { class: `mark ${verdict}` },
+      element("span", { "aria-hidden": "true" }, MARKS[verdict][0]),
+      element("span", { class: "hidden" }, MARKS[verdict][1]),
+    );
 
   function said(sample, line) {
     if (line.v === "e") return `failed: ${line.e ?? ""}`.slice(0, SAID);
     if (line.t === undefined) return line.p == null ? "tied" : sample.options[line.p];
     const text = (line.t || "(no text)").slice(0, SAID);
     // A letter stands for another option in another order.
-    return line.p == null || text.includes(sample.options[line.p]) ? text : `${text} → ${sample.options[line.p]}`;
+    return line.p == null || text.includes(sample.options[line.p])
+      ? text
+      : `${text} → ${sample.options[line.p]}`;
   }
 
   const other = (sample, line) => line.m && (line.m.length ? "saw another image" : "saw no image");
@@ -75,7 +96,8 @@ const gallery = (() => {
   /** The probability of each option among those shown; null where there are no log-probabilities. */
   function probabilities(line) {
     if (!line.l || line.l.some((x) => x == null)) return null;
-    const top = Math.max(...line.l), weights = line.l.map((x) => Math.exp(x - top));
+    const top = Math.max(...line.l),
+      weights = line.l.map((x) => Math.exp(x - top));
     const sum = weights.reduce((a, b) => a + b);
     return weights.map((x) => x / sum);
   }
@@ -100,8 +122,11 @@ const gallery = (() => {
 
   function fitsOutcome(group) {
     if (state.show === "differ") {
-      return group.members.some((n) => Object.values(Object.groupBy(task.samples[n].lines, (line) => line.i ?? 0))
-        .some((same) => same.some((line) => line.v !== same[0].v || line.p !== same[0].p)));
+      return group.members.some((n) =>
+        Object.values(Object.groupBy(task.samples[n].lines, (line) => line.i ?? 0)).some((same) =>
+          same.some((line) => line.v !== same[0].v || line.p !== same[0].p),
+        ),
+      );
     }
     const flip = FLIPS.get(state.show);
     if (flip) {
@@ -124,12 +149,21 @@ const gallery = (() => {
   }
 
   function words(group) {
-    return group.words ??= group.members.map((n) => {
-      const sample = task.samples[n];
-      const parts = [sample.id, sample.pair, sample.set, ...sample.options, ...sample.images.map((i) => images[i].path)];
-      for (const line of sample.lines) parts.push(line.t, line.e, asked(sample, line));
-      return parts.filter(Boolean).join("\n");
-    }).join("\n").toLowerCase();
+    return (group.words ??= group.members
+      .map((n) => {
+        const sample = task.samples[n];
+        const parts = [
+          sample.id,
+          sample.pair,
+          sample.set,
+          ...sample.options,
+          ...sample.images.map((i) => images[i].path),
+        ];
+        for (const line of sample.lines) parts.push(line.t, line.e, asked(sample, line));
+        return parts.filter(Boolean).join("\n");
+      })
+      .join("\n")
+      .toLowerCase());
   }
 
   // --- cards ------------------------------------------------------------------------------------
@@ -141,51 +175,123 @@ const gallery = (() => {
     const shown = sample.lines.filter((line) => !line.i && (who === undefined || line.a === who));
     const first = shown.find((line) => line.q !== undefined) ?? shown[0] ?? sample.lines[0];
     const wordings = new Set(shown.map((line) => line.q)).size;
-    const seen = shown.length && shown.every((line) => line.m?.join() === shown[0].m?.join()) ? shown[0].m ?? sample.images : sample.images;
-    return element("div", { class: "member" },
-      element("button", { type: "button", class: "open", "aria-label": `Open sample ${sample.id}`, on: { click: () => open(sample.id) } }, pictures(seen)),
+    const seen =
+      shown.length && shown.every((line) => line.m?.join() === shown[0].m?.join())
+        ? (shown[0].m ?? sample.images)
+        : sample.images;
+    return element(
+      "div",
+      { class: "member" },
+      element(
+        "button",
+        {
+          type: "button",
+          class: "open",
+          "aria-label": `Open sample ${sample.id}`,
+          on: { click: () => open(sample.id) },
+        },
+        pictures(seen),
+      ),
       element("p", { class: "asked", dir: "auto" }, asked(sample, first)),
       wordings > 1 && element("p", { class: "soft small" }, "asked differently by protocol: open it for all"),
-      element("p", { class: "gold", dir: "auto" }, `Right answer: ${sample.options[first.g ?? sample.target]}`),
-      element("ul", { class: "answers" }, shown.map((line) => element("li", {}, mark(line.v),
-        element("span", { class: "who" }, task.answerers[line.a], seen === line.m || !line.m ? null : element("span", { class: "small" }, ` (${other(sample, line)})`)),
-        element("span", { class: "said", dir: "auto" }, said(sample, line))))));
+      element(
+        "p",
+        { class: "gold", dir: "auto" },
+        `Right answer: ${sample.options[first.g ?? sample.target]}`,
+      ),
+      element(
+        "ul",
+        { class: "answers" },
+        shown.map((line) =>
+          element(
+            "li",
+            {},
+            mark(line.v),
+            element(
+              "span",
+              { class: "who" },
+              task.answerers[line.a],
+              seen === line.m || !line.m
+                ? null
+                : element("span", { class: "small" }, ` (${other(sample, line)})`),
+            ),
+            element("span", { class: "said", dir: "auto" }, said(sample, line)),
+          ),
+        ),
+      ),
+    );
   }
 
   function cosines(sample) {
-    return Object.entries(sample.cosines ?? {}).map(([n, value]) =>
-      `cosine ${value.toFixed(3)}` + (task.answerers.length > 1 ? ` (${task.answerers[n]})` : ""));
+    return Object.entries(sample.cosines ?? {}).map(
+      ([n, value]) =>
+        `cosine ${value.toFixed(3)}` + (task.answerers.length > 1 ? ` (${task.answerers[n]})` : ""),
+    );
   }
 
   function card(group) {
     const facts = group.members.length > 1 ? [`${group.kind} of ${group.members.length}`] : [];
     if (group.kind === "pair") facts.push(...cosines(task.samples[group.members[0]]));
-    return element("article", { class: "card" },
-      element("header", {}, element("h3", { dir: "auto" }, group.key), element("span", {}, facts.join(" · "))),
-      element("div", { class: "members" }, group.members.map(member)));
+    return element(
+      "article",
+      { class: "card" },
+      element(
+        "header",
+        {},
+        element("h3", { dir: "auto" }, group.key),
+        element("span", {}, facts.join(" · ")),
+      ),
+      element("div", { class: "members" }, group.members.map(member)),
+    );
   }
 
   function render() {
-    const groups = found = task.groups.filter(fits);
+    const groups = (found = task.groups.filter(fits));
     const pages = Math.max(1, Math.ceil(groups.length / PAGE));
     const at = Math.min(pages, Math.max(1, Math.floor(Number(state.page)) || 1));
     const kinds = new Set(task.groups.map((group) => group.kind));
     const kind = kinds.size === 1 ? [...kinds][0] : "group";
     const number = (n) => n.toLocaleString("en");
     document.getElementById("count").textContent =
-      `${number(groups.length)} of ${number(task.groups.length)} ${kind}${task.groups.length === 1 ? "" : "s"}` + (pages > 1 ? `, page ${at} of ${pages}` : "")
-      + (state.sample && !sampleOf(state.sample) ? `; there is no sample ${state.sample}` : "");
+      `${number(groups.length)} of ${number(task.groups.length)} ${kind}${task.groups.length === 1 ? "" : "s"}` +
+      (pages > 1 ? `, page ${at} of ${pages}` : "") +
+      (state.sample && !sampleOf(state.sample) ? `; there is no sample ${state.sample}` : "");
     const cards = document.getElementById("cards");
-    cards.classList.toggle("single", task.groups.every((group) => group.members.length === 1));
+    cards.classList.toggle(
+      "single",
+      task.groups.every((group) => group.members.length === 1),
+    );
     cards.replaceChildren(...groups.slice((at - 1) * PAGE, at * PAGE).map(card));
-    const turn = (to, text, disabled) => element("button", { type: "button", disabled, "data-keep": text, on: { click: () => {
-      change({ page: to > 1 ? String(to) : "" }, "push");
-      document.getElementById("samples").scrollIntoView();
-    } } }, text);
+    const turn = (to, text, disabled) =>
+      element(
+        "button",
+        {
+          type: "button",
+          disabled,
+          "data-keep": text,
+          on: {
+            click: () => {
+              change({ page: to > 1 ? String(to) : "" }, "push");
+              document.getElementById("samples").scrollIntoView();
+            },
+          },
+        },
+        text,
+      );
     const pager = document.getElementById("pages");
-    page.keepingFocus(pager, () => pager.replaceChildren(...(pages < 2 ? [] : [
-      turn(1, "First", at === 1), turn(at - 1, "Previous", at === 1), element("span", {}, `${at} / ${pages}`),
-      turn(at + 1, "Next", at === pages), turn(pages, "Last", at === pages)])));
+    page.keepingFocus(pager, () =>
+      pager.replaceChildren(
+        ...(pages < 2
+          ? []
+          : [
+              turn(1, "First", at === 1),
+              turn(at - 1, "Previous", at === 1),
+              element("span", {}, `${at} / ${pages}`),
+              turn(at + 1, "Next", at === pages),
+              turn(pages, "Last", at === pages),
+            ]),
+      ),
+    );
   }
 
   // --- one sample -------------------------------------------------------------------------------
@@ -193,29 +299,72 @@ const gallery = (() => {
   function options(sample, line) {
     const chances = probabilities(line);
     const names = line.c === undefined ? sample.options : task.candidates[line.c];
-    const head = ["option", line.s && (line.l ? "mean log-probability" : "cosine"), chances && "probability", "is"].filter(Boolean);
-    const is = (n) => [n === (line.g ?? sample.target) && "right answer", n === line.p && "chosen"].filter(Boolean).join(", ");
-    return element("div", { class: "scroll" }, element("table", {},
-      element("thead", {}, element("tr", {}, head.map((text) => element("th", { scope: "col" }, text)))),
-      element("tbody", {}, (line.o ?? sample.options.map((_, n) => n)).map((n) => element("tr", {},
-        element("th", { scope: "row", dir: "auto" }, names[n] ?? sample.options[n]),
-        line.s && element("td", { class: "number" }, line.s[n] == null ? "–" : line.s[n].toFixed(4)),
-        chances && element("td", { class: "number" }, `${(100 * chances[n]).toFixed(1)}%`),
-        element("td", {}, is(n)))))));
+    const head = [
+      "option",
+      line.s && (line.l ? "mean log-probability" : "cosine"),
+      chances && "probability",
+      "is",
+    ].filter(Boolean);
+    const is = (n) =>
+      [n === (line.g ?? sample.target) && "right answer", n === line.p && "chosen"]
+        .filter(Boolean)
+        .join(", ");
+    return element(
+      "div",
+      { class: "scroll" },
+      element(
+        "table",
+        {},
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            head.map((text) => element("th", { scope: "col" }, text)),
+          ),
+        ),
+        element(
+          "tbody",
+          {},
+          (line.o ?? sample.options.map((_, n) => n)).map((n) =>
+            element(
+              "tr",
+              {},
+              element("th", { scope: "row", dir: "auto" }, names[n] ?? sample.options[n]),
+              line.s && element("td", { class: "number" }, line.s[n] == null ? "–" : line.s[n].toFixed(4)),
+              chances && element("td", { class: "number" }, `${(100 * chances[n]).toFixed(1)}%`),
+              element("td", {}, is(n)),
+            ),
+          ),
+        ),
+      ),
+    );
   }
 
   function answer(sample, line) {
-    const labelled = (label, text) => text ? [element("p", { class: "label" }, label), element("pre", { tabindex: "0", dir: "auto" }, text)] : [];
+    const labelled = (label, text) =>
+      text
+        ? [element("p", { class: "label" }, label), element("pre", { tabindex: "0", dir: "auto" }, text)]
+        : [];
     const number = (n) => n.toLocaleString("en");
-    const cut = line.x ? ` (the first ${number(line.t.length)} of ${number(line.x)} characters; the log has all)` : "";
-    return element("section", { class: "answer" },
+    const cut = line.x
+      ? ` (the first ${number(line.t.length)} of ${number(line.x)} characters; the log has all)`
+      : "";
+    return element(
+      "section",
+      { class: "answer" },
       element("h3", {}, mark(line.v), " ", task.answerers[line.a], line.i ? ` (order ${line.i + 1})` : ""),
-      line.m && [element("p", { class: "label" }, other(sample, line)), line.m.length ? pictures(line.m) : null],
+      line.m && [
+        element("p", { class: "label" }, other(sample, line)),
+        line.m.length ? pictures(line.m) : null,
+      ],
       labelled("asked", line.q === undefined ? "" : task.prompts[line.q]),
       line.t === undefined ? [] : labelled(`answered${cut}`, line.t || "(no text)"),
       labelled("failed", line.e ?? ""),
       options(sample, line),
-      line.d && element("p", { class: "label" }, `read by: ${line.d}`));
+      line.d && element("p", { class: "label" }, `read by: ${line.d}`),
+    );
   }
 
   const dialog = () => document.getElementById("sample");
@@ -223,7 +372,16 @@ const gallery = (() => {
   const open = (id) => change({ task: task.name, sample: id }, "push", true);
 
   function step(text, sample) {
-    return element("button", { type: "button", disabled: !sample, "data-keep": text, on: { click: () => change({ sample: sample.id }) } }, text);
+    return element(
+      "button",
+      {
+        type: "button",
+        disabled: !sample,
+        "data-keep": text,
+        on: { click: () => change({ sample: sample.id }) },
+      },
+      text,
+    );
   }
 
   function showSample() {
@@ -234,21 +392,55 @@ const gallery = (() => {
       return;
     }
     const number = task.samples.indexOf(sample);
-    const row = (found.some((group) => group.members.includes(number)) ? found : task.groups).flatMap((group) => group.members);
+    const row = (found.some((group) => group.members.includes(number)) ? found : task.groups).flatMap(
+      (group) => group.members,
+    );
     const [before, after] = [-1, 1].map((by) => task.samples[row[row.indexOf(number) + by]]);
     const group = task.groups.find((each) => each.members.includes(number));
     const others = group.members.map((n) => task.samples[n]).filter((each) => each !== sample);
-    const facts = ["pair", "set", "category"].filter((key) => sample[key] != null).map((key) => `${key} ${sample[key]}`);
-    page.keepingFocus(box, () => box.replaceChildren(
-      element("header", {}, element("h2", { id: "sample-title", dir: "auto" }, `${task.name}: ${sample.id}`),
-        step("Previous", before), step("Next", after),
-        element("button", { type: "button", "data-keep": "Close", on: { click: () => box.close() } }, "Close")),
-      element("div", { class: "body" },
-        element("div", { class: "beside" }, pictures(sample.images), others.map((each) => element("button", {
-          type: "button", class: "open other", "aria-label": `Open sample ${each.id}`, on: { click: () => change({ sample: each.id }) },
-        }, pictures(each.images), element("span", { class: "soft" }, `right answer: ${each.options[each.target]}`)))),
-        element("p", { class: "soft" }, [...facts, ...cosines(sample)].join(" · ")),
-        sample.lines.map((line) => answer(sample, line)))));
+    const facts = ["pair", "set", "category"]
+      .filter((key) => sample[key] != null)
+      .map((key) => `${key} ${sample[key]}`);
+    page.keepingFocus(box, () =>
+      box.replaceChildren(
+        element(
+          "header",
+          {},
+          element("h2", { id: "sample-title", dir: "auto" }, `${task.name}: ${sample.id}`),
+          step("Previous", before),
+          step("Next", after),
+          element(
+            "button",
+            { type: "button", "data-keep": "Close", on: { click: () => box.close() } },
+            "Close",
+          ),
+        ),
+        element(
+          "div",
+          { class: "body" },
+          element(
+            "div",
+            { class: "beside" },
+            pictures(sample.images),
+            others.map((each) =>
+              element(
+                "button",
+                {
+                  type: "button",
+                  class: "open other",
+                  "aria-label": `Open sample ${each.id}`,
+                  on: { click: () => change({ sample: each.id }) },
+                },
+                pictures(each.images),
+                element("span", { class: "soft" }, `right answer: ${each.options[each.target]}`),
+              ),
+            ),
+          ),
+          element("p", { class: "soft" }, [...facts, ...cosines(sample)].join(" · ")),
+          sample.lines.map((line) => answer(sample, line)),
+        ),
+      ),
+    );
     if (!box.open) box.showModal();
     box.scrollTop = 0;
   }
@@ -281,12 +473,17 @@ const gallery = (() => {
     apply();
   }
 
-  let last = "", filled;
+  let last = "",
+    filled;
   function apply() {
     const before = task;
     [state, task] = known(page.settings());
     if (task !== before) {
-      choices(form.task, data.map((each) => [each.name, each.name]), task.name);
+      choices(
+        form.task,
+        data.map((each) => [each.name, each.name]),
+        task.name,
+      );
       choices(form.who, [["", "anyone"], ...task.answerers.map((label, n) => [String(n), label])], "");
       choices(form.category, [["", "all"], ...task.categories.map((each) => [each, each])], "");
       choices(form.show, outcomes(task), "");
@@ -296,19 +493,32 @@ const gallery = (() => {
     if (!filled) form.q.value = state.q ?? "";
     const { sample, ...rest } = state;
     const key = JSON.stringify({ ...rest, task: task.name, none: sample && !sampleOf(sample) });
-    if (key !== last) { last = key; render(); }
+    if (key !== last) {
+      last = key;
+      render();
+    }
     showSample();
   }
 
   function start(loaded) {
     ({ tasks: data, images, chunk, comparison } = loaded);
     form = document.getElementById("filters");
-    if (!data.length) { document.getElementById("samples").hidden = true; return; }
+    if (!data.length) {
+      document.getElementById("samples").hidden = true;
+      return;
+    }
     form.addEventListener("submit", (event) => event.preventDefault());
-    const typed = () => { clearTimeout(filled); filled = undefined; return { q: form.q.value, page: "" }; };
+    const typed = () => {
+      clearTimeout(filled);
+      filled = undefined;
+      return { q: form.q.value, page: "" };
+    };
     form.addEventListener("change", ({ target: { name, value } }) => {
       if (name === "q") return;
-      change({ ...typed(), [name]: value, ...(name === "task" && { who: "", category: "", show: "" }) }, "push");
+      change(
+        { ...typed(), [name]: value, ...(name === "task" && { who: "", category: "", show: "" }) },
+        "push",
+      );
     });
     form.q.addEventListener("input", () => {
       clearTimeout(filled);
@@ -320,7 +530,10 @@ const gallery = (() => {
       change({ ...typed(), who: "", show: "", category: "", task: task.name }, "push");
     });
     // Closed by its button, by Escape, or by the way back: only then nothing is left to leave.
-    dialog().addEventListener("close", () => page.settings().sample && page.leave(() => change({ sample: "" })));
+    dialog().addEventListener(
+      "close",
+      () => page.settings().sample && page.leave(() => change({ sample: "" })),
+    );
     dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
     page.links(apply, "samples");
     apply();

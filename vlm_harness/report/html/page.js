@@ -41,12 +41,20 @@ const page = (() => {
     while (n > 1 && pen.measureText(`${text.slice(0, n)}…`).width > pixels) n -= 1;
     return `${text.slice(0, n)}…`;
   }
-  const widest = (texts) => Math.max(0, ...texts.map((text) => { pen.font = "13px system-ui, sans-serif"; return pen.measureText(text).width; }));
+  const widest = (texts) =>
+    Math.max(
+      0,
+      ...texts.map((text) => {
+        pen.font = "13px system-ui, sans-serif";
+        return pen.measureText(text).width;
+      }),
+    );
 
   // --- the address: all of what is shown follows from it ----------------------------------------
 
   /** What stands behind # as name=value; of a section's name nothing. */
-  const settings = () => Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
+  const settings = () =>
+    Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
 
   /**
    * Put settings behind #, without those that are empty.
@@ -55,7 +63,11 @@ const page = (() => {
   function set(given, how = "replace", over = history.state?.over) {
     const hash = "#" + new URLSearchParams(Object.entries(given).filter(([, value]) => value));
     if (hash === location.hash || (hash === "#" && !location.hash)) return;
-    history[`${how}State`]({ over: how === "push" ? over === true : over }, "", hash === "#" ? location.pathname + location.search : hash);
+    history[`${how}State`](
+      { over: how === "push" ? over === true : over },
+      "",
+      hash === "#" ? location.pathname + location.search : hash,
+    );
   }
 
   /** Leave what was opened over the page: by the way back where that leads out of it. */
@@ -73,7 +85,10 @@ const page = (() => {
       const part = hash.includes("=") ? document.getElementById(target) : document.getElementById(hash);
       if (!part) return;
       event.preventDefault();
-      if (hash.includes("=")) { set(Object.fromEntries(new URLSearchParams(hash)), "push", false); apply(); }
+      if (hash.includes("=")) {
+        set(Object.fromEntries(new URLSearchParams(hash)), "push", false);
+        apply();
+      }
       part.scrollIntoView();
       if (!part.hasAttribute("tabindex")) part.tabIndex = -1;
       part.focus({ preventScroll: true });
@@ -86,7 +101,9 @@ const page = (() => {
     const name = box.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
     work();
     if (name === undefined) return;
-    const again = box.querySelector(`[data-keep="${name}"]:not(:disabled)`) ?? box.querySelector("[data-keep]:not(:disabled)");
+    const again =
+      box.querySelector(`[data-keep="${name}"]:not(:disabled)`) ??
+      box.querySelector("[data-keep]:not(:disabled)");
     again?.focus({ preventScroll: true });
   }
 
@@ -95,17 +112,29 @@ const page = (() => {
 
 (() => {
   const button = document.getElementById("theme");
-  const kept = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+  const kept = () => {
+    try {
+      return localStorage.getItem("theme");
+    } catch {
+      return null;
+    }
+  };
   const apply = (theme) => {
     document.documentElement.dataset.theme = theme;
     button.setAttribute("aria-pressed", String(theme === "dark"));
   };
   const system = matchMedia("(prefers-color-scheme: dark)");
   apply(kept() || (system.matches ? "dark" : "light"));
-  system.addEventListener("change", () => { if (!kept()) apply(system.matches ? "dark" : "light"); });
+  system.addEventListener("change", () => {
+    if (!kept()) apply(system.matches ? "dark" : "light");
+  });
   button.addEventListener("click", () => {
     const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try { localStorage.setItem("theme", theme); } catch { /* private mode: for this page alone */ }
+    try {
+      localStorage.setItem("theme", theme);
+    } catch {
+      /* private mode: for this page alone */
+    }
     apply(theme);
   });
 })();
