@@ -72,6 +72,7 @@ def build(
         "index.html.j2",
         (*html.LIBRARIES, "site.js"),
         data,
+        styles=["site.css"],
         title="vlm-harness leaderboard",
         families=families,
         n_entries=len(entries),

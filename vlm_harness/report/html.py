@@ -32,6 +32,7 @@ def render(
     scripts: Iterable[str],
     data: Any,
     images: Iterable[str] = (),
+    styles: Iterable[str] = (),
     **context: Any,
 ) -> str:
     """A page.
@@ -39,9 +40,10 @@ def render(
     Args:
         template: a file of ``html/``, or of ``leaderboard/site/``.
         scripts: files likewise, in the order in which they are run.
-        data: what scripts find under ``page.data``, as JSON.
+        data: what ``page.load`` gives to scripts; its texts as ``printable`` makes them.
         images: chunks of base64 texts (``thumbnails.py``), put last: what is seen first need not
             wait for them.
+        styles: files, beside those of every page.
     """
     sources = {name: _source(name) for name in ("page.js", *scripts)}
     hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()) for s in sources.values()]
@@ -59,7 +61,7 @@ def render(
     packed = gzip.compress(text.encode(), 6, mtime=0)
     return _templates().get_template(template).render(
         policy=policy,
-        styles=[Markup(_source(name)) for name in STYLES],
+        styles=[Markup(_source(name)) for name in (*STYLES, *styles)],
         scripts=[Markup(source) for source in sources.values()],
         data=base64.b64encode(packed).decode(),
         images=images,

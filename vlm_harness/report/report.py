@@ -186,6 +186,7 @@ def write_page(
             (*html.SCRIPTS, "gallery.js", "report.js"),
             data,
             images.chunks,
+            styles=["gallery.css"],
             gallery_notes=gallery.notes,
             images_said=said,
             **context,
