@@ -70,24 +70,13 @@ def mmvp(tmp_path_factory: pytest.TempPathFactory, realdata: Path) -> Path:
     return folder / "mmvp.html"
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """Specs and data of a toy benchmark whose answers are hostile."""
-    from conftest import TASK
-
-    (tmp_path / "specs").mkdir()
-    (tmp_path / "specs" / "sides.yaml").write_text(TASK)
-    write_sides(tmp_path / "data")
-    return tmp_path
-
-
-def run_toy(toy: Path, handler: Any, run_id: str = "r", **options: Any) -> Path:
+def run_toy(bench: Path, handler: Any, run_id: str = "r", **options: Any) -> Path:
     return evaluate(
         [FakeBackend(handler, "fake")],
         ["sides"],
-        include_path=[str(toy / "specs")],
-        data_dir=str(toy / "data"),
-        output_dir=str(toy),
+        include_path=[str(bench / "specs")],
+        data_dir=str(bench / "data"),
+        output_dir=str(bench),
         run_id=run_id,
         **{"protocol": ["generate"], **options},
     ).path
@@ -137,16 +126,16 @@ def test_groups_hold_their_members_together(demo: Path) -> None:
     assert {(g["kind"], len(g["members"])) for g in four_way["groups"]} == {("set", 4)}
 
 
-def test_images_get_smaller_and_then_fewer_to_fit(toy: Path) -> None:
-    run = run_toy(toy, lambda request: "left")
-    least = write([run], toy / "a.html", Options(image_size=0)).n_bytes / 1e6
-    whole = write([run], toy / "b.html", Options())
+def test_images_get_smaller_and_then_fewer_to_fit(bench: Path) -> None:
+    run = run_toy(bench, lambda request: "left")
+    least = write([run], bench / "a.html", Options(image_size=0)).n_bytes / 1e6
+    whole = write([run], bench / "b.html", Options())
     assert whole.n_images == 12
-    assert whole.n_bytes == (toy / "b.html").stat().st_size
+    assert whole.n_bytes == (bench / "b.html").stat().st_size
     for room in (0.021, 0.022, 0.023, 0.1):
-        some = write([run], toy / "c.html", Options(max_size=least + room))
+        some = write([run], bench / "c.html", Options(max_size=least + room))
         assert some.n_bytes <= (least + room) * 1e6
-        notes = [each.get("note") for each in data_of(toy / "c.html")["images"]]
+        notes = [each.get("note") for each in data_of(bench / "c.html")["images"]]
         assert sum(note is None for note in notes) == some.n_images
     assert some.n_images == 12
 
@@ -299,16 +288,16 @@ def test_numbers_that_are_none(tool: Any, option: str, value: str) -> None:
     assert tool("report", "results/r", option, value).code == 2
 
 
-def test_other_images_and_labels_are_said(toy: Path) -> None:
+def test_other_images_and_labels_are_said(bench: Path) -> None:
     """Of a pair whose images are exchanged, each answer stands beside what it saw."""
     runs = [
-        run_toy(toy, lambda request: "left", mode, images=mode)
+        run_toy(bench, lambda request: "left", mode, images=mode)
         for mode in ("normal", "swapped", "none")
     ]
-    written = write([*runs, runs[0] / ".." / "normal"], toy / "r.html", Options())
+    written = write([*runs, runs[0] / ".." / "normal"], bench / "r.html", Options())
     assert any("Under images swapped" in note for note in written.notes)
     assert any("no image was shown" in note for note in written.notes)
-    data = data_of(toy / "r.html")
+    data = data_of(bench / "r.html")
     (task,) = data["tasks"]
     assert task["answerers"] == [f"fake / images {m}" for m in ("normal", "swapped", "none")]
     paths = [each["path"] for each in data["images"]]
@@ -320,49 +309,51 @@ def test_other_images_and_labels_are_said(toy: Path) -> None:
         assert [paths[n] for n in swapped["m"]] == [f"sides/{sample['pair']}-{other}.png"]
         assert none["m"] == []
     # Alone, the swapped run shows what was shown; its table says so.
-    write([runs[1]], toy / "r.html", Options())
-    (task,) = data_of(toy / "r.html")["tasks"]
+    write([runs[1]], bench / "r.html", Options())
+    (task,) = data_of(bench / "r.html")["tasks"]
     assert all("m" not in line for sample in task["samples"] for line in sample["lines"])
-    assert "<td>swapped</td>" in (toy / "r.html").read_text()
+    assert "<td>swapped</td>" in (bench / "r.html").read_text()
 
 
-def test_rows_of_several_runs_are_told_apart(toy: Path) -> None:
-    runs = [run_toy(toy, lambda request: "left", name, limit=n) for name, n in (("a", 4), ("b", 8))]
-    write(runs, toy / "r.html", Options())
-    dots = data_of(toy / "r.html")["charts"]["scores"]["data"]
+def test_rows_of_several_runs_are_told_apart(bench: Path) -> None:
+    runs = [
+        run_toy(bench, lambda request: "left", name, limit=n) for name, n in (("a", 4), ("b", 8))
+    ]
+    write(runs, bench / "r.html", Options())
+    dots = data_of(bench / "r.html")["charts"]["scores"]["data"]
     assert [dot["label"] for dot in dots] == ["fake / a", "fake / b"]
-    text = (toy / "r.html").read_text()
+    text = (bench / "r.html").read_text()
     assert "<td>a</td>" in text
     assert "limited to 4: not a complete run" in text
 
 
-def test_incomplete_pairs_are_counted(toy: Path) -> None:
+def test_incomplete_pairs_are_counted(bench: Path) -> None:
     run = run_toy(
-        toy, lambda request: "left", samples=["thing0-left", "thing0-right", "thing1-left"]
+        bench, lambda request: "left", samples=["thing0-left", "thing0-right", "thing1-left"]
     )
-    written = write([run], toy / "r.html", Options())
-    assert "1 of 2 pairs incomplete, not scored" in (toy / "r.html").read_text()
+    written = write([run], bench / "r.html", Options())
+    assert "1 of 2 pairs incomplete, not scored" in (bench / "r.html").read_text()
     assert "r was of 3 chosen samples alone." in written.notes
 
 
-def test_of_many_categories_the_largest_are_shown(toy: Path) -> None:
-    path = toy / "specs" / "sides.yaml"
+def test_of_many_categories_the_largest_are_shown(bench: Path) -> None:
+    path = bench / "specs" / "sides.yaml"
     path.write_text(path.read_text().replace('category: "{{ kind }}"', 'category: "{{ name }}"'))
-    write_sides(toy / "data", pairs=40)
-    write([run_toy(toy, lambda request: "left")], toy / "r.html", Options(image_size=0))
-    charts = data_of(toy / "r.html")["charts"]
+    write_sides(bench / "data", pairs=40)
+    write([run_toy(bench, lambda request: "left")], bench / "r.html", Options(image_size=0))
+    charts = data_of(bench / "r.html")["charts"]
     # No category has a whole pair: samples are scored.
     assert {dot["value"] for dot in charts["breakdown-0"]["data"]} == {0, 1}
     assert len(charts["breakdown-0"]["data"]) == MOST
-    assert f"Of 80 the {MOST} with most samples." in (toy / "r.html").read_text()
+    assert f"Of 80 the {MOST} with most samples." in (bench / "r.html").read_text()
 
 
-def test_one_path_in_two_places_is_two_images(toy: Path) -> None:
+def test_one_path_in_two_places_is_two_images(bench: Path) -> None:
     """Whose files are no longer there, or other ones, are not shown as another run's."""
-    one = run_toy(toy, lambda request: "left", "one")
-    (toy / "data").rename(toy / "moved")
-    write_sides(toy / "data")
-    two_data = toy / "two"
+    one = run_toy(bench, lambda request: "left", "one")
+    (bench / "data").rename(bench / "moved")
+    write_sides(bench / "data")
+    two_data = bench / "two"
     write_sides(two_data)
     rows = two_data / "sides" / "rows.jsonl"
     rows.write_text(rows.read_text() + "\n")  # other data: a task of its own
@@ -371,14 +362,14 @@ def test_one_path_in_two_places_is_two_images(toy: Path) -> None:
     two = evaluate(
         [FakeBackend(lambda request: "left", "fake")],
         ["sides"],
-        include_path=[str(toy / "specs")],
+        include_path=[str(bench / "specs")],
         data_dir=str(two_data),
-        output_dir=str(toy),
+        output_dir=str(bench),
         run_id="two",
         protocol=["generate"],
     ).path
-    write([one, two], toy / "r.html", Options())
-    data = data_of(toy / "r.html")
+    write([one, two], bench / "r.html", Options())
+    data = data_of(bench / "r.html")
     assert [task["name"] for task in data["tasks"]] == ["sides", "sides [two]"]
     numbers = [task["samples"][0]["images"] for task in data["tasks"]]
     assert numbers[0] != numbers[1]
@@ -460,16 +451,16 @@ def test_flips_are_found(demo: Path, browser: Any) -> None:
         assert seen.overflows() <= 0
 
 
-def test_letters_are_said_with_what_they_stand_for(toy: Path, browser: Any) -> None:
+def test_letters_are_said_with_what_they_stand_for(bench: Path, browser: Any) -> None:
     """In the second order A is another option: a card shows the first alone, asked as it was."""
-    path = toy / "specs" / "sides.yaml"
+    path = bench / "specs" / "sides.yaml"
     lettered = "generate: {extract: letter, max_new_tokens: 8, template: lettered}"
     old = "generate: {extract: keyword, max_new_tokens: 8}"
     path.write_text(path.read_text().replace(old, lettered))
-    run = run_toy(toy, lambda request: "B", order="both")
-    write([run], toy / "r.html", Options())
+    run = run_toy(bench, lambda request: "B", order="both")
+    write([run], bench / "r.html", Options())
     log = [json.loads(t) for t in next((run / "samples").iterdir()).read_text().splitlines()]
-    with visit(browser, (toy / "r.html").as_uri()) as seen:
+    with visit(browser, (bench / "r.html").as_uri()) as seen:
         shown = seen.page.locator("#cards .member").all()
         assert len(shown) == 12
         for member in shown:
@@ -583,15 +574,15 @@ def test_by_keyboard_alone(demo: Path, browser: Any) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answers_are_text(toy: Path, browser: Any, name: str) -> None:
+def test_hostile_answers_are_text(bench: Path, browser: Any, name: str) -> None:
     def answer(request: Request) -> str:
         assert request.sample is not None
         return HOSTILE[name] if request.sample.id == "thing0-left" else "left"
 
-    run = run_toy(toy, answer)
-    written = write([run], toy / "r.html", Options())
+    run = run_toy(bench, answer)
+    written = write([run], bench / "r.html", Options())
     assert written.n_bytes < 2_000_000
-    with visit(browser, (toy / "r.html").as_uri()) as seen:
+    with visit(browser, (bench / "r.html").as_uri()) as seen:
         assert seen.page.title() == "r"
         assert seen.count("#cards .card") == 6
         assert seen.count("#cards script, #cards img[src='x']") == 0

@@ -345,34 +345,17 @@ const site = (() => {
   }
 
   function scores(task, own) {
-    const line = ([name, metric]) =>
-      element(
-        "tr",
-        {},
-        element("th", { scope: "row" }, short(name) + (name === task.primary ? " (to quote)" : "")),
-        [metric.text, metric.ends || DASH, metric.n ?? DASH, metric.chance_text || DASH].map((text) =>
-          element("td", { class: "number" }, text),
-        ),
-      );
+    const rows = Object.entries(own.metrics).map(([name, metric]) => [
+      short(name) + (name === task.primary ? " (to quote)" : ""),
+      metric.text,
+      metric.ends || DASH,
+      metric.n ?? DASH,
+      metric.chance_text || DASH,
+    ]);
     return element(
       "div",
       { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" },
-      element(
-        "table",
-        {},
-        element(
-          "thead",
-          {},
-          element(
-            "tr",
-            {},
-            ["score", "value", "95% interval", "n", "chance"].map((text, n) =>
-              element("th", { scope: "col", class: n ? "number" : null }, text),
-            ),
-          ),
-        ),
-        element("tbody", {}, Object.entries(own.metrics).map(line)),
-      ),
+      page.table(["score", "value", "95% interval", "n", "chance"], rows, 1),
     );
   }
 

@@ -174,7 +174,7 @@ const gallery = (() => {
     // Each in the first of its orders; what is asked is that of an answer that is shown.
     const shown = sample.lines.filter((line) => !line.i && (who === undefined || line.a === who));
     const first = shown.find((line) => line.q !== undefined) ?? shown[0] ?? sample.lines[0];
-    const wordings = new Set(shown.map((line) => line.q)).size;
+    const wordings = new Set(shown.map((line) => line.q).filter((q) => q !== undefined)).size;
     const seen =
       shown.length && shown.every((line) => line.m?.join() === shown[0].m?.join())
         ? (shown[0].m ?? sample.images)
@@ -299,45 +299,25 @@ const gallery = (() => {
   function options(sample, line) {
     const chances = probabilities(line);
     const names = line.c === undefined ? sample.options : task.candidates[line.c];
-    const head = [
-      "option",
-      line.s && (line.l ? "mean log-probability" : "cosine"),
-      chances && "probability",
-      "is",
-    ].filter(Boolean);
+    const columns = [["option", (n) => names[n] ?? sample.options[n]]];
+    if (line.s) {
+      const said = (n) => (line.s[n] == null ? "–" : line.s[n].toFixed(4));
+      columns.push([line.l ? "mean log-probability" : "cosine", said]);
+    }
+    if (chances) columns.push(["probability", (n) => `${(100 * chances[n]).toFixed(1)}%`]);
     const is = (n) =>
       [n === (line.g ?? sample.target) && "right answer", n === line.p && "chosen"]
         .filter(Boolean)
         .join(", ");
+    columns.push(["is", is]);
+    const order = line.o ?? sample.options.map((_, n) => n);
+    const rows = order.map((n) => columns.map(([, cell]) => cell(n)));
     return element(
       "div",
       { class: "scroll" },
-      element(
-        "table",
-        {},
-        element(
-          "thead",
-          {},
-          element(
-            "tr",
-            {},
-            head.map((text) => element("th", { scope: "col" }, text)),
-          ),
-        ),
-        element(
-          "tbody",
-          {},
-          (line.o ?? sample.options.map((_, n) => n)).map((n) =>
-            element(
-              "tr",
-              {},
-              element("th", { scope: "row", dir: "auto" }, names[n] ?? sample.options[n]),
-              line.s && element("td", { class: "number" }, line.s[n] == null ? "–" : line.s[n].toFixed(4)),
-              chances && element("td", { class: "number" }, `${(100 * chances[n]).toFixed(1)}%`),
-              element("td", {}, is(n)),
-            ),
-          ),
-        ),
+      page.table(
+        columns.map(([name]) => name),
+        rows,
       ),
     );
   }

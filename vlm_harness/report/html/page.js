@@ -22,6 +22,24 @@ const page = (() => {
     return made;
   }
 
+  /** A table; its first column names the rows, and columns from `numbers` on are of numbers. */
+  function table(headings, rows, numbers = headings.length) {
+    const kind = (n) => (n >= numbers ? "number" : null);
+    const head = headings.map((text, n) => element("th", { scope: "col", class: kind(n) }, text));
+    const cell = (content, n) =>
+      n ? element("td", { class: kind(n) }, content) : element("th", { scope: "row", dir: "auto" }, content);
+    return element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, head)),
+      element(
+        "tbody",
+        {},
+        rows.map((cells) => element("tr", {}, cells.map(cell))),
+      ),
+    );
+  }
+
   /** A drawing as one picture: it is read out by its name; labels of its groups would be no valid ARIA. */
   function picture(svg) {
     svg.setAttribute("role", "img");
@@ -107,7 +125,7 @@ const page = (() => {
     again?.focus({ preventScroll: true });
   }
 
-  return { load, element, picture, fit, widest, settings, set, leave, links, keepingFocus };
+  return { load, element, table, picture, fit, widest, settings, set, leave, links, keepingFocus };
 })();
 
 (() => {
