@@ -20,7 +20,8 @@ from PIL import Image
 from benchmarks import timing
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import evaluate
-from vlm_harness.report.report import Options, write
+from vlm_harness.report.page import Options
+from vlm_harness.report.report import write
 
 TASK = """\
 task: sides

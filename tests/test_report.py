@@ -16,7 +16,9 @@ from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.compare import compare
 from vlm_harness.images import checksum, file_ref
 from vlm_harness.report import comparison
-from vlm_harness.report.report import MOST, Options, write
+from vlm_harness.report.page import Options
+from vlm_harness.report.parts import MOST
+from vlm_harness.report.report import write
 from vlm_harness.report.thumbnails import CHANGED, NOT_THERE, Shown, make
 from vlm_harness.types import Request
 
@@ -313,6 +315,14 @@ def test_other_images_and_labels_are_said(bench: Path) -> None:
     (task,) = data_of(bench / "r.html")["tasks"]
     assert all("m" not in line for sample in task["samples"] for line in sample["lines"])
     assert "<td>swapped</td>" in (bench / "r.html").read_text()
+
+
+def test_a_command_that_is_not_the_first_is_said(bench: Path) -> None:
+    write([run_toy(bench, lambda request: "left")], bench / "r.html", Options(image_size=0))
+    assert '<th scope="col">command</th>' not in (bench / "r.html").read_text()
+    run = run_toy(bench, lambda request: "left", "short", command=["short"])
+    write([run], bench / "r.html", Options(image_size=0))
+    assert "<td>short</td>" in (bench / "r.html").read_text()
 
 
 def test_rows_of_several_runs_are_told_apart(bench: Path) -> None:

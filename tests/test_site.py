@@ -18,7 +18,8 @@ from vlm_harness.leaderboard.entry import Entry, load_entries
 from vlm_harness.leaderboard.published import published_rows
 from vlm_harness.leaderboard.site import build, family
 from vlm_harness.registry import Registry
-from vlm_harness.report.report import Options, write
+from vlm_harness.report.page import Options
+from vlm_harness.report.report import write
 from vlm_harness.reproduce import cells, load, paper_tables
 
 TASK = "whatsup_rendered_a_left_right"

@@ -93,13 +93,14 @@ def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of ``VARIANT_FIELDS`` those worth a column: rows differ in them, or are not as usual.
 
     Commands and decodings are "none" where no words are asked or written, which is no other way.
+    What a task's first command is called is its own affair.
     """
     found = []
     for name in VARIANT_FIELDS:
         values = {row[name] for row in rows}
         if name in ("command", "decoding"):
             values.discard("none")
-        if len(values) > 1 or values - {USUAL[name]}:
+        if len(values) > 1 or (name != "command" and values - {USUAL[name]}):
             found.append(name)
     return found
 

@@ -112,7 +112,7 @@ def compare_command(
     if html is not None:
         from vlm_harness.console import counted
         from vlm_harness.report.comparison import write
-        from vlm_harness.report.report import Options
+        from vlm_harness.report.page import Options
 
         with counted("images") as progress:
             options = Options((), data_dir, max_size, image_size, progress=progress)

@@ -52,7 +52,8 @@ def report_command(
     """
     from vlm_harness import agreement
     from vlm_harness.console import counted
-    from vlm_harness.report.report import Options, write
+    from vlm_harness.report.page import Options
+    from vlm_harness.report.report import write
     from vlm_harness.runlog import read_manifest
 
     path = output or runs[0] / "report.html"

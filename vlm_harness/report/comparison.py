@@ -7,7 +7,7 @@ from typing import Any
 from vlm_harness.compare import CHOOSABLE, Comparison, Row
 from vlm_harness.flips import Flips
 from vlm_harness.report.gallery import Cell
-from vlm_harness.report.report import Options, Written, facts, write_page
+from vlm_harness.report.page import Options, Written, facts, write_page
 from vlm_harness.types import Variant
 from vlm_harness.wording import SHORT, is_cosine, signed
 

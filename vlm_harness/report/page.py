@@ -1,0 +1,154 @@
+"""A page that shows samples: what a report and a comparison have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_harness import agreement
+from vlm_harness.atomic import write_bytes
+from vlm_harness.errors import InputError
+from vlm_harness.recorded import RecordedRun
+from vlm_harness.report import html, thumbnails
+from vlm_harness.report.gallery import Cell, collect
+from vlm_harness.report.thumbnails import NO_ROOM, Thumbnails
+
+Data = dict[str, Any]
+Measure = Callable[[Any], list[agreement.Similarity]]
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    Attributes:
+        max_size: of the page in MB; images are made smaller, and in the end left out, to fit.
+        image_size: longer side of an image in pixels, at most; 0 for a page without images.
+        measure: where cosines of pairs come from, as for ``agreement.analyse``.
+        progress: told of the images that are made small.
+    """
+
+    tasks: Sequence[str] = ()
+    data_dir: str | None = None
+    max_size: float = 50
+    image_size: int = 320
+    threshold: float = 0.95
+    measure: Measure = agreement.from_log
+    progress: thumbnails.Progress = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page on disk."""
+
+    path: Path
+    n_bytes: int
+    n_samples: int
+    n_images: int
+    image_size: int
+    notes: Sequence[str]
+
+    def __str__(self) -> str:
+        images = f"{self.n_images:,} images of at most {self.image_size} px"
+        return (
+            f"{self.path} ({self.n_bytes / MB:.1f} MB: {self.n_samples:,} samples, "
+            f"{images if self.n_images else 'no images'})"
+        )
+
+
+def write_page(
+    template: str,
+    path: Path,
+    cells: Sequence[Cell],
+    options: Options,
+    *,
+    charts: Data,
+    comparison: bool = False,
+    **context: Any,
+) -> Written:
+    """A page with the samples of some cells, in at most ``options.max_size`` MB.
+
+    Raises:
+        InputError: it would be larger even without images, or cannot be written.
+    """
+    most = int(options.max_size * MB)
+    gallery = collect(cells, options.data_dir)
+
+    def page(images: Thumbnails) -> bytes:
+        data = {
+            "comparison": comparison,
+            "chunk": thumbnails.CHUNK,
+            "charts": charts,
+            "tasks": gallery.tasks,
+            "images": images.entries,
+        }
+        said = f"{images.n} images of at most {images.size} px." if images.n else "No images."
+        return html.render(
+            template,
+            (*html.SCRIPTS, "gallery.js", "report.js"),
+            data,
+            images.chunks,
+            styles=["gallery.css"],
+            gallery_notes=gallery.notes,
+            images_said=said,
+            **context,
+        ).encode()
+
+    unseen = Thumbnails(0, [], [{"path": image.path, "note": NO_ROOM} for image in gallery.shown])
+    content = page(unseen)
+    room = most - len(content) - 20_000
+    if room < 0:
+        raise InputError(
+            f"the page takes {len(content) / MB:.1f} MB without any image, and may take "
+            f"{options.max_size:g} MB",
+            where="--max-size",
+            hint="Allow more, or choose fewer tasks with --task.",
+        )
+    images = unseen
+    if options.image_size:
+        images = thumbnails.make(
+            gallery.shown, gallery.refs, room, options.image_size, options.progress
+        )
+        content = page(images)
+    write_bytes(path, content)
+    notes = [*context["notes"], *gallery.notes]
+    return Written(path, len(content), gallery.n_samples, images.n, images.size, notes)
+
+
+def facts(run: RecordedRun) -> Data:
+    """What the manifest says of a run, in words."""
+    manifest = run.manifest
+    environment = manifest.get("environment") or {}
+    cores = environment.get("cpu_count")
+    hardware = environment.get("gpus") or [f"{cores} CPU cores" if cores else None]
+    found = {
+        "finished": manifest.get("finished") or "not yet",
+        "vlm-harness": _joined(
+            " ", manifest.get("vlm_harness"), "commit", environment.get("git_commit")
+        ),
+        "hardware": _joined(", ", *hardware, environment.get("platform")),
+        "seed": manifest["identity"]["seed"],
+        "identity": manifest["identity_sha256"],
+        "libraries": ", ".join(
+            f"{name} {version}" for name, version in environment.get("packages", {}).items()
+        ),
+    }
+    for name, model in manifest.get("models", {}).items():
+        size = model.get("parameters")
+        found[name] = _joined(
+            ", ",
+            model.get("checkpoint"),
+            model.get("revision"),
+            model.get("dtype"),
+            model.get("device"),
+            f"{size / 1e6:,.1f} million parameters" if size else None,
+        )
+    return {
+        "name": run.name,
+        "command_line": manifest.get("command_line", ""),
+        "facts": {name: value for name, value in found.items() if value not in ("", None)},
+    }
+
+
+def _joined(separator: str, *parts: object) -> str:
+    return separator.join(str(part) for part in parts if part)
