@@ -237,14 +237,15 @@ def test_nothing_is_in_the_way_of_anybody(home: str, browser: Any, scheme: str) 
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-@pytest.mark.parametrize(
-    "nonsense",
-    ["tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=no", "task=%00",
-     "&&=", "tab=whatsup_rendered&protocol=choice"],
-)  # fmt: skip
-def test_a_nonsense_address_shows_what_it_can(home: str, browser: Any, nonsense: str) -> None:
-    with visit(browser, f"{home}#{nonsense}") as seen:
-        assert seen.count("#scores tbody .score") > 0
+def test_a_nonsense_address_shows_what_it_can(home: str, browser: Any) -> None:
+    nonsense = [
+        "tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=no", "task=%00",
+        "&&=", "tab=whatsup_rendered&protocol=choice",
+    ]  # fmt: skip
+    with visit(browser, home) as seen:
+        for hash in nonsense:
+            seen.open(f"{home}#{hash}")
+            assert seen.count("#scores tbody .score") > 0, hash
 
 
 def test_the_way_back(home: str, browser: Any) -> None:
