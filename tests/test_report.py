@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -520,6 +522,110 @@ def test_the_way_back_and_links_within(demo: Path, browser: Any) -> None:
         seen.page.wait_for_timeout(100)
         assert seen.page.evaluate("scrollY") > 300
         assert "four_way" in seen.page.url
+
+
+def test_a_card_shows_the_order_that_it_was_found_for(bench: Path, browser: Any) -> None:
+    """Who says the first option is right in one order of each sample, and wrong in the other."""
+    path = bench / "specs" / "sides.yaml"
+    path.write_text(path.read_text().replace("  choice: {}", "  choice: {template: lettered}"))
+
+    def first(request: Request) -> list[float]:
+        return [float(n == request.order[0]) for n in range(2)]
+
+    run = run_toy(bench, first, protocol=["choice"], order="both")
+    write([run], bench / "r.html", Options())
+    (task,) = data_of(bench / "r.html")["tasks"]
+    for sample in task["samples"]:
+        assert [line.get("i", 0) for line in sample["lines"]] == [0, 1]
+        assert sorted(line["v"] for line in sample["lines"]) == ["r", "w"]
+    # Of a pair one sample is right in either order: a pair is never right, and always in part.
+    with visit(browser, (bench / "r.html").as_uri() + "#show=right") as seen:
+        assert seen.count("#cards .card") == 0
+    lone = bench / "specs" / "sides.yaml"
+    lone.write_text(lone.read_text().replace('  pair: "{{ thing }}"\n', ""))
+    run = run_toy(bench, first, "lone", protocol=["choice"], order="both")
+    write([run], bench / "r.html", Options())
+    with visit(browser, (bench / "r.html").as_uri() + "#show=right") as seen:
+        assert seen.count("#cards .card") == 12
+        assert seen.count("#cards .mark.r") == 12
+        assert seen.count("#cards .mark.w") == 0
+        assert seen.page.locator("#cards .card header", has_text="order 2").count() == 6
+        seen.page.locator("#cards .open").first.click()
+        titles = seen.page.locator("dialog .answer h3").all_inner_texts()
+        assert [title[-9:] for title in titles] == ["(order 1)", "(order 2)"]
+
+
+def test_while_the_file_is_read_no_image_is_taken_in_part(demo: Path, browser: Any) -> None:
+    """Over a slow line an element of images is there before its end is."""
+    whole = demo.read_bytes()
+    at = whole.index(b'class="images"') + 200_000
+    reached = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(whole[:at])
+            self.wfile.flush()
+            reached.wait(20)
+            self.wfile.write(whole[at:])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto(address, wait_until="commit")
+        page.wait_for_selector("html[data-ready]")
+        assert page.locator("#cards .card").count() == 24
+        reached.set()
+        page.wait_for_load_state()
+        script = "all => Promise.all(all.map(i => i.decode().then(() => i.naturalWidth, () => 0)))"
+        widths = page.locator("#cards img").evaluate_all(script)
+        server.shutdown()
+        page.close()
+    assert min(widths) > 30
+    assert errors == []
+
+
+def test_what_is_shown_stays_while_a_sample_is_open(demo: Path, browser: Any) -> None:
+    with visit(browser, demo.as_uri()) as seen:
+        third = seen.page.locator("#cards .open").nth(2)
+        name = third.get_attribute("aria-label")
+        third.press("Enter")
+        seen.page.locator("dialog .other").first.press("Enter")  # the pair's other image
+        inside = "document.querySelector('dialog').contains(document.activeElement)"
+        assert seen.page.evaluate(inside)
+        seen.page.keyboard.press("Escape")
+        seen.left("sample")
+        assert seen.page.evaluate("document.activeElement.getAttribute('aria-label')") == name
+        # A selection that ends beside the dialog does not close it; a click there does.
+        third.press("Enter")
+        box = seen.page.locator("dialog h2").bounding_box()
+        assert box is not None
+        seen.page.mouse.move(box["x"] + 10, box["y"] + 5)
+        seen.page.mouse.down()
+        seen.page.mouse.move(5, 400)
+        seen.page.mouse.up()
+        assert seen.page.locator("dialog#sample").is_visible()
+        seen.page.mouse.click(5, 400)
+        seen.left("sample")
+        # What is typed just before is not lost.
+        seen.page.fill("input[name=q]", "left")
+        third.click()
+        seen.page.keyboard.press("Escape")
+        seen.left("sample")
+        assert seen.page.input_value("input[name=q]") == "left"
+        # An unknown sample is forgotten with the next choice.
+        seen.open(f"{demo.as_uri()}#sample=nobody")
+        seen.page.get_by_role("button", name="Reset").click()
+        seen.left("sample")
+        assert "nobody" not in seen.text("#count")
 
 
 def test_images_are_shown(demo: Path, browser: Any) -> None:

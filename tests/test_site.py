@@ -149,6 +149,10 @@ def test_tabs_and_sorting(home: str, browser: Any) -> None:
         assert values == sorted(values)
         address = seen.page.url
         assert "sort=9" in address
+        heading = seen.page.locator("#scores thead th").first
+        for order in ("ascending", "descending", "ascending"):  # never none
+            heading.click()
+            seen.page.wait_for_selector(f"#scores thead th[aria-sort={order}]")
     with visit(browser, address) as again:
         assert scores(again, 10) == values
 
@@ -239,8 +243,8 @@ def test_nothing_is_in_the_way_of_anybody(home: str, browser: Any, scheme: str) 
 
 def test_a_nonsense_address_shows_what_it_can(home: str, browser: Any) -> None:
     nonsense = [
-        "tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=no", "task=%00",
-        "&&=", "tab=whatsup_rendered&protocol=choice",
+        "tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=toString",
+        "task=%00", "&&=", "tab=whatsup_rendered&protocol=choice",
     ]  # fmt: skip
     with visit(browser, home) as seen:
         for hash in nonsense:

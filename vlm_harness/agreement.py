@@ -19,7 +19,7 @@ from vlm_harness import metrics
 from vlm_harness.errors import InputError
 from vlm_harness.metrics import Record
 from vlm_harness.metrics.accuracy import individual_accuracy, pair_accuracy
-from vlm_harness.recorded import RecordedRun, check_paired, labels
+from vlm_harness.recorded import RecordedRun, check_paired, labels, run_names
 from vlm_harness.results import record
 from vlm_harness.runlog import Line, variant_of
 from vlm_harness.specs import GroupRules, TaskSpec
@@ -208,6 +208,7 @@ def analyse(
 def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
     runs = [RecordedRun(folder) for folder in dict.fromkeys(folders)]
+    names = run_names(runs)
     paired = dict.fromkeys(cell.task for run in runs for cell in run.paired)
     check_paired(folders[0], asked, paired)
     for run in runs:
@@ -216,7 +217,7 @@ def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
             task = _task(run, name)
             _check_same(found.setdefault(name, task), task)
         for cell in wanted:
-            found[cell.task].rows[run.folder, cell] = Row(run.name, cell)
+            found[cell.task].rows[run.folder, cell] = Row(names[run.folder], cell)
         for line in run.lines(wanted):
             _take(found[line["task"]], run.folder, line)
     return found

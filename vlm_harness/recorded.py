@@ -3,6 +3,7 @@
 Needs no torch, and no file but those of the run (and its data, where samples are asked for).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,12 @@ class RecordedRun:
 
 def _variant(cell: Mapping[str, Any]) -> Variant:
     return Variant(*(cell[field] for field in Variant._fields))
+
+
+def run_names(runs: Sequence[RecordedRun]) -> dict[Path, str]:
+    """What runs are called: by their folders where several have one name."""
+    names = Counter(run.name for run in runs)
+    return {r.folder: r.name if names[r.name] == 1 else str(r.folder) for r in runs}
 
 
 WORDS = {"command": "command ", "order": "order ", "image_mode": "images ", "labels": "labels "}

@@ -12,7 +12,7 @@ const site = (() => {
   const isCosine = (metric) => metric.includes("cosine");
   const find = (id) => document.getElementById(id);
 
-  let data, form, state, family;
+  let data, form, state, family, sorted, shown;
   const metricOf = (task) => state.metric ?? task.primary;
   const short = (metric) => data.short[metric] ?? metric;
   const isPublished = (row) => row.source === "published";
@@ -190,14 +190,18 @@ const site = (() => {
           ),
         ),
     );
+    sorted?.destroy();
     find("scores").replaceChildren(made);
-    const sorted = new DataTable(made, {
+    sorted = new DataTable(made, {
       paging: false,
       info: false,
       searching: false,
       autoWidth: false,
       order: tasks.length ? [order(tasks.length)] : [],
-      columnDefs: [{ targets: "number", orderSequence: ["desc", "asc"] }],
+      columnDefs: [
+        { targets: "number", orderSequence: ["desc", "asc"] },
+        { targets: "_all", orderSequence: ["asc", "desc"] },
+      ],
       language: { emptyTable: "Nothing fits.", zeroRecords: "Nothing fits." },
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     });
@@ -433,7 +437,7 @@ const site = (() => {
     const settled = { ...given };
     const own = data.families.find((each) => each.name === given.tab) ?? data.families[0] ?? NOTHING;
     if (!metrics(own).includes(given.metric)) delete settled.metric;
-    if (!(given.kind in KINDS)) delete settled.kind;
+    if (!Object.hasOwn(KINDS, given.kind ?? "")) delete settled.kind;
     if (!["run", "published"].includes(given.source)) delete settled.source;
     if (!protocols(own).includes(given.protocol)) delete settled.protocol;
     return [settled, own];
@@ -445,7 +449,17 @@ const site = (() => {
     );
   const protocols = (own) => [...new Set(own.rows.map((row) => row.protocol))].sort();
 
+  let last = "",
+    waiting; // to take what is typed
+  const typed = () => {
+    if (waiting === undefined) return {};
+    clearTimeout(waiting);
+    waiting = undefined;
+    return { q: form.q.value };
+  };
+
   function change(some, how = "replace", over = undefined) {
+    page.set({ ...page.settings(), ...typed() }); // of what was before, which the way back leads to
     page.set({ ...page.settings(), ...some }, how, over);
     apply();
   }
@@ -455,8 +469,6 @@ const site = (() => {
     return JSON.stringify({ ...rest, tab: family.name });
   }
 
-  let last = "",
-    filled;
   function apply() {
     [state, family] = known(page.settings());
     for (const tab of document.querySelectorAll("[role=tab]")) {
@@ -465,7 +477,7 @@ const site = (() => {
       tab.tabIndex = chosen ? 0 : -1;
       if (chosen) find("panel").setAttribute("aria-labelledby", tab.id);
     }
-    if (!filled) form.q.value = state.q ?? "";
+    if (waiting === undefined) form.q.value = state.q ?? "";
     if (key() !== last) {
       last = key();
       find("about-family").textContent = family.text;
@@ -481,10 +493,10 @@ const site = (() => {
       );
       form.kind.value = state.kind ?? "";
       form.source.value = state.source ?? "";
-      const rows = family.rows.filter(fits);
-      find("count").textContent = `${rows.length} of ${family.rows.length} rows`;
-      table(rows);
-      chart(rows);
+      shown = family.rows.filter(fits);
+      find("count").textContent = `${shown.length} of ${family.rows.length} rows`;
+      table(shown);
+      chart(shown);
     }
     details();
   }
@@ -521,31 +533,23 @@ const site = (() => {
   function start(loaded) {
     data = loaded;
     form = find("filters");
-    const typed = () => {
-      clearTimeout(filled);
-      filled = undefined;
-      return { q: form.q.value };
-    };
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", ({ target: { name, value } }) => {
-      if (name !== "q") change({ ...typed(), [name]: value, ...(name === "metric" && { sort: "" }) }, "push");
+      if (name !== "q") change({ [name]: value, ...(name === "metric" && { sort: "" }) }, "push");
     });
     form.q.addEventListener("input", () => {
-      clearTimeout(filled);
-      filled = setTimeout(() => change(typed()), 150);
+      clearTimeout(waiting);
+      waiting = setTimeout(() => change({}), 150);
     });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
+      typed();
       form.q.value = "";
-      change({ ...typed(), metric: "", kind: "", source: "", protocol: "", sort: "" }, "push");
+      change({ q: "", metric: "", kind: "", source: "", protocol: "", sort: "" }, "push");
     });
     find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));
     tabs();
-    find("cell").addEventListener(
-      "close",
-      () => page.settings().cell && page.leave(() => change({ cell: "" })),
-    );
-    find("cell").addEventListener("click", (event) => event.target === find("cell") && find("cell").close());
+    page.closable(find("cell"), () => page.settings().cell && page.leave(() => change({ cell: "" })));
     page.links(apply, "panel");
     let width = innerWidth,
       resized;
@@ -554,8 +558,7 @@ const site = (() => {
       resized = setTimeout(() => {
         if (innerWidth !== width) {
           width = innerWidth;
-          last = "";
-          apply();
+          chart(shown);
         }
       }, 200);
     });

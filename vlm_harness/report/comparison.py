@@ -52,14 +52,7 @@ def write(found: Comparison, path: Path, options: Options) -> Written:
             {"task": names[row.a, row.b], "clustered": row.n_clusters < row.n, "found": row}
             for row in found.rows
         ],
-        flips=[
-            {
-                "task": names[each.a, each.b],
-                "units": each.counts(),
-                "whole": list(each.counts())[-1],
-            }
-            for each in found.flips
-        ],
+        flips=[_counted(names[each.a, each.b], each) for each in found.flips],
         short=SHORT,
         runs=[facts(run) for run in runs.values()],
     )

@@ -119,6 +119,7 @@ class _Task:
         )
         groups: dict[tuple[str, str], list[int]] = {}
         for number, (_, sample) in enumerate(samples):
+            sample["lines"].sort(key=lambda line: (line["a"], line.get("i", 0)))
             _settle_images(sample, images)
             kind = next((kind for kind in ("set", "pair") if sample[kind] is not None), "sample")
             key = sample["id" if kind == "sample" else kind]

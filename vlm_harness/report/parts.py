@@ -12,10 +12,12 @@ from vlm_harness import agreement
 from vlm_harness.calibration import calibration
 from vlm_harness.errors import InputError
 from vlm_harness.metrics.accuracy import individual_accuracy
+from vlm_harness.recorded import run_names
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Data, Options
 from vlm_harness.results import record
 from vlm_harness.stats import estimate
+from vlm_harness.types import Variant
 from vlm_harness.wording import SHORT, common_prefix, interval, is_cosine, number, words
 
 FEW = 12
@@ -184,14 +186,20 @@ def agreements(cells: Sequence[Cell], options: Options) -> tuple[list[agreement.
         logged = any(line["pair_cosine"] is not None for cell in own for line in cell.lines)
         if options.measure is agreement.from_log and not logged:
             continue  # no dual encoder answered it: nothing is wrong
-        folders = [cell.run.folder for cell in own]
+        runs = list({cell.run.folder: cell.run for cell in own}.values())
         try:
             reports = agreement.analyse(
-                list(dict.fromkeys(folders)), options.measure, [task], options.threshold
+                [run.folder for run in runs], options.measure, [task], options.threshold
             )
         except InputError as error:
             notes.append(f"No analysis of agreement for {task}: {error.message}.")
             continue
+        names = run_names(runs)
+        label = {(names[c.run.folder], c.variant): c.label for c in own}
+        for report in reports:
+            for row in report["rows"]:  # called as everywhere on the page
+                variant = Variant(*(row[name] for name in Variant._fields))
+                row["label"] = label.get((row["run"], variant), row["label"])
         found += [report for report in reports if report["n_pairs"]]
     return found, notes
 

@@ -1,13 +1,12 @@
 """``vlm-harness report``: runs as one HTML page that opens from disk."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
 from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, listing, printable, suggest
-from vlm_harness.recorded import RecordedRun, labels
+from vlm_harness.recorded import RecordedRun, labels, run_names
 from vlm_harness.report import parts
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Data, Options, Written, facts, write_page
@@ -82,7 +81,7 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
                 where="--task",
                 hint=f"There are: {listing(known)}",
             )
-    names_of = _names(runs)
+    names_of = run_names(runs)
     names: dict[tuple[str, str], str] = {}
     cells = []
     for run in runs:
@@ -108,16 +107,10 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
     return [cell._replace(label=label) for cell, label in zip(cells, named, strict=True)]
 
 
-def _names(runs: Sequence[RecordedRun]) -> dict[Path, str]:
-    """What runs are called: by their folders where several have one name."""
-    names = Counter(run.name for run in runs)
-    return {r.folder: r.name if names[r.name] == 1 else str(r.folder) for r in runs}
-
-
 def _results(cells: Sequence[Cell]) -> list[Data]:
     """The row of each cell, from ``results.json``; of an unfinished run, from its log."""
     recorded: dict[Path, dict[Variant, Data]] = {}
-    names = _names(list({cell.run.folder: cell.run for cell in cells}.values()))
+    names = run_names(list({cell.run.folder: cell.run for cell in cells}.values()))
     found = []
     for cell in cells:
         folder = cell.run.folder

@@ -148,22 +148,16 @@ const charts = (() => {
         { class: "grid" },
         facets.map((facet) => {
           const own = rows.filter((d) => d.facet === facet);
-          return Plot.plot({
+          const plot = Plot.plot({
             ...common(`Calibration on ${facet}`),
             width: side,
             height: side,
-            marginTop: 44,
+            marginTop: 28,
             marginLeft: 44,
             marginBottom: 42,
             x: { domain: [0, 1], tickFormat: percent, ...below("confidence") },
             y: { domain: [0, 1], tickFormat: percent, label: "accuracy", grid: true },
             marks: [
-              Plot.text([page.fit(facet, side - 20)], {
-                frameAnchor: "top-left",
-                dx: -30,
-                dy: -38,
-                fontWeight: 600,
-              }),
               Plot.line(
                 [
                   [0, 0],
@@ -194,6 +188,12 @@ const charts = (() => {
               ),
             ],
           });
+          return page.element(
+            "div",
+            {},
+            page.element("p", { class: "facet" }, page.fit(facet, side - 20)),
+            plot,
+          );
         }),
       ),
     ];

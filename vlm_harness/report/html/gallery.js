@@ -38,8 +38,11 @@ const gallery = (() => {
   // --- images, which lie at the end of the file -------------------------------------------------
 
   function source(number) {
-    const part = document.getElementsByClassName("images")[Math.floor(number / chunk)];
-    if (!part) return null;
+    const parts = document.getElementsByClassName("images");
+    const at = Math.floor(number / chunk);
+    const part = parts[at];
+    // While the page is read, its last element may be there in part.
+    if (!part || (at === parts.length - 1 && document.readyState === "loading")) return null;
     part.lines ??= part.textContent.split("\n");
     return `data:image/webp;base64,${part.lines[number % chunk]}`;
   }
@@ -120,32 +123,34 @@ const gallery = (() => {
 
   const orders = (lines) => Object.groupBy([...lines], ([key]) => key.split(" ")[1]);
 
-  function fitsOutcome(group) {
-    if (state.show === "differ") {
-      return group.members.some((n) =>
-        Object.values(Object.groupBy(task.samples[n].lines, (line) => line.i ?? 0)).some((same) =>
-          same.some((line) => line.v !== same[0].v || line.p !== same[0].p),
-        ),
-      );
-    }
+  /** The order of the options in which a group is what is asked for; undefined where in none. */
+  function fittingOrder(group) {
+    if (!state.show) return "0";
+    const who = state.who === undefined ? undefined : Number(state.who);
     const flip = FLIPS.get(state.show);
-    if (flip) {
-      return Object.values(orders(byOrder(group))).some((sides) => {
+    const differ = state.show === "differ";
+    const wanted = (line) => differ || flip || who === undefined || line.a === who;
+    const found = Object.entries(orders(byOrder(group, wanted))).find(([, sides]) => {
+      if (flip) {
         const [a, b] = ["0", "1"].map((side) => sides.find(([key]) => key.startsWith(`${side} `))?.[1]);
         return a && b && a.length === b.length && flip[1](a, b);
-      });
-    }
-    const test = OUTCOMES.get(state.show)[1];
-    const who = state.who === undefined ? undefined : Number(state.who);
-    const lines = byOrder(group, (line) => who === undefined || line.a === who);
-    return [...lines.values()].some((same) => test(same.map((line) => line.v)));
+      }
+      if (differ) {
+        const [[, first], ...rest] = sides;
+        return rest.some(([, lines]) =>
+          lines.some((line, n) => line.v !== first[n]?.v || line.p !== first[n]?.p),
+        );
+      }
+      return sides.some(([, lines]) => OUTCOMES.get(state.show)[1](lines.map((line) => line.v)));
+    });
+    return found?.[0];
   }
 
   function fits(group) {
     const members = group.members.map((n) => task.samples[n]);
     if (state.category && !members.some((sample) => sample.category === state.category)) return false;
     if (state.q && !words(group).includes(state.q.toLowerCase())) return false;
-    return !state.show || fitsOutcome(group);
+    return fittingOrder(group) !== undefined;
   }
 
   function words(group) {
@@ -168,11 +173,14 @@ const gallery = (() => {
 
   // --- cards ------------------------------------------------------------------------------------
 
-  function member(number) {
+  /** A sample as it was asked and answered in one order: a card shows that for which it was found. */
+  function member(number, order) {
     const sample = task.samples[number];
     const who = state.who === undefined ? undefined : Number(state.who);
-    // Each in the first of its orders; what is asked is that of an answer that is shown.
-    const shown = sample.lines.filter((line) => !line.i && (who === undefined || line.a === who));
+    const own = sample.lines.filter((line) => who === undefined || line.a === who);
+    const several = new Set(own.filter((line) => (line.i ?? 0) === order).map((line) => line.a));
+    // An answerer that was asked in the first order alone, as dual encoders are, is shown in that.
+    const shown = own.filter((line) => (line.i ?? 0) === order || (!line.i && !several.has(line.a)));
     const first = shown.find((line) => line.q !== undefined) ?? shown[0] ?? sample.lines[0];
     const wordings = new Set(shown.map((line) => line.q).filter((q) => q !== undefined)).size;
     const seen =
@@ -231,6 +239,8 @@ const gallery = (() => {
 
   function card(group) {
     const facts = group.members.length > 1 ? [`${group.kind} of ${group.members.length}`] : [];
+    const order = Number(fittingOrder(group) ?? 0);
+    if (order) facts.push(`order ${order + 1}`);
     if (group.kind === "pair") facts.push(...cosines(task.samples[group.members[0]]));
     return element(
       "article",
@@ -241,7 +251,11 @@ const gallery = (() => {
         element("h3", { dir: "auto" }, group.key),
         element("span", {}, facts.join(" · ")),
       ),
-      element("div", { class: "members" }, group.members.map(member)),
+      element(
+        "div",
+        { class: "members" },
+        group.members.map((n) => member(n, order)),
+      ),
     );
   }
 
@@ -323,6 +337,7 @@ const gallery = (() => {
   }
 
   function answer(sample, line) {
+    const several = sample.lines.some((other) => other.a === line.a && other.i);
     const labelled = (label, text) =>
       text
         ? [element("p", { class: "label" }, label), element("pre", { tabindex: "0", dir: "auto" }, text)]
@@ -334,7 +349,14 @@ const gallery = (() => {
     return element(
       "section",
       { class: "answer" },
-      element("h3", {}, mark(line.v), " ", task.answerers[line.a], line.i ? ` (order ${line.i + 1})` : ""),
+      element(
+        "h3",
+        {},
+        mark(line.v),
+        " ",
+        task.answerers[line.a],
+        several ? ` (order ${(line.i ?? 0) + 1})` : "",
+      ),
       line.m && [
         element("p", { class: "label" }, other(sample, line)),
         line.m.length ? pictures(line.m) : null,
@@ -408,6 +430,7 @@ const gallery = (() => {
                 {
                   type: "button",
                   class: "open other",
+                  "data-keep": each.id,
                   "aria-label": `Open sample ${each.id}`,
                   on: { click: () => change({ sample: each.id }) },
                 },
@@ -448,13 +471,21 @@ const gallery = (() => {
     return [["", "everything"], ...[...OUTCOMES].map(([key, [text]]) => [key, text]), ...several, ...flips];
   }
 
+  let last = "",
+    waiting; // to take what is typed
+  const typed = () => {
+    if (waiting === undefined) return {};
+    clearTimeout(waiting);
+    waiting = undefined;
+    return { q: form.q.value, page: "" };
+  };
+
   function change(some, how = "replace", over = undefined) {
+    page.set({ ...page.settings(), ...typed() }); // of what was before, which the way back leads to
     page.set({ ...page.settings(), ...some }, how, over);
     apply();
   }
 
-  let last = "",
-    filled;
   function apply() {
     const before = task;
     [state, task] = known(page.settings());
@@ -470,9 +501,10 @@ const gallery = (() => {
       form.category.parentElement.hidden = !task.categories.length;
     }
     for (const name of ["who", "show", "category"]) form[name].value = state[name] ?? "";
-    if (!filled) form.q.value = state.q ?? "";
+    if (waiting === undefined) form.q.value = state.q ?? "";
     const { sample, ...rest } = state;
-    const key = JSON.stringify({ ...rest, task: task.name, none: sample && !sampleOf(sample) });
+    const unknown = sample !== undefined && !sampleOf(sample);
+    const key = JSON.stringify([Object.entries({ ...rest, task: task.name }).sort(), unknown && sample]);
     if (key !== last) {
       last = key;
       render();
@@ -488,33 +520,22 @@ const gallery = (() => {
       return;
     }
     form.addEventListener("submit", (event) => event.preventDefault());
-    const typed = () => {
-      clearTimeout(filled);
-      filled = undefined;
-      return { q: form.q.value, page: "" };
-    };
     form.addEventListener("change", ({ target: { name, value } }) => {
-      if (name === "q") return;
-      change(
-        { ...typed(), [name]: value, ...(name === "task" && { who: "", category: "", show: "" }) },
-        "push",
-      );
+      const others = name === "task" ? { who: "", category: "", show: "" } : {};
+      if (name !== "q") change({ ...others, [name]: value, page: "", sample: "" }, "push");
     });
     form.q.addEventListener("input", () => {
-      clearTimeout(filled);
-      filled = setTimeout(() => change(typed()), 150);
+      clearTimeout(waiting);
+      waiting = setTimeout(() => change({ sample: "" }), 150);
     });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
+      typed();
       form.q.value = "";
-      change({ ...typed(), who: "", show: "", category: "", task: task.name }, "push");
+      change({ q: "", page: "", who: "", show: "", category: "", sample: "", task: task.name }, "push");
     });
     // Closed by its button, by Escape, or by the way back: only then nothing is left to leave.
-    dialog().addEventListener(
-      "close",
-      () => page.settings().sample && page.leave(() => change({ sample: "" })),
-    );
-    dialog().addEventListener("click", (event) => event.target === dialog() && dialog().close());
+    page.closable(dialog(), () => page.settings().sample && page.leave(() => change({ sample: "" })));
     page.links(apply, "samples");
     apply();
     const asked = page.settings();

@@ -114,18 +114,26 @@ const page = (() => {
     for (const event of ["popstate", "hashchange"]) addEventListener(event, apply);
   }
 
-  /** Do something that makes elements anew, and keep the focus on the one of the same name. */
+  /** Do something that makes elements anew, and keep the focus on the one of the same name, or near it. */
   function keepingFocus(box, work) {
-    const name = box.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+    const inside = box.contains(document.activeElement) && document.activeElement !== box;
+    const name = inside ? document.activeElement.dataset.keep : undefined;
     work();
-    if (name === undefined) return;
-    const again =
-      box.querySelector(`[data-keep="${name}"]:not(:disabled)`) ??
-      box.querySelector("[data-keep]:not(:disabled)");
+    if (!inside) return;
+    const usable = [...box.querySelectorAll("[data-keep]:not(:disabled)")];
+    const again = usable.find((each) => each.dataset.keep === name) ?? usable[0];
     again?.focus({ preventScroll: true });
   }
 
-  return { load, element, table, picture, fit, widest, settings, set, leave, links, keepingFocus };
+  /** A dialog that a click beside it closes; not one that began within it, as a selection of text may. */
+  function closable(box, closed) {
+    let beside = false;
+    box.addEventListener("mousedown", ({ target }) => (beside = target === box));
+    box.addEventListener("click", ({ target }) => beside && target === box && box.close());
+    box.addEventListener("close", closed);
+  }
+
+  return { load, element, table, picture, fit, widest, settings, set, leave, links, keepingFocus, closable };
 })();
 
 (() => {
