@@ -481,7 +481,10 @@ def test_letters_are_said_with_what_they_stand_for(bench: Path, browser: Any) ->
             (line,) = (x for x in log if x["sample_id"] == name and x["order_index"] == 0)
             assert member.locator(".asked").inner_text() == line["prompt"]
             said = member.locator(".said").inner_text()
-            assert said == f"B → {line['options'][line['prediction']]}"
+            chosen = line["shown"][line["order"].index(line["prediction"])]
+            assert said == f"B → {chosen}"
+            gold = line["shown"][line["order"].index(line["target"])]
+            assert member.locator(".gold").inner_text() == f"Right answer: {gold}"
             mark = "r" if line["correct"] else "w"
             assert member.locator(".mark").get_attribute("class") == f"mark {mark}"
 

@@ -103,6 +103,9 @@ class _Task:
                 found[short] = [None if v is None else float(f"{v:.5g}") for v in response[name]]
         if line["order"] != sorted(line["order"]):
             found["o"] = line["order"]
+        if line["shown"] != [line["options"][index] for index in line["order"]]:
+            # With the letters that they had there: (a) is another option in another order.
+            found["w"] = self._candidates.number(tuple(line["shown"]))
         if line["order_index"]:
             found["i"] = line["order_index"]
         for short, name in (("d", "extraction"), ("e", "error")):

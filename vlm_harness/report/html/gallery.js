@@ -78,14 +78,19 @@ const gallery = (() => {
       element("span", { class: "hidden" }, MARKS[verdict][1]),
     );
 
+  /** An option as it was shown: in another order it may have had another letter. */
+  const option = (sample, line, n) =>
+    line.w === undefined ? sample.options[n] : task.candidates[line.w][line.o ? line.o.indexOf(n) : n];
+
   function said(sample, line) {
     if (line.v === "e") return `failed: ${line.e ?? ""}`.slice(0, SAID);
-    if (line.t === undefined) return line.p == null ? "tied" : sample.options[line.p];
+    const chosen = line.p == null ? null : option(sample, line, line.p);
+    if (line.t === undefined) return chosen ?? "tied";
     const text = (line.t || "(no text)").slice(0, SAID);
-    // A letter stands for another option in another order.
-    return line.p == null || text.includes(sample.options[line.p])
+    // Of a letter, what it stood for.
+    return chosen === null || text.includes(sample.options[line.p]) || text.includes(chosen)
       ? text
-      : `${text} → ${sample.options[line.p]}`;
+      : `${text} → ${chosen}`;
   }
 
   const other = (sample, line) => line.m && (line.m.length ? "saw another image" : "saw no image");
@@ -205,7 +210,7 @@ const gallery = (() => {
       element(
         "p",
         { class: "gold", dir: "auto" },
-        `Right answer: ${sample.options[first.g ?? sample.target]}`,
+        `Right answer: ${option(sample, first, first.g ?? sample.target)}`,
       ),
       element(
         "ul",
@@ -312,8 +317,8 @@ const gallery = (() => {
 
   function options(sample, line) {
     const chances = probabilities(line);
-    const names = line.c === undefined ? sample.options : task.candidates[line.c];
-    const columns = [["option", (n) => names[n] ?? sample.options[n]]];
+    const caption = (n) => (line.c === undefined ? option(sample, line, n) : task.candidates[line.c][n]);
+    const columns = [["option", caption]];
     if (line.s) {
       const said = (n) => (line.s[n] == null ? "–" : line.s[n].toFixed(4));
       columns.push([line.l ? "mean log-probability" : "cosine", said]);
