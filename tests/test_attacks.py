@@ -272,7 +272,7 @@ SAID = {
     "newlines": "left\r\n\n\x0b\x0c\u2028\u2029\x85",
     "nul": "left\0",
     "surrogate": "left \ud800",
-    "large": "left " * 20_000,
+    "large": "left" + " and so on" * 10_000,
     "format": "left %s %n {0} {0.__class__}",
     "formula": "=HYPERLINK(\"https://example.org\"; \"left\")",
 }  # fmt: skip

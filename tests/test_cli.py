@@ -369,13 +369,21 @@ def test_data_commands(tool: Tool) -> None:
     here = [row["task"] for row in rows if row["here"] and row["reader"] != "rendered"]
     assert here == ["sides"]
     assert all(row["here"] for row in rows if row["reader"] == "rendered")  # drawn, not fetched
-    result = tool("data", "check", *tool.places)
-    assert result.code == 0
+    result = tool("data", "check", "sides,whatsup_rendered_a_on_under", *tool.places)
+    assert result.code == 0, result.err
     assert "ok    sides: 12 samples, 12 images, 6 of 6 pairs whole" in result.out
+    assert "ok    whatsup_rendered_a_on_under: 200 samples" in result.out
     (tool.bench / "data" / "sides" / "thing0-left.png").write_bytes(b"no image")
     result = tool("data", "check", "sides", *tool.places)
     assert result.code == 2
     assert "image sides/thing0-left.png: the file is no image" in result.err
+
+
+@pytest.mark.slow  # draws every image of every drawn task
+def test_without_names_all_that_is_here_is_checked(tool: Tool) -> None:
+    result = tool("data", "check", *tool.places)
+    assert result.code == 0, result.err
+    assert result.out.count("ok    ") == 7
 
 
 @pytest.mark.parametrize("content", ["junk", "[]"])

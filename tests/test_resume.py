@@ -26,7 +26,7 @@ def stopped_and_gone_on(folder: Path, *args: str) -> Any:
 
 
 def test_a_few_kills_and_tears(tmp_path: Path) -> None:
-    found = stopped_and_gone_on(tmp_path, "4", "6", "0", "fake")
+    found = stopped_and_gone_on(tmp_path, "4", "3", "0", "fake")
     assert found["lines"] > 400
     assert found["struck"] >= 2
     assert found["different"] == []

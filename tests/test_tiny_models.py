@@ -261,7 +261,9 @@ def m3id_loop(
 @pytest.mark.parametrize(
     "count", [24, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "all"]
 )
-@pytest.mark.parametrize("arguments", [(0.6, 0.15), (1.0, 0.6)])
+@pytest.mark.parametrize(
+    "arguments", [(1.0, 0.6), pytest.param((0.6, 0.15), marks=pytest.mark.slow)]
+)
 def test_m3id_writes_the_tokens_of_a_slow_loop(
     llava: HfVlm, exact: Any, count: int, arguments: tuple[float, float]
 ) -> None:
