@@ -28,7 +28,7 @@ from rich.text import Text
 from vlm_harness import evaluator, wording
 from vlm_harness.errors import printable
 from vlm_harness.plan import Cell
-from vlm_harness.wording import COMPARED, SHORT, VARIANT_FIELDS
+from vlm_harness.wording import COMPARED, SHORT
 
 Row = Mapping[str, Any]
 """One row of ``results.json``: a cell of the grid, with its metrics."""
@@ -83,7 +83,7 @@ def _fits(table: Table, console: Console) -> bool:
 
 def _list(results: Sequence[Row]) -> Table:
     """One row a result, one column a metric: value in percent, interval, chance."""
-    names = _shown(results)
+    names = wording.shown_metrics(results)
     fields = wording.varying(results)
     table = Table(header_style="bold")
     for heading in ("model", "task", "protocol"):
@@ -164,8 +164,12 @@ class _TaskColumn:
 
     def __init__(self, name: str, rows: Mapping[Label, Row]) -> None:
         # Beside those of the paper, what all rows have; cosines have a row of their own.
-        every = [set(_shown([row])) | {*COMPARED} for row in rows.values()]
-        shown = [each for each in _shown(list(rows.values())) if all(each in own for own in every)]
+        every = [set(wording.shown_metrics([row])) | {*COMPARED} for row in rows.values()]
+        shown = [
+            each
+            for each in wording.shown_metrics(list(rows.values()))
+            if all(each in own for own in every)
+        ]
         shown = [each for each in shown if each != "mean_pair_cosine"]
         names = [each for each in dict.fromkeys([*COMPARED, *shown]) if each in shown]
         headings = [COMPARED.get(each, SHORT.get(each, each)) for each in names]
@@ -211,23 +215,13 @@ class _TaskColumn:
 
 def _labels(results: Sequence[Row]) -> list[Label]:
     """The label of each result; what differs between tasks alone makes no row of its own."""
-    seen: dict[tuple[str, ...], set[str]] = {}
-    for row in results:
-        for field in VARIANT_FIELDS:
-            key = (row["model"], row["protocol"], field, row["task"])
-            seen.setdefault(key, set()).add(row[field])
-    varying = {key[:3] for key, values in seen.items() if len(values) > 1}
     return [
         (
             row["model"],
             row["protocol"],
-            tuple(
-                f"{field.replace('_', ' ')} {row[field]}"
-                for field in VARIANT_FIELDS
-                if (row["model"], row["protocol"], field) in varying
-            ),
+            tuple(f"{field.replace('_', ' ')} {value}" for field, value in told.items()),
         )
-        for row in results
+        for row, told in zip(results, wording.told_apart(results), strict=True)
     ]
 
 
@@ -246,22 +240,6 @@ def _left_widths(labels: Sequence[Label], columns: Sequence[_TaskColumn], width:
 def _table_width(columns: Sequence[int]) -> int:
     """With a blank on both sides of each column, and lines around them."""
     return sum(width + 3 for width in columns) + 1
-
-
-def _shown(results: Sequence[Row]) -> list[str]:
-    """The metrics that have a value."""
-    names = list(
-        dict.fromkeys(
-            name
-            for row in results
-            for name, metric in row["metrics"].items()
-            if metric["value"] is not None or name == row["primary_metric"]
-        )
-    )
-    if not any(row["n_incomplete"] for row in results):
-        # Over whole groups the official formula is the plain one: no need to show it twice.
-        names = [name for name in names if "official" not in name]
-    return names
 
 
 def _metric(name: str, metric: Metric | None) -> str:

@@ -41,12 +41,12 @@ class RecordedRun:
     @cached_property
     def variants(self) -> list[Variant]:
         """The cells of the run, in its order."""
-        return [_variant(cell) for cell in self.manifest["expected"]]
+        return [Variant.of(cell) for cell in self.manifest["expected"]]
 
     @cached_property
     def paired(self) -> list[Variant]:
         """Those whose samples come in pairs."""
-        return [_variant(cell) for cell in self.manifest["expected"] if cell.get("n_pairs")]
+        return [Variant.of(cell) for cell in self.manifest["expected"] if cell.get("n_pairs")]
 
     def task(self, name: str) -> Mapping[str, Any]:
         """What the manifest has of a task: spec, checksums of its data, overlay."""
@@ -69,6 +69,13 @@ class RecordedRun:
             if path.is_file():
                 yield from (line for line in read_lines(path) if variant_of(line) in wanted)
 
+    def lines_by_variant(self, variants: Sequence[Variant]) -> dict[Variant, list[Line]]:
+        """Those lines by cell, in the order of ``variants``; of a cell without any, none."""
+        found: dict[Variant, list[Line]] = {variant: [] for variant in variants}
+        for line in self.lines(variants):
+            found[variant_of(line)].append(line)
+        return found
+
     def data_root(self, option: str | None) -> Path:
         """``--data-dir``, else where the run found its data, else where they are looked for."""
         recorded = self.manifest.get("data_dir")
@@ -88,10 +95,6 @@ class RecordedRun:
         registry = Registry.standard(include) if spec.tables else Registry([])
         plain = spec.model_copy(update={"overlay": None, "grouping": grouping})
         return load_task(plain, registry, root)
-
-
-def _variant(cell: Mapping[str, Any]) -> Variant:
-    return Variant(*(cell[field] for field in Variant._fields))
 
 
 def run_names(runs: Sequence[RecordedRun]) -> dict[Path, str]:

@@ -13,12 +13,11 @@ from vlm_harness.runlog import (
     Line,
     key_of,
     locked,
-    variant_of,
     verdict,
 )
 from vlm_harness.spec_check import parse
 from vlm_harness.specs import OverlaySpec, TaskSpec
-from vlm_harness.types import OptionScore, Outcome, Response, Variant
+from vlm_harness.types import OptionScore, Outcome, Response
 
 
 def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[str, Any]]]:
@@ -53,9 +52,7 @@ def rescored(run: RecordedRun, labels: str) -> list[dict[str, Any]]:
     identity = manifest["identity"]
     tasks = {name: run.spec(name) for name in identity["tasks"]}
     corrections = {name: _corrections(task["overlay"]) for name, task in identity["tasks"].items()}
-    lines: dict[Variant, list[Line]] = {variant: [] for variant in run.variants}
-    for line in run.lines(run.variants):
-        lines[variant_of(line)].append(line)
+    lines = run.lines_by_variant(run.variants)
     return [
         summarise(
             tasks[variant.task],

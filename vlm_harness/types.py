@@ -88,6 +88,11 @@ class Variant(NamedTuple):
     image_mode: str
     labels: str
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Variant":
+        """That of a row of results, or of the manifest: both have its fields by name."""
+        return cls(*(fields[name] for name in cls._fields))
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -54,6 +54,13 @@ def signed(metric: str, value: float) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"  # no "-0.0"
 
 
+def signed_interval(metric: str, low: float | None, high: float | None) -> str:
+    """Of such a difference. Empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"{signed(metric, low)} to {signed(metric, high)}"
+
+
 def interval(metric: str, low: float | None, high: float | None, dash: str = "-") -> str:
     """In whole percent; of a cosine with three decimals. Empty where there is none."""
     if low is None or high is None:
@@ -103,6 +110,38 @@ def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(values) > 1 or (name != "command" and values - {USUAL[name]}):
             found.append(name)
     return found
+
+
+def told_apart(
+    rows: Sequence[Mapping[str, Any]], fields: Sequence[str] = VARIANT_FIELDS
+) -> list[dict[str, str]]:
+    """Of each row what tells it from others of its model and protocol, by field.
+
+    What differs between tasks alone tells nothing apart.
+    """
+    values: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        for field in fields:
+            key = (row["model"], row["protocol"], field, row["task"])
+            values.setdefault(key, set()).add(row[field])
+    varying = {key[:3] for key, found in values.items() if len(found) > 1}
+    return [
+        {field: row[field] for field in fields if (row["model"], row["protocol"], field) in varying}
+        for row in rows
+    ]
+
+
+def shown_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that have a value somewhere, and those to quote."""
+    names = dict.fromkeys(
+        name
+        for row in rows
+        for name, metric in row["metrics"].items()
+        if metric["value"] is not None or name == row["primary_metric"]
+    )
+    # Over whole groups the official formula is the plain one: no need to show it twice.
+    incomplete = any(row["n_incomplete"] for row in rows)
+    return [name for name in names if incomplete or "official" not in name]
 
 
 def caveats(row: Mapping[str, Any]) -> list[str]:

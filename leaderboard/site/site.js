@@ -450,19 +450,8 @@ const site = (() => {
   const protocols = (own) => [...new Set(own.rows.map((row) => row.protocol))].sort();
 
   let last = "",
-    waiting; // to take what is typed
-  const typed = () => {
-    if (waiting === undefined) return {};
-    clearTimeout(waiting);
-    waiting = undefined;
-    return { q: form.q.value };
-  };
-
-  function change(some, how = "replace", over = undefined) {
-    page.set({ ...page.settings(), ...typed() }); // of what was before, which the way back leads to
-    page.set({ ...page.settings(), ...some }, how, over);
-    apply();
-  }
+    settling;
+  const change = (...how) => settling.change(...how);
 
   function key() {
     const { cell: _, ...rest } = state;
@@ -477,7 +466,7 @@ const site = (() => {
       tab.tabIndex = chosen ? 0 : -1;
       if (chosen) find("panel").setAttribute("aria-labelledby", tab.id);
     }
-    if (waiting === undefined) form.q.value = state.q ?? "";
+    settling.show(state.q);
     if (key() !== last) {
       last = key();
       find("about-family").textContent = family.text;
@@ -533,18 +522,14 @@ const site = (() => {
   function start(loaded) {
     data = loaded;
     form = find("filters");
+    settling = page.settling(form.q, apply, {});
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", ({ target: { name, value } }) => {
       if (name !== "q") change({ [name]: value, ...(name === "metric" && { sort: "" }) }, "push");
     });
-    form.q.addEventListener("input", () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => change({}), 150);
-    });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
-      typed();
-      form.q.value = "";
+      settling.clear();
       change({ q: "", metric: "", kind: "", source: "", protocol: "", sort: "" }, "push");
     });
     find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));

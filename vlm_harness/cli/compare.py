@@ -220,7 +220,7 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from rich.table import Table
 
     from vlm_harness.console import plain
-    from vlm_harness.wording import SHORT, number, p_value, signed
+    from vlm_harness.wording import SHORT, number, p_value, signed, signed_interval
 
     # Two lines a metric, so that it all fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -229,10 +229,8 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         difference = signed(row.metric, row.difference)
-        if row.ci_low is not None and row.ci_high is not None:
-            difference += "\n" + " to ".join(
-                signed(row.metric, x) for x in (row.ci_low, row.ci_high)
-            )
+        if ends := signed_interval(row.metric, row.ci_low, row.ci_high):
+            difference += f"\n{ends}"
         p = p_value(row.p) + ("*" if _clustered(row) else "")
         cells = [
             f"{row.n}\n{row.unit}s",

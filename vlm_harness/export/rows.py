@@ -9,7 +9,7 @@ from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.recorded import RecordedRun
 from vlm_harness.results import read_results
 from vlm_harness.types import Variant
-from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER
+from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER, told_apart
 
 ASKED = ("command", "order", "decoding", "image_mode", "labels")
 """How a model was asked a task, beside the protocol."""
@@ -25,7 +25,7 @@ class Result:
 
     @property
     def variant(self) -> Variant:
-        return Variant(*(self.row[name] for name in Variant._fields))
+        return Variant.of(self.row)
 
     def __getitem__(self, field: str) -> Any:
         return self.run.name if field == "run" else self.row[field]
@@ -108,24 +108,14 @@ def labels(results: Sequence[Result]) -> list[dict[str, str]]:
     That is how the task was asked, where it was asked in several ways; and the run, where two runs
     asked it in the same way. What differs between tasks alone tells nothing apart.
     """
-    values: dict[tuple[str, ...], set[str]] = {}
     runs: dict[Variant, set[str]] = {}
     for result in results:
-        for field in ASKED:
-            key = (result["model"], result["protocol"], field, result["task"])
-            values.setdefault(key, set()).add(result[field])
         runs.setdefault(result.variant, set()).add(result["run"])
-    varying = {key[:3] for key, found in values.items() if len(found) > 1}
-    varying |= {
-        (each.model, each.protocol, "run") for each, found in runs.items() if len(found) > 1
-    }
+    several = {(each.model, each.protocol) for each, found in runs.items() if len(found) > 1}
     return [
-        {
-            field: result[field]
-            for field in (*ASKED, "run")
-            if (result["model"], result["protocol"], field) in varying
-        }
-        for result in results
+        {**told, **({"run": run} if (result["model"], result["protocol"]) in several else {})}
+        for result, told in zip(results, told_apart([r.row for r in results], ASKED), strict=True)
+        for run in [result["run"]]
     ]
 
 

@@ -24,6 +24,8 @@ from vlm_harness.specs import Spec, TaskSpec
 from vlm_harness.wording import HIGHER_IS_BETTER, SHORT, chance, common_prefix, interval, number
 
 Data = dict[str, Any]
+Chances = Mapping[tuple[str, str], float]
+"""By task and metric."""
 UNKNOWN = {"ci_low": None, "ci_high": None, "n": None, "chance": None}
 ASKED = ("protocol", "command", "order", "decoding", "image_mode", "labels")
 """What ``EntryResult.asked`` holds behind the task."""
@@ -52,13 +54,14 @@ def build(
     runs = list({id(row.entry): row.entry for row in newest}.values())
     found = {id(entry): _report(entry, reports) for entry in runs}
     numbers = {id(entry): number for number, entry in enumerate(runs)}
+    chances = _chances(newest)
     families = []
     for name, members in _families(newest, published, registry).items():
         results = [row for row in newest if row.result.task in members]
         printed = [row for row in published if row.task in members]
         families.append(
             {
-                **_family(name, list(map(registry.task, members)), results),
+                **_family(name, list(map(registry.task, members)), chances),
                 "rows": [*_run_rows(results, numbers), *_published_rows(printed)],
             }
         )
@@ -143,9 +146,8 @@ def _described() -> Mapping[str, Family]:
     return spec_check.parse(Families, yamlfile.load(path)).families
 
 
-def _family(name: str, tasks: Sequence[TaskSpec], results: Sequence[Row]) -> Data:
+def _family(name: str, tasks: Sequence[TaskSpec], chances: Chances) -> Data:
     said = _described().get(name) or Family(title=name, text="")
-    chances = _chances(results)
     prefix = common_prefix(task.task for task in tasks)
     return {
         "name": name,
@@ -172,7 +174,7 @@ def _family(name: str, tasks: Sequence[TaskSpec], results: Sequence[Row]) -> Dat
     }
 
 
-def _chances(results: Sequence[Row]) -> dict[tuple[str, str], float]:
+def _chances(results: Sequence[Row]) -> Chances:
     """What a guess gives, by task and metric: as the paper's tables print it, else as runs say."""
     found = {}
     for row in results:

@@ -136,9 +136,7 @@ def _changed_identity(run: RecordedRun) -> Problems:
     manifest = run.manifest
     identity = manifest["identity"]
     try:
-        planned = [
-            Variant(*(cell["variant"][f] for f in Variant._fields)) for cell in identity["cells"]
-        ]
+        planned = [Variant.of(cell["variant"]) for cell in identity["cells"]]
         whole = (
             digest_of(identity) == manifest["identity_sha256"]
             and planned == run.variants
@@ -200,7 +198,7 @@ def _changed_results(run: RecordedRun, rows: Rows) -> Problems:
     hint = f"`vlm-harness rescore {run.folder}` writes it anew, from the logs."
     try:
         found = from_json(path.read_bytes())["results"]
-        by_cell = {tuple(row[name] for name in Variant._fields): row for row in found}
+        by_cell = {Variant.of(row): row for row in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "these are no results of a run"
         yield InputError(f"cannot be read: {reason}", where=path, hint=hint)
@@ -209,7 +207,7 @@ def _changed_results(run: RecordedRun, rows: Rows) -> Problems:
     if len(found) != len(rows):
         text = f"it has {len(found)} rows, and the logs give {len(rows)}"
     for row in rows:
-        other = by_cell.get(tuple(row[name] for name in Variant._fields))
+        other = by_cell.get(Variant.of(row))
         if text is None and other is None:
             text = f"it has no row of {_cell(row)}"
         elif text is None and (difference := _difference(other, row)):

@@ -9,7 +9,7 @@ from vlm_harness.flips import Flips
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Options, Written, facts, write_page
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, is_cosine, signed
+from vlm_harness.wording import SHORT, is_cosine, signed, signed_interval
 
 Names = dict[tuple[Variant, Variant], str]
 """What each two variants that were compared are called on the page."""
@@ -83,23 +83,21 @@ def _asked(variants: Sequence[Variant]) -> str:
 
 
 def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
-    return [
-        {
-            "facet": names[row.a, row.b],
-            "label": SHORT.get(row.metric, row.metric),
-            "value": row.difference,
-            "low": row.ci_low,
-            "high": row.ci_high,
-            "text": signed(row.metric, row.difference)
-            + (
-                ""
-                if row.ci_low is None or row.ci_high is None
-                else f" ({signed(row.metric, row.ci_low)} to {signed(row.metric, row.ci_high)})"
-            ),
-        }
-        for row in rows
-        if not is_cosine(row.metric)
-    ]
+    found = []
+    for row in rows:
+        if not is_cosine(row.metric):
+            ends = signed_interval(row.metric, row.ci_low, row.ci_high)
+            found.append(
+                {
+                    "facet": names[row.a, row.b],
+                    "label": SHORT.get(row.metric, row.metric),
+                    "value": row.difference,
+                    "low": row.ci_low,
+                    "high": row.ci_high,
+                    "text": signed(row.metric, row.difference) + (f" ({ends})" if ends else ""),
+                }
+            )
+    return found
 
 
 def _counted(name: str, flips: Flips) -> dict[str, Any]:

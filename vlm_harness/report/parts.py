@@ -198,8 +198,7 @@ def agreements(cells: Sequence[Cell], options: Options) -> tuple[list[agreement.
         label = {(names[c.run.folder], c.variant): c.label for c in own}
         for report in reports:
             for row in report["rows"]:  # called as everywhere on the page
-                variant = Variant(*(row[name] for name in Variant._fields))
-                row["label"] = label.get((row["run"], variant), row["label"])
+                row["label"] = label.get((row["run"], Variant.of(row)), row["label"])
         found += [report for report in reports if report["n_pairs"]]
     return found, notes
 

@@ -11,9 +11,8 @@ from vlm_harness.report import parts
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Data, Options, Written, facts, write_page
 from vlm_harness.results import read_results, summarise
-from vlm_harness.runlog import Line, variant_of
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, caveats, varying
+from vlm_harness.wording import SHORT, caveats, shown_metrics, varying
 
 SECTIONS = {
     "scores": "Scores",
@@ -55,7 +54,7 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         notes=[*_notes(runs, cells), *notes],
         sections=[(name, text) for name, text in SECTIONS.items() if found.get(name, True)],
         rows=rows,
-        metrics=_columns(rows),
+        metrics=shown_metrics(rows),
         fields=fields,
         caveats=_caveats(cells, rows),
         labels=listing({row["labels"] for row in rows}),
@@ -86,9 +85,7 @@ def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
     cells = []
     for run in runs:
         wanted = [each for each in run.variants if not asked or each.task in asked]
-        lines: dict[Variant, list[Line]] = {variant: [] for variant in wanted}
-        for line in run.lines(wanted):
-            lines[variant_of(line)].append(line)
+        lines = run.lines_by_variant(wanted)
         for variant in wanted:
             task = run.task(variant.task)
             what = to_json([variant.task, task["spec"]["version"], task["data"]], sort_keys=True)
@@ -117,7 +114,7 @@ def _results(cells: Sequence[Cell]) -> list[Data]:
         if folder not in recorded:
             done = cell.run.manifest.get("finished") is not None
             rows = read_results(cell.run) if done else []
-            recorded[folder] = {Variant(*(row[n] for n in Variant._fields)): row for row in rows}
+            recorded[folder] = {Variant.of(row): row for row in rows}
         row = recorded[folder].get(cell.variant) or _summarised(cell)
         link = urlencode({"task": printable(cell.task)})
         found.append(
@@ -172,12 +169,3 @@ def _caveats(cells: Sequence[Cell], rows: Sequence[Data]) -> list[str]:
         for cell, row in zip(cells, rows, strict=True)
         if (found := caveats(row))
     ]
-
-
-def _columns(rows: Sequence[Data]) -> list[str]:
-    """Those that have a value somewhere; official formulas where they differ from the plain."""
-    names = dict.fromkeys(
-        name for row in rows for name, found in row["metrics"].items() if found["value"] is not None
-    )
-    incomplete = any(row["n_incomplete"] for row in rows)
-    return [name for name in names if incomplete or "official" not in name]

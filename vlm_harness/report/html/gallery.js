@@ -477,19 +477,8 @@ const gallery = (() => {
   }
 
   let last = "",
-    waiting; // to take what is typed
-  const typed = () => {
-    if (waiting === undefined) return {};
-    clearTimeout(waiting);
-    waiting = undefined;
-    return { q: form.q.value, page: "" };
-  };
-
-  function change(some, how = "replace", over = undefined) {
-    page.set({ ...page.settings(), ...typed() }); // of what was before, which the way back leads to
-    page.set({ ...page.settings(), ...some }, how, over);
-    apply();
-  }
+    settling;
+  const change = (...how) => settling.change(...how);
 
   function apply() {
     const before = task;
@@ -506,7 +495,7 @@ const gallery = (() => {
       form.category.parentElement.hidden = !task.categories.length;
     }
     for (const name of ["who", "show", "category"]) form[name].value = state[name] ?? "";
-    if (waiting === undefined) form.q.value = state.q ?? "";
+    settling.show(state.q);
     const { sample, ...rest } = state;
     const unknown = sample !== undefined && !sampleOf(sample);
     const key = JSON.stringify([Object.entries({ ...rest, task: task.name }).sort(), unknown && sample]);
@@ -524,19 +513,15 @@ const gallery = (() => {
       document.getElementById("samples").hidden = true;
       return;
     }
+    settling = page.settling(form.q, apply, { sample: "" });
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", ({ target: { name, value } }) => {
       const others = name === "task" ? { who: "", category: "", show: "" } : {};
       if (name !== "q") change({ ...others, [name]: value, page: "", sample: "" }, "push");
     });
-    form.q.addEventListener("input", () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => change({ sample: "" }), 150);
-    });
     form.addEventListener("reset", (event) => {
       event.preventDefault();
-      typed();
-      form.q.value = "";
+      settling.clear();
       change({ q: "", page: "", who: "", show: "", category: "", sample: "", task: task.name }, "push");
     });
     // Closed by its button, by Escape, or by the way back: only then nothing is left to leave.

@@ -94,6 +94,38 @@ const page = (() => {
     else settle();
   }
 
+  /**
+   * Settings that follow what is chosen and, a little later, what is typed into `input`.
+   * Changed before it was taken, what was typed is settled first, in what the way back leads to.
+   */
+  function settling(input, apply, typed) {
+    let waiting;
+    const take = () => {
+      if (waiting === undefined) return {};
+      clearTimeout(waiting);
+      waiting = undefined;
+      return { q: input.value, page: "" };
+    };
+    const change = (some, how = "replace", over = undefined) => {
+      set({ ...settings(), ...take() });
+      set({ ...settings(), ...some }, how, over);
+      apply();
+    };
+    input.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => change(typed), 150);
+    });
+    return {
+      change,
+      /** As the address says, where nothing waits that it does not say yet. */
+      show: (q = "") => waiting === undefined && (input.value = q),
+      clear: () => {
+        take();
+        input.value = "";
+      },
+    };
+  }
+
   /** Links to a part of the page leave the settings alone; links that are settings lead to `target`. */
   function links(apply, target) {
     document.addEventListener("click", (event) => {
@@ -133,7 +165,21 @@ const page = (() => {
     box.addEventListener("close", closed);
   }
 
-  return { load, element, table, picture, fit, widest, settings, set, leave, links, keepingFocus, closable };
+  return {
+    load,
+    element,
+    table,
+    picture,
+    fit,
+    widest,
+    settings,
+    set,
+    leave,
+    settling,
+    links,
+    keepingFocus,
+    closable,
+  };
 })();
 
 (() => {
