@@ -25,6 +25,9 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
 
+# Fixtures that several modules share, and that are too many to stand here.
+pytest_plugins = ["helpers_leaderboard", "helpers_pages"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Command = Callable[..., tuple[int, str, str]]

@@ -21,6 +21,21 @@ def oracle(request: Request) -> Any:
     return [float(index == target) for index in range(len(request.candidates))]
 
 
+def laconic(request: Request) -> Any:
+    """Right, and in no more words than the option has."""
+    assert request.sample is not None
+    if request.kind == "generate":
+        return request.sample.options[request.sample.target]
+    return oracle(request)
+
+
+def first(request: Request) -> Any:
+    assert request.sample is not None
+    if request.kind == "generate":
+        return request.sample.options[0]
+    return [-float(index) for index in range(len(request.candidates))]
+
+
 def go(bench: Path, handler: Callable[[Request], Any] = oracle, **options: Any) -> Run:
     backend = handler if isinstance(handler, FakeBackend) else FakeBackend(handler, "toy")
     settings = {

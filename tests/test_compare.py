@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TASK, Command
+from helpers_runs import first
+from helpers_runs import laconic as oracle
 from rich.cells import cell_len
 
 from vlm_harness.backends.fake import FakeBackend
@@ -34,20 +36,6 @@ from vlm_harness.types import OptionScore, Request, Response, Variant
 FOUR_WAY = "whatsup_rendered_a_four_way"
 TWO_WAY = "whatsup_rendered_a_left_right"
 VARIANT = Variant("m", "t", "generate", "default", "fixed", "greedy", "normal", "corrected")
-
-
-def oracle(request: Request) -> Any:
-    assert request.sample is not None
-    if request.kind == "generate":
-        return request.sample.options[request.sample.target]
-    return [float(index == request.sample.target) for index in range(len(request.candidates))]
-
-
-def first(request: Request) -> Any:
-    assert request.sample is not None
-    if request.kind == "generate":
-        return request.sample.options[0]
-    return [-float(index) for index in range(len(request.candidates))]
 
 
 def wrong_on(*ids: str) -> Callable[[Request], Any]:

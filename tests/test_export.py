@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TASK, Edit, Tool, python, refused
+from helpers_runs import first
+from helpers_runs import laconic as oracle
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -22,25 +24,10 @@ from vlm_harness.evaluator import evaluate
 from vlm_harness.export import FORMATS, format_named, lm_eval, model_card, tables, wandb_logger
 from vlm_harness.export.rows import Result, load
 from vlm_harness.metrics import METRICS
-from vlm_harness.types import Request
 from vlm_harness.wording import HIGHER_IS_BETTER
 
 Row = dict[str, Any]
 Go = Callable[..., Path]
-
-
-def oracle(request: Request) -> Any:
-    assert request.sample is not None
-    if request.kind == "generate":
-        return request.sample.options[request.sample.target]
-    return [float(index == request.sample.target) for index in range(len(request.candidates))]
-
-
-def first(request: Request) -> Any:
-    assert request.sample is not None
-    if request.kind == "generate":
-        return request.sample.options[0]
-    return [-float(index) for index in range(len(request.candidates))]
 
 
 @pytest.fixture

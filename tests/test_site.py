@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from helpers_browser import PHONE, Visit, data_of, launched, visit
+from helpers_browser import PHONE, Visit, data_of, visit
 
 from vlm_harness import evaluate
 from vlm_harness.leaderboard.entry import Entry, load_entries
@@ -48,12 +47,6 @@ def site(entries: Path, registry: Registry) -> Path:
     output = entries / "site"
     build(output, found, published_rows(registry), registry, entries / "reports")
     return output
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as found:
-        yield found
 
 
 @pytest.fixture
