@@ -13,7 +13,14 @@ from conftest import Command, write_sides
 from helpers_browser import PHONE, data_of, visit
 from helpers_pages import run_toy
 
+from vlm_harness import evaluate
 from vlm_harness.compare import compare
+from vlm_harness.leaderboard.entry import load_entries
+from vlm_harness.leaderboard.published import published_rows
+from vlm_harness.leaderboard.site import build
+from vlm_harness.leaderboard.submit import submit
+from vlm_harness.registry import Registry
+from vlm_harness.report import comparison
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
 from vlm_harness.types import Request
@@ -26,9 +33,6 @@ HOSTILE = {
     "breaking": "</script><!-- ${left} {{ left }} &lt;b&gt; \"'`",
     "half": "left \ud800",
 }
-
-
-# --- in a browser ---------------------------------------------------------------------------------
 
 
 def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
@@ -295,6 +299,49 @@ def test_photographs_and_calibration(mmvp: Path, browser: Any) -> None:
         assert seen.count("dialog#sample .answer") == 2
         shares = re.findall(r"([\d.]+)%", seen.text("dialog#sample .answer"))
         assert sum(map(float, shares)) == pytest.approx(100, abs=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_all_of_mmvp_compared_and_on_the_leaderboard(
+    realdata: Path, tmp_path: Path, browser: Any
+) -> None:
+    run = evaluate(
+        ["tiny-llava"],
+        ["mmvp"],
+        protocol=["choice", "generate"],
+        data_dir=str(realdata),
+        output_dir=str(tmp_path),
+        run_id="mmvp",
+    )
+    only_a, only_b = {"protocol": "choice"}, {"protocol": "generate"}
+    found = compare(run.path, only_a=only_a, only_b=only_b)
+    comparison.write(found, tmp_path / "compare.html", Options())
+    with visit(browser, (tmp_path / "compare.html").as_uri()) as seen:
+        lost = sum(group.kind == "lost" for group in found.flips[0].groups)
+        seen.page.select_option("select[name=show]", "all-lost")
+        assert seen.text("#count").startswith(f"{lost} of 150 pairs")
+        assert set(seen.widths("#cards img")) <= {224}
+        assert seen.serious() == []
+    registry = Registry.standard()
+    submit(run.path, registry, tmp_path / "results", None)
+    (tmp_path / "reports").mkdir()
+    write([run.path], tmp_path / "reports" / "mmvp.html", Options())
+    entries = load_entries([tmp_path / "results"], registry)
+    site = build(
+        tmp_path / "site", entries, published_rows(registry), registry, tmp_path / "reports"
+    )
+    with visit(browser, site.as_uri() + "#tab=mmvp") as seen:
+        seen.page.select_option("select[name=source]", "run")
+        values = {row["protocol"]: row["metrics"]["pair_accuracy"]["value"] for row in run.results}
+        shown = seen.page.locator("#scores .score .value").all_inner_texts()
+        assert sorted(text for text in shown if text) == sorted(
+            f"{100 * value:.1f}" for value in values.values()
+        )
+        seen.page.locator("#scores .score").first.click()
+        seen.page.locator("dialog#cell a").click()
+        seen.page.wait_for_selector("html[data-ready]")
+        assert seen.page.title() == "mmvp"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
