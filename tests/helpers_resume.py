@@ -19,6 +19,8 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from helpers_runs import difference
+
 from vlm_harness.evaluator import evaluate
 from vlm_harness.runlog import key_of
 
@@ -78,18 +80,6 @@ def contents(folder: Path) -> dict[str, Any]:
         "results": json.loads((folder / "run" / "results.json").read_text()),
         "manifest": manifest,
     }
-
-
-def difference(one: Any, other: Any, where: str = "") -> str | None:
-    """The first place where two values are not equal, but for the rounding of other batches."""
-    if isinstance(one, float) and isinstance(other, float) and abs(one - other) <= 1e-5:
-        return None
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return next(filter(None, (difference(one[k], other[k], f"{where}/{k}") for k in one)), None)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
-        return next(filter(None, (difference(*pair, f"{where}/{n}") for n, pair in pairs)), None)
-    return None if one == other else f"{where}: {str(one)[:200]} is not {str(other)[:200]}"
 
 
 def main() -> None:

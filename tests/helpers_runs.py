@@ -1,6 +1,7 @@
 """Runs of fake models on the toy benchmark, and what they wrote."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.evaluator import Run, evaluate
 from vlm_harness.runlog import key_of
-from vlm_harness.types import Request
+from vlm_harness.types import Request, Response
 
 
 def oracle(request: Request) -> Any:
@@ -57,6 +58,36 @@ def lines(run: Run) -> list[dict[str, Any]]:
 
 def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
     return run.results[row]["metrics"][metric]["value"]
+
+
+def difference(one: Any, other: Any, where: str = "") -> str | None:
+    """The first place where two values differ by more than rounding.
+
+    What a model computes differs in the last digits between batches, processes and processors.
+    """
+    if isinstance(one, float) and isinstance(other, float):
+        close = math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)
+        return None if close else f"{where}: {one} is not {other}"
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return next(filter(None, (difference(one[k], other[k], f"{where}/{k}") for k in one)), None)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return next(filter(None, (difference(*pair, f"{where}/{n}") for n, pair in pairs)), None)
+    return None if one == other else f"{where}: {str(one)[:200]} is not {str(other)[:200]}"
+
+
+def check_same(found: Sequence[Response | None], expected: Sequence[Response | None]) -> None:
+    """Whether two backends gave the same responses, but for rounding: texts, scores, tokens."""
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.error is other.error is None
+        assert one.text == other.text
+        assert (one.scores is None) == (other.scores is None)
+        for a, b in zip(one.scores or (), other.scores or (), strict=True):
+            assert a.n_tokens == b.n_tokens
+            assert a.score == pytest.approx(b.score, rel=1e-4, abs=1e-4)
+            assert a.sum_logprob == pytest.approx(b.sum_logprob, rel=1e-5, abs=1e-4)
 
 
 def same_however_computed(

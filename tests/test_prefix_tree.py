@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers_images import memory_ref, varied_images
+from helpers_runs import check_same
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,7 +19,7 @@ from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
 from vlm_harness.backends.hf_vlm import HfVlm
 from vlm_harness.backends.prefix_tree import TokenTree, common_prefix
 from vlm_harness.specs import ModelSpec
-from vlm_harness.types import Request, Response
+from vlm_harness.types import Request
 
 IMAGES = varied_images()
 SHARES = {
@@ -102,16 +103,6 @@ def grid() -> list[Request]:
         for name in ("wide.png", "tall.jpg", "grey.png")
         for prompt in prompts
     ]
-
-
-def check_same(found: list[Response | None], expected: list[Response | None]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one is not None
-        assert other is not None
-        assert one.error is other.error is None
-        for a, b in zip(one.scores or (), other.scores or (), strict=True):
-            assert a.n_tokens == b.n_tokens
-            assert a.sum_logprob == pytest.approx(b.sum_logprob, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", SHARES)

@@ -20,6 +20,7 @@ import helpers_vlms as vlms
 import pytest
 import torch
 from helpers_images import memory_ref, varied_images
+from helpers_runs import check_same
 from helpers_tokenizers import CORPUS, byte_tokenizer, llama_tokenizer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -431,7 +432,7 @@ def test_sampling_settings_of_the_checkpoint_are_not_felt(
     expected, found = (respond(m, CASES, "generate") for m in (backend(name), changed))
     assert [r.text for r in found] == [r.text for r in expected]
     expected, found = (respond(m, CASES[:2], "score") for m in (backend(name), changed))
-    assert found == expected
+    check_same(found, expected)
 
 
 @pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl"])
@@ -597,7 +598,7 @@ def test_a_corrupt_image_fails_alone(
     assert "torn.jpg" in str(failed.error)
     assert failed.text is failed.scores is None
     alone = backend(name).respond(good, Pictures())
-    assert [first, second] == alone
+    check_same([first, second], alone)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -613,7 +614,7 @@ def test_device_map(
     mapped = vlm(folder(name), args={"device_map": device_map})
     assert mapped.info().device == "cpu"
     for kind in ("generate", "score"):
-        assert respond(mapped, CASES[:2], kind) == respond(backend(name), CASES[:2], kind)
+        check_same(respond(mapped, CASES[:2], kind), respond(backend(name), CASES[:2], kind))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
