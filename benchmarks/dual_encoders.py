@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from benchmarks import timing
-from vlm_harness.backends import LoadOptions
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.backends.open_clip import OpenClip
 from vlm_harness.datasets.rendered import RELATIONS, draw, make_scene, object_pairs
-from vlm_harness.evaluator import evaluate
-from vlm_harness.specs import ModelSpec
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.specs.schemas import ModelSpec
 
 TASKS = ("whatsup_a_four_way", "whatsup_a_left_right", "whatsup_a_on_under")
 WORDS = {"left": "to the left of", "right": "to the right of", "on": "on", "under": "under"}

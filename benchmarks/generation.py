@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from benchmarks import mmvp, timing
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.runlog import Line
+from vlm_harness.backends.hf.vlm import HfVlm
+from vlm_harness.logs.lines import Line
 from vlm_harness.types import ImageRef, Request
 
 TOKENS = 16

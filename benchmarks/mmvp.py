@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from vlm_harness.backends import LoadOptions
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.evaluator import evaluate
-from vlm_harness.recorded import RecordedRun
-from vlm_harness.runlog import Line
-from vlm_harness.specs import ModelSpec
+from vlm_harness.backends.hf.vlm import HfVlm
+from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.logs.lines import Line
+from vlm_harness.logs.run import RecordedRun
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.specs.schemas import ModelSpec
 
 TASKS = Path(__file__).parent / "tasks"
 

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks import mmvp, timing
-from vlm_harness.runlog import Line
+from vlm_harness.logs.lines import Line
 
 Scores = list[float]
 """Mean log-probability of the tokens of each option of a prompt, EOS included."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import timing
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.evaluator import evaluate
-from vlm_harness.stats import Units, estimate
+from vlm_harness.metrics.stats import Units, estimate
+from vlm_harness.runs.evaluator import evaluate
 
 TASK = """\
 task: sides

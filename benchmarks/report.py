@@ -19,9 +19,9 @@ from PIL import Image
 
 from benchmarks import timing
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.evaluator import evaluate
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
+from vlm_harness.runs.evaluator import evaluate
 
 TASK = """\
 task: sides

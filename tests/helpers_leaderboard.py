@@ -13,7 +13,7 @@ from helpers_runs import go, oracle
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.leaderboard.submit import entries_of
-from vlm_harness.registry import Registry
+from vlm_harness.specs.registry import Registry
 from vlm_harness.types import Model
 
 

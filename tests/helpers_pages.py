@@ -9,8 +9,8 @@ from filelock import FileLock
 from helpers_browser import launched
 
 from vlm_harness import evaluate
+from vlm_harness.analysis.compare import compare
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.compare import compare
 from vlm_harness.report import comparison
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write

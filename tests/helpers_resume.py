@@ -21,8 +21,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from helpers_runs import difference
 
-from vlm_harness.evaluator import evaluate
-from vlm_harness.runlog import key_of
+from vlm_harness.logs.lines import key_of
+from vlm_harness.runs.evaluator import evaluate
 
 TINY: dict[str, Any] = {
     "models": ["tiny-clip", "tiny-llava"],

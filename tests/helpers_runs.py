@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.evaluator import Run, evaluate
-from vlm_harness.runlog import key_of
+from vlm_harness.logs.lines import key_of
+from vlm_harness.runs.evaluator import Run, evaluate
 from vlm_harness.types import Request, Response
 
 

@@ -15,10 +15,16 @@ from helpers_models import tiny_clip
 from PIL import Image
 from scipy.stats import spearmanr
 
-from vlm_harness.agreement import Row, Similarity, compare, quantile_bins, rank_correlations
-from vlm_harness.agreement import spearman as correlation
-from vlm_harness.metrics import Record
-from vlm_harness.specs import GroupRules
+from vlm_harness.analysis.agreement import (
+    Row,
+    Similarity,
+    compare,
+    quantile_bins,
+    rank_correlations,
+)
+from vlm_harness.analysis.agreement import spearman as correlation
+from vlm_harness.metrics.metric import Record
+from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import Variant
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_harness.atomic import write_json, write_text
 from vlm_harness.errors import InputError
+from vlm_harness.files import write_json, write_text
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:

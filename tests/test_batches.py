@@ -9,11 +9,11 @@ import pytest
 from helpers_runs import go, lines, oracle
 from PIL import Image
 
-from vlm_harness.backends import Pictures
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.batches import BatchSize
 from vlm_harness.errors import SampleError
-from vlm_harness.evaluator import evaluate
+from vlm_harness.images import Pictures
+from vlm_harness.runs.batches import BatchSize
+from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.types import ImageRef, Model, Request
 
 

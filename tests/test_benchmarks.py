@@ -11,11 +11,11 @@ from PIL import Image
 
 from vlm_harness import evaluate
 from vlm_harness.errors import InputError
-from vlm_harness.orders import orders
-from vlm_harness.prompts import asker
-from vlm_harness.registry import Registry
-from vlm_harness.tasks import Task, load_task
-from vlm_harness.yamlfile import loads
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.yamlfile import loads
+from vlm_harness.tasks.orders import orders
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import Task, load_task
 
 SPATIAL = {
     "coco_spatial_one": (

@@ -15,14 +15,14 @@ from helpers_images import drawing, file_bytes
 from helpers_runs import difference
 from safetensors.torch import save_file
 
+from vlm_harness.backends.decoding import DECODINGS
 from vlm_harness.backends.dual_encoder import DualEncoder
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.cache import Cache, ModelCache, identity_of
-from vlm_harness.decoding import DECODINGS
+from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.errors import InputError
-from vlm_harness.identity import fingerprint
 from vlm_harness.images import Pictures
-from vlm_harness.specs import ModelSpec
+from vlm_harness.runs.cache import Cache, ModelCache, identity_of
+from vlm_harness.runs.fingerprint import fingerprint
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
 
@@ -185,7 +185,7 @@ def test_more_keys_than_sqlite_takes_at_once(cache: Cache) -> None:
 
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from vlm_harness.cache import Cache\n"
+        "import sys; from pathlib import Path; from vlm_harness.runs.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "for n in range(100): cache.put(sys.argv[2], {f'{sys.argv[2]}{n}'.encode(): b'v'})"
     )

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_harness.calibration import Calibration, calibration, probabilities
-from vlm_harness.protocols import highest
-from vlm_harness.runlog import Line
+from vlm_harness.analysis.calibration import Calibration, calibration, probabilities
+from vlm_harness.logs.lines import Line
+from vlm_harness.protocols.protocol import highest
 from vlm_harness.types import OptionScore
 
 

@@ -9,11 +9,11 @@ import pytest
 from vlm_harness import evaluate
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError
-from vlm_harness.orders import Order, orders
-from vlm_harness.prompts import asker
-from vlm_harness.protocols import PROTOCOLS
-from vlm_harness.registry import Registry
-from vlm_harness.tasks import Task, load_task
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.orders import Order, orders
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import Request
 
 REGISTRY = Registry.standard()

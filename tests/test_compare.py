@@ -15,8 +15,7 @@ from helpers_runs import first
 from helpers_runs import laconic as oracle
 from rich.cells import cell_len
 
-from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.compare import (
+from vlm_harness.analysis.compare import (
     Comparison,
     Row,
     _records,
@@ -26,11 +25,12 @@ from vlm_harness.compare import (
     holm,
     mcnemar,
 )
+from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.evaluator import evaluate
-from vlm_harness.metrics import METRICS, Record
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics.stats import Units
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import OptionScore, Request, Response, Variant
 
 FOUR_WAY = "whatsup_rendered_a_four_way"

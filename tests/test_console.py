@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vlm_harness.console import ProgressBar, print_results
+from vlm_harness.cli.console import ProgressBar, print_results
 from vlm_harness.types import Variant
 
 TWO_WAY = {"individual_accuracy": 1 / 2, "pair_accuracy": 1 / 4}

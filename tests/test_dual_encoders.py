@@ -21,12 +21,13 @@ from helpers_images import memory_ref, varied_images
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from vlm_harness.backends import LoadOptions, Pictures
 from vlm_harness.backends.dual_encoder import DualEncoder
-from vlm_harness.backends.hf_dual_encoder import HfDualEncoder
+from vlm_harness.backends.hf.dual_encoder import HfDualEncoder
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.backends.open_clip import OpenClip
 from vlm_harness.errors import InputError
-from vlm_harness.specs import ModelSpec
+from vlm_harness.images import Pictures
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Request, Response
 
 IMAGES = varied_images()

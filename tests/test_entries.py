@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from vlm_harness.errors import InputError
 from vlm_harness.leaderboard.entry import check_folder, load_entries, read_entry, rows
-from vlm_harness.leaderboard.published import PublishedRow, published_rows
-from vlm_harness.registry import Registry
-from vlm_harness.reproduce import cells, load, paper_tables
+from vlm_harness.published.rows import PublishedRow, published_rows
+from vlm_harness.published.tables import cells, load, paper_tables
+from vlm_harness.specs.registry import Registry
 
 # --- entries of strangers -------------------------------------------------------------------------
 

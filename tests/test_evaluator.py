@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from helpers_runs import go, lines, oracle, value
 
+from vlm_harness.analysis.sweeps import sweeps
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
-from vlm_harness.evaluator import evaluate
-from vlm_harness.extract import EXTRACTORS, Extraction
-from vlm_harness.rescore import rescore
-from vlm_harness.runlog import locked
-from vlm_harness.sweeps import sweeps
+from vlm_harness.logs.lines import locked
+from vlm_harness.logs.rescore import rescore
+from vlm_harness.protocols.extractors import EXTRACTORS
+from vlm_harness.protocols.reading import Extraction
+from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.types import OptionScore, Request, Response
 
 REQUIRED = {

@@ -10,7 +10,7 @@ from conftest import ROOT
 from helpers_models import tiny_clip
 from helpers_vlms import tiny_llava
 
-from vlm_harness.evaluator import evaluate
+from vlm_harness.runs.evaluator import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def test_the_metric_of_contributing_is_code_that_works() -> None:
     code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def " in c)
     scope: dict[str, object] = {}
     head = "from collections.abc import Sequence\nfrom vlm_harness.metrics import Record, groups\n"
-    head += "from vlm_harness.specs import GroupRules\nfrom vlm_harness.stats import Units\n"
+    head += "from vlm_harness.specs.schemas import GroupRules\nfrom vlm_harness.metrics.stats import Units\n"
     exec(head + code, scope)
     units = scope["any_of_pair_accuracy"](records("a1+ a2- b1- b2- c1+"), RULES)  # type: ignore[operator]
     assert (units.value, units.n) == (0.5, 2)
 
 
 def test_the_model_of_contributing_is_valid(tmp_path: Path) -> None:
-    from vlm_harness.registry import Registry
+    from vlm_harness.specs.registry import Registry
 
     text = (ROOT / "CONTRIBUTING.md").read_text()
     (shown,) = (s for s in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "model:" in s)

@@ -20,11 +20,12 @@ from markdown_it import MarkdownIt
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, printable
-from vlm_harness.evaluator import evaluate
-from vlm_harness.export import FORMATS, format_named, lm_eval, model_card, tables, wandb_logger
+from vlm_harness.export import lm_eval, model_card, tables, wandb_logger
+from vlm_harness.export.formats import FORMATS, format_named
 from vlm_harness.export.rows import Result, load
-from vlm_harness.metrics import METRICS
-from vlm_harness.wording import HIGHER_IS_BETTER
+from vlm_harness.metrics.display import HIGHER_IS_BETTER
+from vlm_harness.metrics.metric import METRICS
+from vlm_harness.runs.evaluator import evaluate
 
 Row = dict[str, Any]
 Go = Callable[..., Path]

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_harness.extract import EXTRACTORS, Extraction, extract, keyword, strip_label
+from vlm_harness.protocols.extractors import EXTRACTORS, extract, keyword
+from vlm_harness.protocols.reading import Extraction
+from vlm_harness.specs.filters import strip_label
 
 LR = ["left", "right"]
 FOUR = ["left", "right", "on", "under"]

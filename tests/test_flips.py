@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from vlm_harness.analysis.compare import Comparison, compare
+from vlm_harness.analysis.flips import Flips, flips
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.cli.compare import _shares
-from vlm_harness.compare import Comparison, compare
 from vlm_harness.errors import SampleError
-from vlm_harness.evaluator import evaluate
-from vlm_harness.flips import Flips, flips
-from vlm_harness.runlog import Line
-from vlm_harness.specs import GroupRules
+from vlm_harness.logs.lines import Line
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import Request, Variant
 
 A = Variant("a", "t", "generate", "default", "fixed", "greedy", "normal", "corrected")

@@ -24,10 +24,12 @@ from hypothesis import strategies as st
 
 from vlm_harness import cli
 from vlm_harness.errors import InputError
-from vlm_harness.extract import EXTRACTORS, Extraction
-from vlm_harness.rescore import rescore
-from vlm_harness.runlog import read_lines
-from vlm_harness.templates import FILTERS, TemplateError, compile_template
+from vlm_harness.logs.lines import read_lines
+from vlm_harness.logs.rescore import rescore
+from vlm_harness.protocols.extractors import EXTRACTORS
+from vlm_harness.protocols.reading import Extraction
+from vlm_harness.specs.filters import FILTERS
+from vlm_harness.specs.templates import TemplateError, compile_template
 
 several = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -10,11 +10,12 @@ import evaluate.config
 import pytest
 from conftest import Command
 
-from vlm_harness.compare import compare
+from vlm_harness.analysis.compare import compare
 from vlm_harness.errors import InputError
-from vlm_harness.metrics import METRICS, Record, hf_evaluate
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Statistic, estimate
+from vlm_harness.metrics import hf_evaluate
+from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics.stats import Statistic, estimate
+from vlm_harness.specs.schemas import GroupRules
 
 MODULE = """\
 import datasets

@@ -12,9 +12,8 @@ import pytest
 from helpers_images import drawing, file_bytes, memory_ref
 from PIL import Image, ImageOps
 
-from vlm_harness.backends import Pictures
 from vlm_harness.errors import SampleError
-from vlm_harness.images import MAX_BYTES, file_ref, load
+from vlm_harness.images import MAX_BYTES, Pictures, file_ref, load
 from vlm_harness.types import ImageRef
 
 SCENE = drawing(1, (40, 24))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from vlm_harness.evaluator import evaluate_config
-from vlm_harness.invariance import _some, check_invariance, compare
-from vlm_harness.specs import RunConfig
+from vlm_harness.runs.evaluator import evaluate_config
+from vlm_harness.runs.invariance import _some, check_invariance, compare
+from vlm_harness.specs.schemas import RunConfig
 
 
 def line(prediction: int, scores: Sequence[float] | None = None, text: str | None = None) -> Any:

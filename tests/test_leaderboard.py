@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.identity import digest_of
 from vlm_harness.leaderboard.entry import load_entries
 from vlm_harness.leaderboard.submit import entries_of, submit
-from vlm_harness.registry import Registry
-from vlm_harness.runlog import read_manifest
+from vlm_harness.logs.identity import digest_of
+from vlm_harness.logs.lines import read_manifest
+from vlm_harness.specs.registry import Registry
 from vlm_harness.types import Request
 
 Change = Callable[[Path], Any]
@@ -128,7 +128,7 @@ def test_an_entry_says_what_the_run_was(place: Path) -> None:
 
 
 def test_a_run_of_several_models_writes_several(place: Path) -> None:
-    from vlm_harness.evaluator import evaluate
+    from vlm_harness.runs.evaluator import evaluate
 
     run = evaluate(
         [Earnest(oracle, "one"), Earnest(lambda _: "left", "two")],

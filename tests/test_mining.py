@@ -15,12 +15,12 @@ from helpers_images import drawing
 from helpers_models import randomise, tiny_clip
 from helpers_vlms import tiny_llava
 
-from vlm_harness.backends import LoadOptions
-from vlm_harness.embeddings import embed, open_encoder
+from vlm_harness.analysis.mining import first_copies, images_below, mine
+from vlm_harness.backends.embeddings import embed, open_encoder
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError
 from vlm_harness.images import file_ref
-from vlm_harness.mining import first_copies, images_below, mine
-from vlm_harness.registry import Registry
+from vlm_harness.specs.registry import Registry
 
 SIZES = [(60, 40), (33, 70), (48, 48)]
 

@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_harness.backends import LoadOptions, Pictures, prefix_tree
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.backends.prefix_tree import TokenTree, common_prefix
-from vlm_harness.specs import ModelSpec
+from vlm_harness.backends.hf import prefix_tree
+from vlm_harness.backends.hf.prefix_tree import TokenTree, common_prefix
+from vlm_harness.backends.hf.vlm import HfVlm
+from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.images import Pictures
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Request
 
 IMAGES = varied_images()
@@ -157,7 +159,7 @@ def test_a_model_that_refuses_is_read_the_plain_way(
         raise RuntimeError("CUDA out of memory")
 
     plain = load(folder("llava"), share_prefixes=False).respond(grid()[:4], Pictures())
-    monkeypatch.setattr("vlm_harness.backends.prefix_tree.score", refuse)
+    monkeypatch.setattr("vlm_harness.backends.hf.prefix_tree.score", refuse)
     model = load(folder("llava"))
     check_same(model.respond(grid()[:4], Pictures()), plain)
     assert "cannot share it (RuntimeError: CUDA out of memory)" in caplog.text

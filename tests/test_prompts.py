@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
-from vlm_harness.orders import Order
-from vlm_harness.prompts import Asker, asker
-from vlm_harness.protocols import PROTOCOLS
-from vlm_harness.registry import Registry
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs import schemas as specs
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.orders import Order
+from vlm_harness.tasks.prompts import Asker, asker
 from vlm_harness.types import Sample
 
 REGISTRY = Registry.standard()

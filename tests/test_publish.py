@@ -19,9 +19,9 @@ from helpers_leaderboard import put, result, specs, tree
 from vlm_harness.errors import InputError
 from vlm_harness.leaderboard.entry import dump, load_entries
 from vlm_harness.leaderboard.publish import Content, parse_target, prepare, publish
-from vlm_harness.leaderboard.published import published_rows
 from vlm_harness.leaderboard.submit import entries_of
-from vlm_harness.registry import Registry
+from vlm_harness.published.rows import published_rows
+from vlm_harness.specs.registry import Registry
 
 # --- commands -------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from helpers_runs import same_however_computed
 from helpers_vlms import tiny_llava
 
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.evaluator import Run, evaluate
-from vlm_harness.rescore import rescore
+from vlm_harness.logs.rescore import rescore
+from vlm_harness.runs.evaluator import Run, evaluate
 
 pytestmark = pytest.mark.realdata
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from vlm_harness.evaluator import Run, evaluate
-from vlm_harness.extract import extract, keyword
-from vlm_harness.orders import orders
-from vlm_harness.prompts import asker
-from vlm_harness.registry import Registry
-from vlm_harness.specs import GenerateUse, ModelSpec
-from vlm_harness.tasks import load_task
+from vlm_harness.protocols.extractors import extract, keyword
+from vlm_harness.runs.evaluator import Run, evaluate
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import GenerateUse, ModelSpec
+from vlm_harness.tasks.orders import orders
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import load_task
 
 pytestmark = pytest.mark.realdata
 

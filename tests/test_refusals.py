@@ -139,7 +139,7 @@ def test_a_protocol_that_the_task_does_not_declare(tool: Tool, edit: Edit) -> No
 
 
 def test_blind_with_a_dual_encoder(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm_harness.backends.hf_common.check", lambda spec: None)
+    monkeypatch.setattr("vlm_harness.backends.hf.loading.check", lambda spec: None)
     message = tool.refused("--model", "clip", "--images", "none")
     assert "--images none: model clip cannot be asked without an image" in message
 

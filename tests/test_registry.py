@@ -7,8 +7,8 @@ import pytest
 from vlm_harness.errors import InputError
 from vlm_harness.paths import bundled, data_dir, inside, spec_roots
 from vlm_harness.plugins import Plugins
-from vlm_harness.registry import Registry, kind_of, spec_files
-from vlm_harness.yamlfile import loads
+from vlm_harness.specs.registry import Registry, kind_of, spec_files
+from vlm_harness.specs.yamlfile import loads
 
 
 def task(name: str, groups: str = "[]") -> str:

@@ -11,13 +11,14 @@ import PIL
 import pytest
 from PIL import Image
 
-from vlm_harness.datasets import drawing, read
+from vlm_harness.datasets import drawing
+from vlm_harness.datasets.reader import read
 from vlm_harness.datasets.rendered import RELATIONS, SHARES, draw, make_scene, object_pairs
 from vlm_harness.errors import InputError
 from vlm_harness.images import load
-from vlm_harness.registry import Registry
-from vlm_harness.specs import DatasetSpec
-from vlm_harness.tasks import Task, load_task
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import DatasetSpec
+from vlm_harness.tasks.task import Task, load_task
 
 TASKS = {
     "whatsup_rendered_a_left_right": ("a", {"left", "right"}, 200, 100),

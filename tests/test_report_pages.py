@@ -14,15 +14,15 @@ from helpers_browser import PHONE, data_of, visit
 from helpers_pages import run_toy
 
 from vlm_harness import evaluate
-from vlm_harness.compare import compare
+from vlm_harness.analysis.compare import compare
 from vlm_harness.leaderboard.entry import load_entries
-from vlm_harness.leaderboard.published import published_rows
 from vlm_harness.leaderboard.site import build
 from vlm_harness.leaderboard.submit import submit
-from vlm_harness.registry import Registry
+from vlm_harness.published.rows import published_rows
 from vlm_harness.report import comparison
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
+from vlm_harness.specs.registry import Registry
 from vlm_harness.types import Request
 
 HOSTILE = {

@@ -10,8 +10,9 @@ import pytest
 from conftest import Command
 
 from vlm_harness.errors import InputError, TooManyErrors
-from vlm_harness.registry import Registry
-from vlm_harness.reproduce import Cell, Here, Measured, cells, load, measure, paper_tables
+from vlm_harness.published.reproduce import Here, Measured, measure
+from vlm_harness.published.tables import Cell, cells, load, paper_tables
+from vlm_harness.specs.registry import Registry
 
 COUNTS = {
     1: 20, 2: 50, 3: 6, 4: 40, 5: 80, 6: 8, 7: 4, 9: 24, 10: 24, 11: 20, 12: 52, 13: 60,
@@ -272,7 +273,7 @@ def test_agrees_as_far_as_it_is_printed(measured: Measured, agrees: bool | None)
 def test_a_run_that_fails_does_not_stop_the_rest(
     table: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlm_harness import reproduce
+    from vlm_harness.published import reproduce
 
     real = reproduce.evaluate
 

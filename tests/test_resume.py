@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
-from vlm_harness.evaluator import Run, evaluate
-from vlm_harness.identity import fingerprint
-from vlm_harness.rescore import rescore
+from vlm_harness.logs.rescore import rescore
+from vlm_harness.runs.evaluator import Run, evaluate
+from vlm_harness.runs.fingerprint import fingerprint
 from vlm_harness.types import Model, Request
 
 

@@ -14,12 +14,12 @@ from helpers_browser import PHONE, Visit, data_of, visit
 
 from vlm_harness import evaluate
 from vlm_harness.leaderboard.entry import Entry, load_entries
-from vlm_harness.leaderboard.published import published_rows
 from vlm_harness.leaderboard.site import build, family
-from vlm_harness.registry import Registry
+from vlm_harness.published.rows import published_rows
+from vlm_harness.published.tables import cells, load, paper_tables
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
-from vlm_harness.reproduce import cells, load, paper_tables
+from vlm_harness.specs.registry import Registry
 
 TASK = "whatsup_rendered_a_left_right"
 

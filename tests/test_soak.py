@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from helpers_runs import oracle
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.evaluator import evaluate
+from vlm_harness.runs.evaluator import evaluate
 
 place, n = Path(sys.argv[1]), int(sys.argv[2])
 (place / "specs").mkdir(parents=True)

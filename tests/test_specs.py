@@ -7,10 +7,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
-from vlm_harness.registry import Registry, kind_of, spec_files
-from vlm_harness.specs import (
+from vlm_harness.specs import schemas as specs
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
+from vlm_harness.specs.registry import Registry, kind_of, spec_files
+from vlm_harness.specs.schemas import (
     CommandsSpec,
     GenerateUse,
     ModelSpec,

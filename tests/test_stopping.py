@@ -17,8 +17,8 @@ from helpers_runs import go, lines, oracle
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import TooManyErrors
-from vlm_harness.interrupts import Interrupts
-from vlm_harness.rescore import rescore
+from vlm_harness.logs.rescore import rescore
+from vlm_harness.runs.interrupts import Interrupts
 from vlm_harness.types import OptionScore, Request, Response
 
 # --- by a person ---------------------------------------------------------------------------------

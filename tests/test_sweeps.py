@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from vlm_harness import evaluate
-from vlm_harness.console import print_protocol_agreement, print_sweeps
-from vlm_harness.sweeps import _alike, protocol_agreement, sweeps
+from vlm_harness.analysis.sweeps import _alike, protocol_agreement, sweeps
+from vlm_harness.cli.console import print_protocol_agreement, print_sweeps
 from vlm_harness.types import Model, Request, Response
 
 

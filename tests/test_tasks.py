@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_harness import spec_check, specs, yamlfile
 from vlm_harness.errors import InputError
 from vlm_harness.images import load
-from vlm_harness.orders import orders
-from vlm_harness.registry import Registry
-from vlm_harness.tasks import Task, _limit, apply_overlay, load_task
+from vlm_harness.specs import schemas as specs
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.orders import orders
+from vlm_harness.tasks.task import Task, _limit, apply_overlay, load_task
 from vlm_harness.types import Sample
 
 BASE = """\

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_harness.templates import TemplateError, compile_template, render_tree
+from vlm_harness.specs.templates import TemplateError, compile_template, render_tree
 
 CONTEXT: dict[str, Any] = {
     "word": "abc",
@@ -234,7 +234,7 @@ def test_nothing_huge_is_built(source: str) -> None:
     ],
 )
 def test_nothing_takes_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm_harness.templates._MAX_SECONDS", 0.1)
+    monkeypatch.setattr("vlm_harness.specs.templates._MAX_SECONDS", 0.1)
     begun = time.monotonic()
     assert refusal(source) == "it takes longer than 0.1 seconds"
     assert time.monotonic() - begun < 5

@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, pipeline
 
 from vlm_harness import evaluate
-from vlm_harness.backends import LoadOptions, Pictures, hf_vlm
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.evaluator import Run
-from vlm_harness.images import load
-from vlm_harness.prompts import asker
-from vlm_harness.registry import Registry
-from vlm_harness.tasks import Task, load_task
+from vlm_harness.backends.hf import vlm as hf_vlm
+from vlm_harness.backends.hf.vlm import HfVlm
+from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.images import Pictures, load
+from vlm_harness.runs.evaluator import Run
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import Request
 
 MODELS = ["tiny-clip", "tiny-llava"]

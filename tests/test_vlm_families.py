@@ -25,11 +25,12 @@ from helpers_tokenizers import CORPUS, byte_tokenizer, llama_tokenizer
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlm_harness.backends import LoadOptions, Pictures
-from vlm_harness.backends.hf_vlm import HfVlm
-from vlm_harness.backends.prompt_format import PromptFormatter
+from vlm_harness.backends.hf.prompt_format import PromptFormatter
+from vlm_harness.backends.hf.vlm import HfVlm
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError
-from vlm_harness.specs import ModelSpec
+from vlm_harness.images import Pictures
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Kind, Request, Response
 
 IMAGES = varied_images()

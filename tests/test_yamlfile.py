@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from vlm_harness import yamlfile
 from vlm_harness.errors import InputError
+from vlm_harness.specs import yamlfile
 
 
 def write(folder: Path, **files: str) -> dict[str, Path]:

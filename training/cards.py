@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.evaluator import evaluate
-from vlm_harness.registry import Registry
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.specs.registry import Registry
 
 TASKS = ["whatsup_rendered"]
 EXCHANGED = "names_exchanged"

@@ -20,9 +20,9 @@ from tokenizers.trainers import BpeTrainer
 from transformers import CLIPImageProcessor
 
 from vlm_harness.datasets.rendered import RELATIONS, Scene, draw, make_scene, object_pairs, places
-from vlm_harness.prompts import asker
-from vlm_harness.registry import Registry
-from vlm_harness.tasks import load_task
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import load_task
 
 SIDE = 64
 """Of what the models see, in pixels."""

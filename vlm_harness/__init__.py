@@ -14,7 +14,7 @@ __all__ = ["__version__", "evaluate"]
 
 def __getattr__(name: str) -> Any:
     if name == "evaluate":
-        from vlm_harness.evaluator import evaluate
+        from vlm_harness.runs.evaluator import evaluate
 
         return evaluate
     raise AttributeError(f"module 'vlm_harness' has no attribute {name!r}")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlm_harness.specs import Spec
+from vlm_harness.specs.schemas import Spec
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vlm_harness.backends import Pictures
-from vlm_harness.cache import ModelCache
 from vlm_harness.errors import SampleError
+from vlm_harness.images import Pictures
+from vlm_harness.runs.cache import ModelCache
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ backend = FakeBackend(lambda request: [0.2, 0.1])        # one score a candidate
 
 from collections.abc import Callable, Sequence
 
-from vlm_harness.backends import LoadOptions, Pictures
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError, listing, suggest
-from vlm_harness.extract import strip_label
-from vlm_harness.specs import ModelSpec
+from vlm_harness.images import Pictures
+from vlm_harness.specs.filters import strip_label
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
 Answer = str | Sequence[float] | Response | None

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vlm_harness.backends import LoadOptions
 from vlm_harness.backends.args import OpenClipArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
-from vlm_harness.backends.hf_common import (
+from vlm_harness.backends.hf.loading import (
     check_hub,
     keep_freed_memory,
     loading,
@@ -26,8 +25,9 @@ from vlm_harness.backends.hf_common import (
     pick_dtype,
     to_device,
 )
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, suggest
-from vlm_harness.specs import ModelSpec
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.backends import LoadOptions, Pictures
 from vlm_harness.backends.args import ReplayArgs
+from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError, listing
-from vlm_harness.specs import ModelSpec
-from vlm_harness.templates import TemplateError, compile_template
+from vlm_harness.images import Pictures
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Model, OptionScore, Request, Response, Sample
 
 Row = Mapping[str, Any]

@@ -19,7 +19,7 @@ from vlm_harness.cli.common import (
 from vlm_harness.errors import InputError
 
 if TYPE_CHECKING:
-    from vlm_harness.agreement import Embedder
+    from vlm_harness.analysis.agreement import Embedder
 
 
 @click.command()
@@ -80,8 +80,8 @@ def agreement(
     if plot is not None:
         agreement_plot.check(plot)
 
-    from vlm_harness import agreement as analysis
-    from vlm_harness.runlog import read_manifest
+    from vlm_harness.analysis import agreement as analysis
+    from vlm_harness.logs.lines import read_manifest
 
     for run in runs:
         read_manifest(run)  # a mistyped folder is said before a model is loaded
@@ -110,9 +110,9 @@ def embedder(
     batch_size: int = 32,
 ) -> "Embedder":
     """What measures pairs with ``--encoder``."""
-    from vlm_harness.agreement import Embedder
-    from vlm_harness.backends import LoadOptions
-    from vlm_harness.embeddings import open_encoder
+    from vlm_harness.analysis.agreement import Embedder
+    from vlm_harness.backends.embeddings import open_encoder
+    from vlm_harness.backends.interface import LoadOptions
 
     options = LoadOptions(device=device)
     name, model = open_encoder(encoder, registry(include_path), options, "--encoder")
@@ -126,7 +126,7 @@ def embedder(
 def _print(report: Mapping[str, Any]) -> None:
     from rich.table import Table
 
-    from vlm_harness.console import plain, terminal
+    from vlm_harness.cli.console import plain, terminal
 
     console = terminal()
 

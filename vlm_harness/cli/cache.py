@@ -16,7 +16,7 @@ def cache(ctx: Context, as_json: bool) -> None:
     """Show where the cache of `run --cache` lies, how large it is, and what is in it."""
     if ctx.invoked_subcommand is not None:
         return
-    from vlm_harness.cache import Cache, cache_file
+    from vlm_harness.runs.cache import Cache, cache_file
 
     path = cache_file()
     if not path.exists():
@@ -39,8 +39,8 @@ def cache(ctx: Context, as_json: bool) -> None:
 @click.option("--model", help="Only what this model answered.")
 def clear(model: str | None) -> None:
     """Throw away what is kept."""
-    from vlm_harness.cache import Cache, cache_file
     from vlm_harness.errors import InputError, listing, suggest
+    from vlm_harness.runs.cache import Cache, cache_file
 
     path = cache_file()
     if not path.exists():

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, printable
-from vlm_harness.registry import Registry
+from vlm_harness.files import to_json
+from vlm_harness.specs.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 

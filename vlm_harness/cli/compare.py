@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vlm_harness.comparable import Side
-    from vlm_harness.compare import Comparison, Row
-    from vlm_harness.flips import Flip, Flips
+    from vlm_harness.analysis.comparable import Side
+    from vlm_harness.analysis.compare import Comparison, Row
+    from vlm_harness.analysis.flips import Flip, Flips
     from vlm_harness.types import Status, Variant
 
 ONLY = "FIELD=VALUE"
@@ -91,7 +91,7 @@ def compare_command(
     vlm-harness compare results/x --only-a decoding=greedy --only-b decoding=m3id
     vlm-harness compare results/clip results/siglip --task mmvp --flips 20
     """
-    from vlm_harness.compare import compare
+    from vlm_harness.analysis.compare import compare
 
     listed = _listed(flips)
     if html is not None:
@@ -110,7 +110,7 @@ def compare_command(
     else:
         _print(found, listed)
     if html is not None:
-        from vlm_harness.console import counted
+        from vlm_harness.cli.console import counted
         from vlm_harness.report.comparison import write
         from vlm_harness.report.page import Options
 
@@ -124,8 +124,8 @@ def _chosen(
     model: str | None, model_option: str, both: tuple[str, ...], own: tuple[str, ...], option: str
 ) -> dict[str, str]:
     """Values by field; what is said of one side goes before what is said of both."""
-    from vlm_harness.compare import CHOOSABLE
-    from vlm_harness.decoding import canonical
+    from vlm_harness.analysis.compare import CHOOSABLE
+    from vlm_harness.backends.decoding import canonical
 
     chosen = {}
     for texts, where in ((both, "--only"), (own, option)):
@@ -187,8 +187,8 @@ def _plain(found: "Comparison") -> dict[str, Any]:
 
 
 def _print(found: "Comparison", listed: int | None) -> None:
-    from vlm_harness.compare import title
-    from vlm_harness.console import plain, terminal
+    from vlm_harness.analysis.compare import title
+    from vlm_harness.cli.console import plain, terminal
 
     console = terminal(100)
     by_cell: dict[tuple[Variant, Variant], list[Row]] = {}
@@ -219,8 +219,8 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from rich import box
     from rich.table import Table
 
-    from vlm_harness.console import plain
-    from vlm_harness.wording import SHORT, number, p_value, signed, signed_interval
+    from vlm_harness.cli.console import plain
+    from vlm_harness.metrics.display import SHORT, number, p_value, signed, signed_interval
 
     # Two lines a metric, so that it all fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -252,7 +252,7 @@ def _clustered(row: "Row") -> bool:
 
 
 def _print_flips(flips: "Flips", listed: int | None, console: "Console") -> None:
-    from vlm_harness.console import plain
+    from vlm_harness.cli.console import plain
 
     console.print(plain(_counted(flips)))
     shown = flips.samples[:listed]
@@ -281,7 +281,7 @@ def _flip_table(flips: "Sequence[Flip]", width: int) -> "Table":
     from rich.cells import cell_len
     from rich.table import Table
 
-    from vlm_harness.console import plain
+    from vlm_harness.cli.console import plain
 
     several = any(flip.order_index for flip in flips)
     headings = ("", "sample", "gold", "A", "B")

@@ -21,9 +21,9 @@ from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.images import load
 from vlm_harness.paths import data_dir as data_directory
 from vlm_harness.paths import inside
-from vlm_harness.registry import Registry
-from vlm_harness.specs import TaskSpec
-from vlm_harness.tasks import load_task
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import TaskSpec
+from vlm_harness.tasks.task import load_task
 
 
 @click.group()

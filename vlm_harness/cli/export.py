@@ -6,7 +6,7 @@ import click
 
 from vlm_harness.cli.common import say, split
 from vlm_harness.errors import InputError
-from vlm_harness.export import FORMATS, format_named
+from vlm_harness.export.formats import FORMATS, format_named
 
 
 @click.command("export")
@@ -47,7 +47,7 @@ def export(
 
     text = dump(rows.load(runs, models=split(model), tasks=split(task), metrics=split(metric)))
     if output is not None:
-        from vlm_harness.atomic import write_text
+        from vlm_harness.files import write_text
 
         write_text(output, text)
         say(str(output))

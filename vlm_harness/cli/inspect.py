@@ -6,7 +6,7 @@ import click
 
 from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry, say
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.registry import Registry
+from vlm_harness.specs.registry import Registry
 
 KINDS = (
     "tasks", "groups", "models", "prompts", "commands", "overlays", "tables", "metrics",
@@ -42,7 +42,7 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
     if kind in ("tasks", "groups", "models", "prompts", "commands", "overlays", "tables"):
         return _spec_rows(kind, registry(include_path))
     if kind == "backends":
-        from vlm_harness.backends import BACKENDS
+        from vlm_harness.backends.family import BACKENDS
 
         return [
             {
@@ -53,12 +53,12 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
             }
             for name in BACKENDS.names()
         ]
-    from vlm_harness.datasets import READERS
-    from vlm_harness.decoding import DECODINGS
-    from vlm_harness.extract import EXTRACTORS
-    from vlm_harness.metrics import METRICS
+    from vlm_harness.backends.decoding import DECODINGS
+    from vlm_harness.datasets.reader import READERS
+    from vlm_harness.metrics.metric import METRICS
     from vlm_harness.plugins import Plugins
-    from vlm_harness.protocols import PROTOCOLS
+    from vlm_harness.protocols.extractors import EXTRACTORS
+    from vlm_harness.protocols.protocol import PROTOCOLS
 
     found: dict[str, Plugins[Any]] = {
         "metrics": METRICS,
@@ -137,7 +137,7 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
 @click.argument("kind", metavar="task|model|prompt|commands|overlay|table|run")
 def schema(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors."""
-    from vlm_harness.specs import KINDS as SPECS
+    from vlm_harness.specs.schemas import KINDS as SPECS
 
     if kind not in SPECS:
         raise InputError(f"no schema of {kind!r}{suggest(kind, SPECS)}", hint=listing(SPECS))

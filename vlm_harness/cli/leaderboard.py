@@ -158,7 +158,7 @@ def _content(
 ) -> "Content":
     from vlm_harness.leaderboard.entry import load_entries, results_folders
     from vlm_harness.leaderboard.publish import Content
-    from vlm_harness.leaderboard.published import published_rows
+    from vlm_harness.published.rows import published_rows
 
     found = registry(include_path)
     entries = load_entries(results_dir or results_folders(), found)

@@ -48,7 +48,7 @@ def mine_pairs(
     transformers checkpoint such as facebook/dinov2-large (folder or hub name). Writes JSON lines of
     a, b, cosine_alike, cosine_different; pairs that the encoders disagree on most come first.
     """
-    from vlm_harness import mining
+    from vlm_harness.analysis import mining
 
     refs = mining.images_below(folder)
     # Said before hours of work, not after.
@@ -57,8 +57,8 @@ def mine_pairs(
     if output.is_dir():
         raise InputError(f"{output} is a folder; give the name of a file", where="--output")
 
-    from vlm_harness.backends import LoadOptions
-    from vlm_harness.embeddings import embed, open_encoder
+    from vlm_harness.backends.embeddings import embed, open_encoder
+    from vlm_harness.backends.interface import LoadOptions
 
     known, options = registry(include_path), LoadOptions(device=device)
     encoders = [

@@ -14,13 +14,13 @@ from vlm_harness.cli.common import (
 )
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.images import load
-from vlm_harness.orders import ORDER_MODES, orders
 from vlm_harness.paths import data_dir as data_directory
-from vlm_harness.prompts import asker
-from vlm_harness.protocols import PROTOCOLS
-from vlm_harness.registry import Registry
-from vlm_harness.specs import ModelSpec
-from vlm_harness.tasks import Task, load_task
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.tasks.orders import ORDER_MODES, orders
+from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import ImageRef, Request, Sample
 
 
@@ -70,7 +70,7 @@ def preview(
         "prompts": list(_prompts(found, loaded, sample, order or spec.order, seed)),
     }
     if model is not None:
-        from vlm_harness.models import resolve
+        from vlm_harness.backends.resolve import resolve
 
         _add_tokens(report, resolve(model, found), sample)
     if as_json:
@@ -110,14 +110,14 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
 
 def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> None:
     """What the model gets: the text in its own format, and how many tokens it is."""
-    from vlm_harness.models import family
+    from vlm_harness.backends.resolve import family
 
     family(model).check(model)
     if model.backend != "hf_vlm":
         report["note"] = f"the backend {model.backend} has no prompt format"
         return
-    from vlm_harness.backends import LoadOptions
-    from vlm_harness.backends.prompt_format import PromptFormatter
+    from vlm_harness.backends.hf.prompt_format import PromptFormatter
+    from vlm_harness.backends.interface import LoadOptions
 
     formatter = PromptFormatter(model, LoadOptions())
     images = [load(ref).pixels for ref in sample.images]

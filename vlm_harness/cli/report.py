@@ -50,11 +50,11 @@ def report_command(
     vlm-harness report results/demo
     vlm-harness report results/clip results/llava --output both.html --max-size 10
     """
-    from vlm_harness import agreement
-    from vlm_harness.console import counted
+    from vlm_harness.analysis import agreement
+    from vlm_harness.cli.console import counted
+    from vlm_harness.logs.lines import read_manifest
     from vlm_harness.report.page import Options
     from vlm_harness.report.report import write
-    from vlm_harness.runlog import read_manifest
 
     path = output or runs[0] / "report.html"
     check_page(path, "--output")

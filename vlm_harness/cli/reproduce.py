@@ -19,7 +19,8 @@ from vlm_harness.cli.common import (
 from vlm_harness.errors import InputError
 
 if TYPE_CHECKING:
-    from vlm_harness.reproduce import Cell, Here, Measured
+    from vlm_harness.published.reproduce import Here, Measured
+    from vlm_harness.published.tables import Cell
 
 Line = tuple[str, ...]
 
@@ -61,8 +62,9 @@ def reproduce(
     Cells whose weights or data are not here say so; weights that the hub can give count as here. A
     number agrees where it lies within the 95% interval of what was measured.
     """
-    from vlm_harness.console import ProgressBar
-    from vlm_harness.reproduce import Here, cells, load, measure
+    from vlm_harness.cli.console import ProgressBar
+    from vlm_harness.published.reproduce import Here, measure
+    from vlm_harness.published.tables import cells, load
 
     found = registry(include_path)
     every = cells(load(table), found, split(model))
@@ -170,7 +172,7 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
 def _print(headings: Line, lines: Sequence[Line]) -> None:
     from rich.table import Table
 
-    from vlm_harness.console import escaped, terminal
+    from vlm_harness.cli.console import escaped, terminal
 
     table = Table(header_style="bold")
     for heading in headings:

@@ -13,8 +13,8 @@ from vlm_harness.cli.common import echo_json, json_option, say
 @json_option
 def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
     """Extract, score and summarise again, from the log of RUN alone: no model, no data."""
-    from vlm_harness.console import print_results
-    from vlm_harness.rescore import rescore
+    from vlm_harness.cli.console import print_results
+    from vlm_harness.logs.rescore import rescore
 
     path, rows = rescore(run, labels)
     if as_json:

@@ -7,10 +7,12 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from vlm_harness import spec_check, specs, yamlfile
+from vlm_harness.backends.decoding import key_values
 from vlm_harness.cli.common import echo_json, say, split
-from vlm_harness.decoding import key_values
 from vlm_harness.errors import InputError
+from vlm_harness.specs import schemas as specs
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
 
 ALLOWED = {
     "batch_size": "a whole number from 1, or auto",
@@ -82,18 +84,18 @@ def run(
     from vlm_harness.export import wandb_logger
 
     wandb = wandb_logger.arguments(wandb_args) if wandb_args else None
+    from vlm_harness.analysis.sweeps import protocol_agreement, sweeps
     from vlm_harness.cli.cache import describe_use
-    from vlm_harness.console import (
+    from vlm_harness.cli.console import (
         ProgressBar,
         print_invariance,
         print_protocol_agreement,
         print_results,
         print_sweeps,
     )
-    from vlm_harness.evaluator import evaluate_config
-    from vlm_harness.interrupts import Interrupts
-    from vlm_harness.invariance import check_invariance as do_again
-    from vlm_harness.sweeps import protocol_agreement, sweeps
+    from vlm_harness.runs.evaluator import evaluate_config
+    from vlm_harness.runs.interrupts import Interrupts
+    from vlm_harness.runs.invariance import check_invariance as do_again
 
     with ProgressBar(quiet=as_json) as progress:
         interrupts = Interrupts()

@@ -11,8 +11,8 @@ from vlm_harness.cli.common import data_dir_option, echo_json, include_path_opti
 from vlm_harness.errors import HarnessError, InputError
 from vlm_harness.paths import data_dir as data_directory
 from vlm_harness.paths import spec_roots
-from vlm_harness.registry import KINDS, Registry
-from vlm_harness.specs import TaskSpec
+from vlm_harness.specs.registry import KINDS, Registry
+from vlm_harness.specs.schemas import TaskSpec
 
 
 @click.command()
@@ -67,7 +67,7 @@ def _check_all(found: Registry, paths: list[Path], root: Path) -> Iterator[dict[
 def _check(found: Registry, kind: str, name: str, root: Path) -> str:
     spec = getattr(found, kind)(name)
     if kind == "model":
-        from vlm_harness.models import check_args, family
+        from vlm_harness.backends.resolve import check_args, family
 
         family(spec)
         check_args(spec)
@@ -77,10 +77,11 @@ def _check(found: Registry, kind: str, name: str, root: Path) -> str:
 
 
 def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
-    from vlm_harness.datasets import READERS, files
-    from vlm_harness.plan import check_extractors, check_metrics
-    from vlm_harness.prompts import asker
-    from vlm_harness.tasks import load_task
+    from vlm_harness.datasets import files
+    from vlm_harness.datasets.reader import READERS
+    from vlm_harness.runs.plan import check_extractors, check_metrics
+    from vlm_harness.tasks.prompts import asker
+    from vlm_harness.tasks.task import load_task
 
     READERS.check(spec.dataset.reader, spec.at("dataset", "reader"))
     check_metrics(spec)

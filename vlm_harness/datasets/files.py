@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.datasets import Row, Table
+from vlm_harness.datasets.reader import Row, Table
 from vlm_harness.errors import InputError, listing
 from vlm_harness.images import SUFFIXES, file_ref
 from vlm_harness.paths import inside
-from vlm_harness.specs import DatasetSpec
+from vlm_harness.specs.schemas import DatasetSpec
 from vlm_harness.types import ImageRef
 
 

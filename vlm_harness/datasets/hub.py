@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.datasets import Table
 from vlm_harness.datasets.files import ArrowRows, how_to_get, locate
+from vlm_harness.datasets.reader import Table
 from vlm_harness.errors import InputError
-from vlm_harness.specs import DatasetSpec
+from vlm_harness.specs.schemas import DatasetSpec
 
 
 def read_hub(dataset: DatasetSpec, root: Path) -> Table:

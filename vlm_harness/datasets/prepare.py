@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from vlm_harness.atomic import write_json
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError
+from vlm_harness.files import write_json
 from vlm_harness.paths import inside
-from vlm_harness.specs import SourceSpec
+from vlm_harness.specs.schemas import SourceSpec
 
 
 def recorded_checksums(root: Path) -> dict[str, str]:

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.specs import DatasetSpec, Spec
+from vlm_harness.specs.schemas import DatasetSpec, Spec
 from vlm_harness.types import ImageRef
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vlm_harness.datasets import Row, Table
+    from vlm_harness.datasets.reader import Row, Table
 
 VERSION = 1
 """Of the drawings: raised when any picture changes, since scores then do."""
@@ -85,7 +85,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
     Raises:
         InputError: arguments that the reader does not take, or no such split.
     """
-    from vlm_harness.datasets import Table
+    from vlm_harness.datasets.reader import Table
 
     split = dataset.split or "test"
     if split not in SHARES:

@@ -13,8 +13,8 @@ from datetime import datetime
 from statistics import NormalDist
 from typing import Any
 
-from vlm_harness.atomic import to_json
 from vlm_harness.export.rows import Result, higher_is_better, labels, one_model
+from vlm_harness.files import to_json
 
 Z = NormalDist().inv_cdf(0.975)
 NONE = "N/A"

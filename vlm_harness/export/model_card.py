@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlm_harness.export.rows import ASKED, Result, labels, one_model
-from vlm_harness.specs import DatasetSpec
-from vlm_harness.wording import SHORT
+from vlm_harness.metrics.display import SHORT
+from vlm_harness.specs.schemas import DatasetSpec
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.recorded import RecordedRun
-from vlm_harness.results import read_results
+from vlm_harness.logs.labels import told_apart
+from vlm_harness.logs.results import read_results
+from vlm_harness.logs.run import RecordedRun
+from vlm_harness.metrics.display import COMPARED, HIGHER_IS_BETTER
 from vlm_harness.types import Variant
-from vlm_harness.wording import COMPARED, HIGHER_IS_BETTER, told_apart
 
 ASKED = ("command", "order", "decoding", "image_mode", "labels")
 """How a model was asked a task, beside the protocol."""

@@ -9,15 +9,8 @@ from typing import Any
 
 from vlm_harness.errors import printable
 from vlm_harness.export.rows import ASKED, Result, labels
-from vlm_harness.wording import (
-    COMPARED,
-    HIGHER_IS_BETTER,
-    SHORT,
-    USUAL,
-    chance,
-    common_prefix,
-    number,
-)
+from vlm_harness.logs.labels import USUAL, common_prefix
+from vlm_harness.metrics.display import COMPARED, HIGHER_IS_BETTER, SHORT, chance, number
 
 CSV_COLUMNS = (
     "model", "task", "version", "protocol", "command", "order", "decoding", "image_mode", "labels",

@@ -14,8 +14,8 @@ from typing import Any
 
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.export.rows import Result, labels, load
-from vlm_harness.recorded import RecordedRun
-from vlm_harness.runlog import Line, slug
+from vlm_harness.logs.lines import Line, slug
+from vlm_harness.logs.run import RecordedRun
 
 OPTION = "--wandb-args"
 ARGUMENTS = (

@@ -15,14 +15,14 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from vlm_harness import paths
-from vlm_harness.atomic import from_json, to_json
 from vlm_harness.errors import InputError, listing, printable, suggest
-from vlm_harness.protocols import PROTOCOLS
-from vlm_harness.registry import Registry
-from vlm_harness.runlog import slug
-from vlm_harness.spec_check import parse
-from vlm_harness.specs import MetricName, Name, Spec, TaskSpec
-from vlm_harness.yamlfile import YamlFile
+from vlm_harness.files import from_json, to_json
+from vlm_harness.logs.lines import slug
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import MetricName, Name, Spec, TaskSpec
+from vlm_harness.specs.validation import parse
+from vlm_harness.specs.yamlfile import YamlFile
 
 MAX_BYTES = 2**20
 """Of a file: a run of all tasks under all protocols is a fifth of it."""

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from vlm_harness.atomic import from_json, to_json, write_bytes, write_json, write_text
 from vlm_harness.errors import InputError, listing
+from vlm_harness.files import from_json, to_json, write_bytes, write_json, write_text
 from vlm_harness.leaderboard.entry import Entry, dump, rows
-from vlm_harness.leaderboard.published import PublishedRow
 from vlm_harness.leaderboard.site import build
 from vlm_harness.paths import leaves
-from vlm_harness.registry import Registry
-from vlm_harness.specs import HUB_NAME
+from vlm_harness.published.rows import PublishedRow
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import HUB_NAME
 
 MARKER = ".leaderboard.json"
 """Lists what was published, itself included."""

@@ -11,17 +11,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vlm_harness import paths, spec_check, yamlfile
-from vlm_harness.atomic import write_json, write_text
+from vlm_harness import paths
 from vlm_harness.errors import InputError
+from vlm_harness.files import write_json, write_text
 from vlm_harness.leaderboard.entry import Entry, Row, rows
-from vlm_harness.leaderboard.published import PublishedRow
-from vlm_harness.registry import Registry
-from vlm_harness.report import html
-from vlm_harness.reproduce import load, paper_tables
-from vlm_harness.runlog import slug
-from vlm_harness.specs import Spec, TaskSpec
-from vlm_harness.wording import HIGHER_IS_BETTER, SHORT, chance, common_prefix, interval, number
+from vlm_harness.logs.labels import common_prefix
+from vlm_harness.logs.lines import slug
+from vlm_harness.metrics.display import HIGHER_IS_BETTER, SHORT, chance, interval, number
+from vlm_harness.published.rows import PublishedRow
+from vlm_harness.published.tables import load, paper_tables
+from vlm_harness.report import templating as html
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import Spec, TaskSpec
 
 Data = dict[str, Any]
 Chances = Mapping[tuple[str, str], float]

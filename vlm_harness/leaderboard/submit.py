@@ -14,18 +14,18 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from vlm_harness.atomic import from_json, to_json, write_text
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.identity import DESCRIPTIVE, digest_of
+from vlm_harness.files import from_json, to_json, write_text
 from vlm_harness.leaderboard.entry import Entry, check_url, dump, entry_of, raise_all
-from vlm_harness.prompts import asker
-from vlm_harness.protocols import PROTOCOLS
-from vlm_harness.recorded import RecordedRun
-from vlm_harness.registry import Registry
-from vlm_harness.rescore import rescored
-from vlm_harness.runlog import log_path
-from vlm_harness.specs import Spec, TaskSpec
+from vlm_harness.logs.identity import digest_of
+from vlm_harness.logs.lines import log_path
+from vlm_harness.logs.rescore import rescored
+from vlm_harness.logs.run import RecordedRun
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import DESCRIPTIVE, Spec, TaskSpec
+from vlm_harness.tasks.prompts import asker
 from vlm_harness.types import Variant
 
 TOLERANCE = 1e-9

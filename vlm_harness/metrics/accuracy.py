@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics import Record, groups, guess
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.metrics.metric import Record, groups, guess
+from vlm_harness.metrics.stats import Units
+from vlm_harness.specs.schemas import GroupRules
 
 
 def individual_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:

@@ -18,9 +18,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from vlm_harness.errors import InputError
-from vlm_harness.metrics import EVALUATE, Metric, Record
-from vlm_harness.specs import GroupRules, TaskSpec
-from vlm_harness.stats import Statistic
+from vlm_harness.metrics.metric import EVALUATE, Metric, Record
+from vlm_harness.metrics.stats import Statistic
+from vlm_harness.specs.schemas import GroupRules, TaskSpec
 
 KINDS = ("metric", "comparison", "measurement")
 

@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vlm_harness.metrics import Record, groups
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.metrics.metric import Record, groups
+from vlm_harness.metrics.stats import Units
+from vlm_harness.specs.schemas import GroupRules
 
 
 class Matches(NamedTuple):

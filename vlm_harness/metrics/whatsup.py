@@ -7,9 +7,9 @@ benchmark it equals ``pair_accuracy`` and ``set_accuracy``.
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics import Record, groups, guess
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.metrics.metric import Record, groups, guess
+from vlm_harness.metrics.stats import Units
+from vlm_harness.specs.schemas import GroupRules
 
 
 def official_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:

@@ -12,9 +12,9 @@ nothing wherever no is right; POPE's own script reads as yes whatever is not no.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vlm_harness.metrics import Record, guess
-from vlm_harness.specs import GroupRules
-from vlm_harness.stats import Units
+from vlm_harness.metrics.metric import Record, guess
+from vlm_harness.metrics.stats import Units
+from vlm_harness.specs.schemas import GroupRules
 
 
 class Counts(NamedTuple):

@@ -7,10 +7,10 @@ Lower perplexity is higher mean log-probability, which is what the log holds.
 from collections.abc import Sequence
 
 from vlm_harness.errors import InputError
-from vlm_harness.orders import Order
-from vlm_harness.prompts import LETTERS
-from vlm_harness.protocols import highest
-from vlm_harness.specs import ProtocolUse
+from vlm_harness.protocols.protocol import highest
+from vlm_harness.specs.schemas import ProtocolUse
+from vlm_harness.tasks.orders import Order
+from vlm_harness.tasks.prompts import LETTERS
 from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 

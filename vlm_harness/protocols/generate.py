@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from vlm_harness.extract import extract
-from vlm_harness.orders import Order
-from vlm_harness.specs import GenerateUse
+from vlm_harness.protocols.extractors import extract
+from vlm_harness.specs.schemas import GenerateUse
+from vlm_harness.tasks.orders import Order
 from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 

@@ -5,9 +5,9 @@ The option is scored as the prompt shows it (``(a) Open``). exp(-score) is the p
 
 from collections.abc import Sequence
 
-from vlm_harness.orders import Order
-from vlm_harness.protocols import highest
-from vlm_harness.specs import ProtocolUse
+from vlm_harness.protocols.protocol import highest
+from vlm_harness.specs.schemas import ProtocolUse
+from vlm_harness.tasks.orders import Order
 from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 

@@ -6,9 +6,9 @@ or bias.
 
 from collections.abc import Sequence
 
-from vlm_harness.orders import Order
-from vlm_harness.protocols import highest
-from vlm_harness.specs import ProtocolUse
+from vlm_harness.protocols.protocol import highest
+from vlm_harness.specs.schemas import ProtocolUse
+from vlm_harness.tasks.orders import Order
 from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vlm_harness.agreement import Report
-from vlm_harness.atomic import write_bytes
+from vlm_harness.analysis.agreement import Report
 from vlm_harness.errors import InputError, listing
+from vlm_harness.files import write_bytes
 
 COLOURS = "#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#57606a"
 STYLE = {

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.compare import CHOOSABLE, Comparison, Row
-from vlm_harness.flips import Flips
+from vlm_harness.analysis.compare import CHOOSABLE, Comparison, Row
+from vlm_harness.analysis.flips import Flips
+from vlm_harness.metrics.display import SHORT, is_cosine, signed, signed_interval
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Options, Written, facts, write_page
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, is_cosine, signed, signed_interval
 
 Names = dict[tuple[Variant, Variant], str]
 """What each two variants that were compared are called on the page."""

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlm_harness.atomic import write_bytes
 from vlm_harness.errors import InputError
+from vlm_harness.files import write_bytes
 from vlm_harness.report.pairs import Absent, Answer, Mark, Sheet, Tile
 
 Picture = Image.Image

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vlm_harness.errors import InputError
-from vlm_harness.recorded import RecordedRun
+from vlm_harness.logs.lines import Line
+from vlm_harness.logs.run import RecordedRun
 from vlm_harness.report.thumbnails import Shown
-from vlm_harness.runlog import Line
 from vlm_harness.types import ImageRef, Variant
 
 Data = dict[str, Any]

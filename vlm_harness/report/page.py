@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_harness import agreement
-from vlm_harness.atomic import write_bytes
+from vlm_harness.analysis import agreement
 from vlm_harness.errors import InputError
-from vlm_harness.recorded import RecordedRun
-from vlm_harness.report import html, thumbnails
+from vlm_harness.files import write_bytes
+from vlm_harness.logs.run import RecordedRun
+from vlm_harness.report import templating as html
+from vlm_harness.report import thumbnails
 from vlm_harness.report.gallery import Cell, collect
 from vlm_harness.report.thumbnails import NO_ROOM, Thumbnails
 

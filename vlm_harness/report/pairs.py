@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vlm_harness import images
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.recorded import RecordedRun, check_paired
-from vlm_harness.runlog import Line, variant_of
-from vlm_harness.specs import TaskSpec
-from vlm_harness.templates import TemplateError, compile_template
+from vlm_harness.logs.lines import Line, variant_of
+from vlm_harness.logs.run import RecordedRun, check_paired
+from vlm_harness.specs.schemas import TaskSpec
+from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import ImageRef, Sample, Variant
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vlm_harness import agreement
-from vlm_harness.calibration import calibration
+from vlm_harness.analysis import agreement
+from vlm_harness.analysis.calibration import calibration
 from vlm_harness.errors import InputError
+from vlm_harness.logs.labels import common_prefix, run_names
+from vlm_harness.logs.results import record
 from vlm_harness.metrics.accuracy import individual_accuracy
-from vlm_harness.recorded import run_names
+from vlm_harness.metrics.display import SHORT, interval, is_cosine, number, words
+from vlm_harness.metrics.stats import estimate
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Data, Options
-from vlm_harness.results import record
-from vlm_harness.stats import estimate
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, common_prefix, interval, is_cosine, number, words
 
 FEW = 12
 """Right answers that are told apart; more, as captions have, are no kinds of questions."""

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
-from vlm_harness.atomic import to_json
 from vlm_harness.errors import InputError, listing, printable, suggest
-from vlm_harness.recorded import RecordedRun, labels, run_names
+from vlm_harness.files import to_json
+from vlm_harness.logs.labels import caveats, labels, run_names, shown_metrics, varying
+from vlm_harness.logs.results import read_results, summarise
+from vlm_harness.logs.run import RecordedRun
+from vlm_harness.metrics.display import SHORT
 from vlm_harness.report import parts
 from vlm_harness.report.gallery import Cell
 from vlm_harness.report.page import Data, Options, Written, facts, write_page
-from vlm_harness.results import read_results, summarise
 from vlm_harness.types import Variant
-from vlm_harness.wording import SHORT, caveats, shown_metrics, varying
 
 SECTIONS = {
     "scores": "Scores",

@@ -1,0 +1,1 @@
+"""What logs show beyond scores: comparisons, agreement, sweeps, calibration."""

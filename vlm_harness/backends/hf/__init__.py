@@ -1,0 +1,1 @@
+"""Models of transformers: dual encoders, and vision-language models that generate text."""

@@ -1,0 +1,116 @@
+"""Dual encoders of transformers, through AutoModel and AutoProcessor.
+
+Traps that the families set, and that are avoided here:
+
+* SigLIP was trained on texts padded to full length on the right, and without a mask over the
+  padding: its text embedding is that of the last position. Padded to the longest, or masked, it
+  scores differently.
+* SigLIP was trained on lower-case texts. SigLIP 1's tokenizer sees to it; the one that fixed-size
+  SigLIP 2 checkpoints load with may not.
+* ``get_image_features`` gives a tensor in older releases and an output object in newer ones.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from vlm_harness.backends.args import HfDualEncoderArgs
+from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
+from vlm_harness.backends.hf.loading import describe, load_pretrained, loading, to_device
+from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.errors import InputError
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.types import Model
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIGLIP = frozenset({"siglip", "siglip2"})
+PADDED_TO_FULL_LENGTH = SIGLIP | {"align"}
+
+
+class HfDualEncoder(DualEncoder):
+    def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
+        super().__init__()
+        self.spec = spec
+        self.args = HfDualEncoderArgs.model_validate(spec.args)
+        with loading(spec):
+            self.processor = AutoProcessor.from_pretrained(
+                os.path.expanduser(spec.checkpoint),
+                revision=spec.revision,
+                trust_remote_code=options.trust_remote_code,
+            )
+        self.model = load_pretrained(AutoModel, spec, options, self.args)
+        if not hasattr(self.model, "get_image_features") or not hasattr(
+            self.model, "get_text_features"
+        ):
+            raise InputError(
+                f"model {spec.model}: {type(self.model).__name__} has no get_image_features and "
+                "get_text_features, so it is no dual encoder",
+                hint="For a model that generates text use the backend hf_vlm.",
+            )
+        self._text_kwargs = self._text_arguments()
+
+    def info(self) -> Model:
+        return describe(self.model, self.spec, "hf_dual_encoder", text=self._text_kwargs)
+
+    def preprocess(self, image: "Image") -> dict[str, torch.Tensor]:
+        return dict(self.processor.image_processor(images=[image], return_tensors="pt"))
+
+    def embed_prepared(self, images: Sequence[dict[str, torch.Tensor]]) -> Embeddings:
+        inputs = {name: torch.cat([image[name] for image in images]) for name in images[0]}
+        return self._unit(self.model.get_image_features, inputs)
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        siglip = self.model.config.model_type in SIGLIP
+        if siglip if self.args.lowercase is None else self.args.lowercase:
+            texts = [text.lower() for text in texts]
+        self._warn_of_cut(texts)
+        self.processor.tokenizer.padding_side = "right"
+        inputs = self.processor.tokenizer(list(texts), return_tensors="pt", **self._text_kwargs)
+        if siglip:
+            inputs.pop("attention_mask", None)
+        return self._unit(self.model.get_text_features, inputs)
+
+    def _warn_of_cut(self, texts: Sequence[str]) -> None:
+        """A caption longer than the model reads is scored by its beginning: say so."""
+        limit = self._text_kwargs["max_length"]
+        for text, ids in zip(
+            texts, self.processor.tokenizer(list(texts), verbose=False)["input_ids"], strict=True
+        ):
+            if limit is not None and len(ids) > limit:
+                logger.warning("caption of %d tokens cut to %d: %s", len(ids), limit, text)
+
+    def _text_arguments(self) -> dict[str, Any]:
+        config = getattr(self.model.config, "text_config", self.model.config)
+        positions = getattr(config, "max_position_embeddings", None)
+        family = self.model.config.model_type
+        if family == "align":
+            positions = 64  # BERT has 512 positions; ALIGN's processor pads to 64
+        padding = self.args.padding or (
+            "max_length" if family in PADDED_TO_FULL_LENGTH else "longest"
+        )
+        limit = getattr(self.processor.tokenizer, "model_max_length", None)
+        known = [n for n in (positions, limit) if n is not None and n < 100_000]
+        length = self.args.max_length or (min(known) if known else None)
+        return {"padding": padding, "truncation": length is not None, "max_length": length}
+
+    @torch.inference_mode()
+    def _unit(self, encode: Any, inputs: Any) -> Embeddings:
+        """Encode in the model's dtype, normalise in float32."""
+        moved = {
+            name: to_device(value, self.model.device, self.model.dtype)
+            for name, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
+        output = encode(**moved)
+        features = output if isinstance(output, torch.Tensor) else output.pooler_output
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)
+        return np.asarray(unit.cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,138 @@
+"""From what ``--model`` says to a model spec."""
+
+import json
+import re
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vlm_harness.backends.family import BACKENDS, Family
+from vlm_harness.backends.hf.loading import DUAL_ENCODERS
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.templates import TemplateError, compile_template
+
+OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
+"""Fields of a model file that ``--model-args`` may replace; the rest are backend arguments."""
+
+
+def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
+    """A model by name from models/, as a checkpoint folder, or as ``backend:checkpoint``.
+
+    ``overrides`` (``--model-args``) replace fields of the model file, or arguments of its backend.
+
+    Raises:
+        InputError: nothing of that name, a folder that is no checkpoint, unfit arguments.
+    """
+    name, _, checkpoint = text.partition(":")
+    if text in registry.names("model"):
+        spec = registry.model(text)
+    elif Path(text).expanduser().is_dir():
+        spec = _from_folder(Path(text).expanduser())
+    elif checkpoint and name in BACKENDS.names():
+        label = Path(checkpoint).stem if name == "replay" else checkpoint
+        spec = ModelSpec(model=_label(label), backend=name, checkpoint=checkpoint)
+    elif text.startswith((".", "/", "~")):
+        raise InputError(f"there is no folder {Path(text).expanduser()}", where="--model")
+    else:
+        known = registry.names("model")
+        raise InputError(
+            f"unknown model {text!r}{suggest(text, known)}",
+            where="--model",
+            hint=f"Models: {listing(known)}\n"
+            "Or a folder with a checkpoint, or BACKEND:CHECKPOINT with a backend of "
+            f"{listing(BACKENDS.names())}.\nLooked in: {registry.searched()}",
+        )
+    if spec.path is None:
+        spec._given("--model")
+    if overrides:
+        spec = _override(spec, overrides)
+    check_args(spec, overrides or {})
+    return spec
+
+
+def family(spec: ModelSpec) -> Family:
+    return BACKENDS.get(spec.backend, spec.at("backend"))
+
+
+def check_args(spec: ModelSpec, overrides: Container[str] = ()) -> None:
+    """Raise an InputError where the backend does not take these arguments.
+
+    ``overrides`` are those that were given on the command line, not in the model's file.
+    """
+    args = family(spec).args
+    try:
+        args.model_validate(spec.args)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(str(part) for part in detail["loc"])
+        given = str(detail["loc"][0]) in overrides
+        known = list(args.model_fields)
+        unknown = detail["type"] == "extra_forbidden"
+        raise InputError(
+            f"unknown argument {key!r} of backend {spec.backend}{suggest(key, known)}"
+            if unknown
+            else f"argument {key!r} of backend {spec.backend}: {detail['msg']}",
+            where="--model-args" if given else spec.at("args", *detail["loc"]),
+            hint=f"It takes: {listing(known)}"
+            + (f"; and of the model: {listing(OVERRIDABLE)}." if given else "."),
+        ) from None
+
+
+def _from_folder(folder: Path) -> ModelSpec:
+
+    def spec(backend: str) -> ModelSpec:
+        path = folder.resolve()
+        return ModelSpec(model=_label(path.name), backend=backend, checkpoint=str(path))
+
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        return spec("open_clip")
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise InputError(
+            "the folder is no checkpoint: it has neither config.json nor open_clip_config.json",
+            where=folder,
+        )
+    try:
+        config = json.loads(config_path.read_text())
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=config_path) from None
+    if not isinstance(config, dict):
+        raise InputError("expected a JSON object", where=config_path)
+    kind = config.get("model_type")
+    if kind in DUAL_ENCODERS:
+        return spec("hf_dual_encoder")
+    architectures = [str(name) for name in config.get("architectures") or []]
+    if "vision_config" in config or any("ConditionalGeneration" in name for name in architectures):
+        return spec("hf_vlm")
+    raise InputError(
+        f"cannot tell how to run a model of type {kind!r} ({listing(architectures) or 'unnamed'})",
+        where=config_path,
+        hint="Say it: --model BACKEND:FOLDER with a backend of hf_vlm, hf_dual_encoder, open_clip.",
+    )
+
+
+def _label(text: str) -> str:
+    """A name for a model that has none, of the characters that names may have."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:120]
+    return safe or "model"
+
+
+def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    fields: dict[str, str | None] = {
+        name: str(value) for name, value in overrides.items() if name in OVERRIDABLE
+    }
+    if "checkpoint" in fields:
+        fields.setdefault("revision", None)  # that of the file is of another checkpoint
+    args = {name: value for name, value in overrides.items() if name not in OVERRIDABLE}
+    if fields.get("prompt_format") is not None:
+        try:
+            compile_template(str(fields["prompt_format"]))
+        except TemplateError as error:
+            raise InputError(f"prompt_format: {error}", where="--model-args") from None
+    changed = spec.model_copy(update={**fields, "args": {**spec.args, **args}})
+    changed._given(spec)
+    return changed

@@ -1,0 +1,501 @@
+"""What a person sees on the terminal: the table of results, and progress."""
+
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from vlm_harness.errors import printable
+from vlm_harness.logs import labels
+from vlm_harness.logs.labels import common_prefix
+from vlm_harness.metrics import display as wording
+from vlm_harness.metrics.display import COMPARED, SHORT
+from vlm_harness.runs.plan import Cell
+from vlm_harness.runs.state import Progress as RunProgress
+
+Row = Mapping[str, Any]
+"""One row of ``results.json``: a cell of the grid, with its metrics."""
+
+Metric = Mapping[str, Any]
+"""Value, interval and chance."""
+
+Label = tuple[str, str, tuple[str, ...]]
+"""What names a row of the comparison: model, protocol, and what else varies."""
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text of models, data and files as itself: neither markup nor control characters work."""
+    return Text(printable(text), style)
+
+
+def escaped(text: str) -> str:
+    """The same, to stand within markup."""
+    return escape(printable(text))
+
+
+def terminal(width: int = 160) -> Console:
+    """Standard output.
+
+    A file or a pipe has no width of its own, and a table cut to 80 columns could not be read there.
+    """
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
+def print_results(results: Sequence[Row], console: Console | None = None) -> None:
+    """A list of the results; of several models a comparison, as in the paper's tables.
+
+    So too where a list is wider than the terminal, which would break its numbers.
+    """
+    console = console or terminal()
+    compared = len({row["model"] for row in results}) > 1 or not _fits(_list(results), console)
+    for table in _comparison(results, console.width) if compared else [_list(results)]:
+        # A single task wider than the terminal is better broken by it than cut off here.
+        console.print(table, crop=not compared)
+    console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
+    for row, (_, _, fields) in zip(results, _labels(results), strict=True):
+        notes = labels.caveats(row)
+        if notes:
+            label = escaped(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
+            console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    room = console.options.update(width=10_000)
+    return console.measure(table, options=room).maximum <= console.width
+
+
+def _list(results: Sequence[Row]) -> Table:
+    """One row a result, one column a metric: value in percent, interval, chance."""
+    names = labels.shown_metrics(results)
+    fields = labels.varying(results)
+    table = Table(header_style="bold")
+    for heading in ("model", "task", "protocol"):
+        table.add_column(heading, overflow="fold", min_width=8)
+    for field in fields:
+        table.add_column(field.replace("_", " "))
+    for name in names:
+        table.add_column(SHORT.get(name, name), justify="right")
+    table.add_column("n", justify="right")
+    for row in results:
+        cells = [escaped(row[key]) for key in ("model", "task", "protocol")]
+        cells += [escaped(row[field]) for field in fields]
+        cells += [_metric(name, row["metrics"].get(name)) for name in names]
+        table.add_row(*cells, str(row["n_samples"]))
+    return table
+
+
+def _comparison(results: Sequence[Row], width: int) -> Iterator[Table]:
+    """One row a model, one column a task; below them chance, and cosines of dual encoders.
+
+    Four-way tasks, those with sets, have a table of their own, as in the paper. A table wider than
+    ``width`` is split between tasks.
+    """
+    labels = _labels(results)
+    tasks: dict[str, dict[Label, Row]] = {}
+    for label, row in zip(labels, results, strict=True):
+        tasks.setdefault(row["task"], {})[label] = row
+    four_way = {row["task"] for row in results if "set_accuracy" in row["metrics"]}
+    for names in ([t for t in tasks if t not in four_way], [t for t in tasks if t in four_way]):
+        if not names:
+            continue
+        prefix = common_prefix(names)
+        columns = [_TaskColumn(name.removeprefix(prefix), tasks[name]) for name in names]
+        left = _left_widths(labels, columns, width)
+        widest = max(_table_width([*left, column.width]) for column in columns)
+        at_most = max(1, (width - _table_width(left)) // (widest - _table_width(left)))
+        # Of four tasks, two and two rather than three and one.
+        size = ceil(len(columns) / ceil(len(columns) / at_most))
+        for start in range(0, len(columns), size):
+            yield _table(prefix, left, labels, columns[start : start + size])
+
+
+def _table(
+    prefix: str, left: Sequence[int], labels: Sequence[Label], columns: Sequence["_TaskColumn"]
+) -> Table:
+    # Names are made Text throughout, in which markup is not looked for.
+    headings = [plain(text) for text in ("model", "protocol")[: len(left)]]
+    headings += [column.heading for column in columns]
+    widths = [*left, *(column.width for column in columns)]
+    table = Table(
+        title=plain(f"{prefix}*") if prefix else None,
+        title_justify="left",
+        title_style="bold",
+        width=_table_width(widths),
+    )
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, width=width, overflow="fold")
+
+    def add(name: Text | str, protocol: Text | str, cells: Sequence[Text | None]) -> None:
+        if any(cells):
+            table.add_row(*[name, protocol][: len(left)], *(cell or "" for cell in cells))
+
+    for label in dict.fromkeys(labels):
+        model, protocol, fields = label
+        name = Text("\n").join([plain(model), *(plain(field, "dim") for field in fields)])
+        add(name, plain(protocol), [column.cells.get(label) for column in columns])
+    table.add_section()
+    add("chance", "", [column.chance for column in columns])
+    table.add_section()
+    for model in dict.fromkeys(model for model, _, _ in labels):
+        cosines = [column.cosines.get(model) for column in columns]
+        add(plain(f"pair cosine ({model})"), "", cosines)
+    return table
+
+
+class _TaskColumn:
+    """The metrics of a task side by side in one column: rich has no columns within a column."""
+
+    def __init__(self, name: str, rows: Mapping[Label, Row]) -> None:
+        # Beside those of the paper, what all rows have; cosines have a row of their own.
+        every = [set(labels.shown_metrics([row])) | {*COMPARED} for row in rows.values()]
+        shown = [
+            each
+            for each in labels.shown_metrics(list(rows.values()))
+            if all(each in own for own in every)
+        ]
+        shown = [each for each in shown if each != "mean_pair_cosine"]
+        names = [each for each in dict.fromkeys([*COMPARED, *shown]) if each in shown]
+        headings = [COMPARED.get(each, SHORT.get(each, each)) for each in names]
+        metrics = {
+            label: [row["metrics"].get(each) for each in names] for label, row in rows.items()
+        }
+        values = {label: list(map(_value, names, found)) for label, found in metrics.items()}
+        below = {label: list(map(_interval, names, found)) for label, found in metrics.items()}
+        chances = [wording.chance(found) for found in zip(*metrics.values(), strict=True)]
+        lines = [headings, *values.values(), *below.values(), chances]
+        self._widths = [max(map(cell_len, texts)) for texts in zip(*lines, strict=True)]
+        # A long name is broken after its underscores, rather than widening the column.
+        parts = re.findall("[^_]*_|[^_]+", name)
+        self.width = max([sum(self._widths) + 2 * len(names) - 2, *map(cell_len, parts)])
+        title = [""]
+        for part in parts:
+            if cell_len(title[-1] + part) > self.width:
+                title.append("")
+            title[-1] += part
+
+        self.heading = Text("\n").join([*map(self._centred, title), self._line(headings)])
+        self.cells = {
+            label: Text("\n").join([self._line(values[label]), self._line(below[label], "dim")])
+            for label in rows
+        }
+        self.chance = self._line(chances) if any(chances) else None
+        self.cosines: dict[str, Text] = {}
+        for (model, _, _), row in rows.items():
+            metric = row["metrics"].get("mean_pair_cosine")
+            if metric is not None and metric["value"] is not None:
+                self.cosines[model] = self._centred(_value("mean_pair_cosine", metric))
+
+    def _line(self, texts: Sequence[str], style: str = "") -> Text:
+        padded = (
+            " " * (width - cell_len(text)) + text
+            for text, width in zip(texts, self._widths, strict=True)
+        )
+        return self._centred("  ".join(padded), style)
+
+    def _centred(self, text: str, style: str = "") -> Text:
+        return plain(" " * ((self.width - cell_len(text)) // 2) + text, style)
+
+
+def _labels(results: Sequence[Row]) -> list[Label]:
+    """The label of each result; what differs between tasks alone makes no row of its own."""
+    return [
+        (
+            row["model"],
+            row["protocol"],
+            tuple(f"{field.replace('_', ' ')} {value}" for field, value in told.items()),
+        )
+        for row, told in zip(results, labels.told_apart(results), strict=True)
+    ]
+
+
+def _left_widths(labels: Sequence[Label], columns: Sequence[_TaskColumn], width: int) -> list[int]:
+    """Of the model column and, where there are several protocols, the protocol column."""
+    protocols = {protocol for _, protocol, _ in labels}
+    protocol = [max(map(len, ("protocol", *protocols)))] if len(protocols) > 1 else []
+    lines = ["chance", *(line for model, _, fields in labels for line in (model, *fields))]
+    for model in {model for column in columns for model in column.cosines}:
+        lines += ["pair cosine", f"({model})"]
+    # Long names are folded, down to a point, where the widest task would not fit beside them.
+    room = width - _table_width([0, *protocol, max(column.width for column in columns)])
+    return [min(max(map(cell_len, lines)), max(12, room)), *protocol]
+
+
+def _table_width(columns: Sequence[int]) -> int:
+    """With a blank on both sides of each column, and lines around them."""
+    return sum(width + 3 for width in columns) + 1
+
+
+def _metric(name: str, metric: Metric | None) -> str:
+    value = _value(name, metric)
+    if metric is None or metric["value"] is None or wording.is_cosine(name):
+        return value
+    below = [_interval(name, metric)] if metric["ci_low"] is not None else []
+    if metric["chance"] is not None:
+        below.append(f"({wording.chance([metric])})")
+    return f"{value}\n[dim]{' '.join(below)}[/]"
+
+
+def _value(name: str, metric: Metric | None) -> str:
+    if metric is None:
+        return ""
+    return "-" if metric["value"] is None else wording.number(name, metric["value"])
+
+
+def _interval(name: str, metric: Metric | None) -> str:
+    if metric is None or wording.is_cosine(name):
+        return ""
+    return wording.interval(name, metric["ci_low"], metric["ci_high"])
+
+
+def _caption(results: Sequence[Row], compared: bool) -> str:
+    labels = ", ".join(sorted({row["labels"] for row in results}))
+    chance = "" if compared else ", (chance)"
+    return f"percent; below: 95% interval over groups{chance}; labels: {labels}"
+
+
+def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """What wording and order did to the scores; nothing where all was asked in one way."""
+    if not rows:
+        return
+    console = console or terminal()
+    table = Table(title="over commands and orders", title_justify="left", title_style="bold")
+    table.add_column("model\ntask\nprotocol", overflow="fold")
+    for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\nshown"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            plain("\n".join(row[name] for name in ("model", "task", "protocol"))),
+            _percent(row["mean"]),
+            *(_cell(row[name]) for name in ("worst", "best", "best_command")),
+            _percent(row["flip_rate"]),
+            plain(
+                f"{_percent(row['first_position'])}\n({_percent(row['first_position_expected'])})"
+            ),
+        )
+    console.print(table)
+    console.print(
+        "[dim]percent of the primary metric; worst, best: under which command and order (0: that "
+        "of the task); flips: samples not\nanswered alike everywhere; first shown: answers that "
+        "name the first option (without bias); *chosen on these samples: as\npapers quote it, and "
+        "too high by that[/]",
+        highlight=False,
+    )
+
+
+def print_protocol_agreement(
+    rows: Sequence[Mapping[str, Any]], console: Console | None = None
+) -> None:
+    """How often two protocols give the same answer; nothing where each task was asked under one."""
+    if not rows:
+        return
+    console = console or terminal()
+    names = list(dict.fromkeys(name for row in rows for name in row["protocols"]))
+    table = Table(title="same answer under", title_justify="left", title_style="bold")
+    table.add_column("model\ntask", overflow="fold")
+    table.add_column("")
+    for name in names:
+        table.add_column(plain(name), justify="right")
+    for row in rows:
+        label = plain(f"{row['model']}\n{row['task']}")
+        for name, shares in zip(row["protocols"], row["matrix"], strict=True):
+            found = dict(zip(row["protocols"], shares, strict=True))
+            cells = [_percent(found[each]) if each in found else "" for each in names]
+            table.add_row(label, plain(name), *cells)
+            label = Text("")
+        table.add_section()
+    console.print(table)
+    console.print(
+        "[dim]percent of samples answered under both; on the diagonal, percent answered at all[/]",
+        highlight=False,
+    )
+
+
+def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """What other batch sizes changed."""
+    if not rows:
+        return
+    console = console or terminal()
+    table = Table(title="done again at other batch sizes", title_justify="left", title_style="bold")
+    table.add_column("model", overflow="fold")
+    table.add_column("protocol")
+    table.add_column("dtype")
+    for heading in ("batch", "n", "flips", "other\ntexts", "largest score\ndifference"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        largest = row["max_score_difference"]
+        table.add_row(
+            *(plain(str(row[name])) for name in ("model", "protocol", "dtype", "batch_size", "n")),
+            *(plain(str(row[name])) for name in ("flips", "texts")),
+            "" if largest is None else f"{largest:.1e}",
+        )
+    console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _cell(found: Mapping[str, Any] | None) -> Text:
+    if found is None:
+        return Text("-")
+    order = f" {found['order_index']}" if "order_index" in found else ""
+    return plain(f"{_percent(found['value'])}\n{found['command']}{order}")
+
+
+@dataclass
+class _Burst:
+    """Samples that were answered at once, as a batch is."""
+
+    began: float
+    ended: float
+    count: int
+    """Of all samples up to its end."""
+
+
+class _Pace:
+    """Samples a second of late.
+
+    A batch comes in as one. Within it samples are milliseconds apart, which says nothing of how
+    fast they are made, so the pace is that between the ends of batches: what rich tells from single
+    samples (``Task.speed``) would be thousands a second.
+    """
+
+    BURST, WINDOW = 0.5, 30.0  # seconds
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._count = 0
+        self._bursts = deque[_Burst]()
+
+    def begin(self) -> None:
+        """Forget what was before: another model is loaded, and loading is no answering."""
+        self._bursts.clear()
+
+    def add(self) -> None:
+        now = self._clock()
+        self._count += 1
+        if self._bursts and now - self._bursts[-1].began < self.BURST:
+            self._bursts[-1].ended, self._bursts[-1].count = now, self._count
+        else:
+            self._bursts.append(_Burst(now, now, self._count))
+        # Of slow batches, the last two stay however long ago the first of them was.
+        while len(self._bursts) > 2 and self._bursts[1].ended < now - self.WINDOW:
+            self._bursts.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """None before the second batch."""
+        if len(self._bursts) < 2:
+            return None
+        first, last = self._bursts[0], self._bursts[-1]
+        return (last.count - first.count) / (last.ended - first.ended)
+
+
+def _speed(rate: float | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate:.{0 if rate >= 100 else 1}f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+
+
+def _time_left(rate: float | None, left: float) -> str:
+    return "" if rate is None else f"{timedelta(seconds=round(left / rate))} left"
+
+
+class ProgressBar(RunProgress):
+    """A progress bar on stderr; plain lines where stderr is no terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        names = max(8, self._console.width - 50)
+        self._bar = Progress(
+            # Where there is little room, bar and names are cut rather than numbers.
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=names)),
+            BarColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[speed]}", style="progress.data.speed"),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
+            console=self._console,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._quiet = quiet
+        self._id: Any = None
+        self._left = 0
+        self._pace = _Pace(self._bar.get_time)
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, run: Path, total: int, done: int) -> None:
+        self._say(f"run folder: {run}" + (f" ({done} of {total} done before)" if done else ""))
+        self._left = total - done
+        self._pace.begin()
+        self._id = self._bar.add_task("", total=total, completed=done, speed="", left="")
+
+    def loading(self, model: str) -> None:
+        self._pace.begin()
+        self._say(f"loading {model}")
+
+    def advance(self, cell: Cell) -> None:
+        variant = cell.variant
+        self._left -= 1
+        self._pace.add()
+        self._bar.update(
+            self._id,
+            advance=1,
+            speed=_speed(self._pace.rate),
+            left=_time_left(self._pace.rate, self._left),
+            description=escaped(f"{variant.model} {variant.task} {variant.protocol}"),
+        )
+
+    def warn(self, message: str) -> None:
+        self._say(f"[yellow]warning:[/] {escaped(message)}", markup=True)
+
+    def _say(self, text: str, markup: bool = False) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=markup, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for other work that takes long; nothing where stderr is no terminal.
+
+    What it gives is told how many are done, of how many.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,39 @@
+"""Results in the shapes that other tools read (``vlm-harness export``), and a logger for one."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from vlm_harness.errors import InputError, listing, suggest
+
+if TYPE_CHECKING:
+    from vlm_harness.export.rows import Result
+
+
+FORMATS = {
+    "lm-eval": "vlm_harness.export.lm_eval:dump",
+    "model-card": "vlm_harness.export.model_card:dump",
+    "csv": "vlm_harness.export.tables:csv",
+    "markdown": "vlm_harness.export.tables:markdown",
+    "latex": "vlm_harness.export.tables:latex",
+}
+"""By name ``module:function``: results in, the text of a file out."""
+
+
+Format = Callable[[Sequence["Result"]], str]
+
+
+def format_named(name: str) -> Format:
+    """
+    Raises:
+        InputError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise InputError(
+            f"there is no format {name!r}{suggest(name, FORMATS)}",
+            where="--format",
+            hint=f"There are: {listing(FORMATS)}",
+        )
+    module, function = FORMATS[name].split(":")
+    found: Format = getattr(importlib.import_module(module), function)
+    return found

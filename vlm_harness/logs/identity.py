@@ -1,0 +1,65 @@
+"""The identity of a run as plain data: its checksum, and what two of them differ in."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vlm_harness.errors import listing
+from vlm_harness.files import to_json
+from vlm_harness.specs.schemas import DESCRIPTIVE
+from vlm_harness.types import Variant
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Checksum of an identity: the same wherever the checkpoint lies, on whatever device."""
+    plain = json.loads(json.dumps(identity, default=str))
+    for name, model in plain["models"].items():
+        model["args"].pop("device", None)
+        if plain["checkpoints"][name] is not None:
+            del model["checkpoint"]
+    specs = [*plain["models"].values(), *(task["spec"] for task in plain["tasks"].values())]
+    specs += [task["spec"]["dataset"] for task in plain["tasks"].values()]
+    specs += [cell["template"] for cell in plain["cells"]]
+    for spec in specs:
+        for key in DESCRIPTIVE & spec.keys():
+            del spec[key]
+    text = to_json(plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What two identities differ in, in the words of the options, and the short of it."""
+    found = [
+        f"{key} {_brief(old.get(key))}, now {_brief(new[key])}"
+        for key in ("seed", "limit", "samples", "dtype")
+        if old.get(key) != new[key]
+    ]
+    for name, many in (("model", "models"), ("task", "tasks")):
+        before, after = old.get(many, {}), new[many]
+        if before.keys() != after.keys():
+            found.append(f"{many} {listing(before)}, now {listing(after)}")
+        for each in before.keys() & after.keys():
+            # Which images there are follows from the samples, which were named above.
+            parts = [
+                key
+                for key in after[each]
+                if before[each].get(key) != after[each][key]
+                and key not in DESCRIPTIVE
+                and (key != "images" or not found)
+            ]
+            if parts:
+                found.append(f"{name} {each}: {listing(parts)}")
+    for name in new["checkpoints"]:
+        if old.get("checkpoints", {}).get(name) != new["checkpoints"][name]:
+            found.append(f"the weights of {name}")
+    cells = [[Variant(**cell["variant"]) for cell in each.get("cells", [])] for each in (old, new)]
+    for field in Variant._fields[2:]:  # model and task were named above
+        before, after = ({getattr(cell, field) for cell in side} for side in cells)
+        if before != after:
+            found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")
+    return "; ".join(found) or "the words of its prompts"
+
+
+def _brief(value: Any) -> str:
+    return "none" if value is None or value == [] else str(value)[:60]

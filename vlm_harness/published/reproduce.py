@@ -1,0 +1,189 @@
+"""Published tables as data, and the same cells measured here.
+
+A table is a YAML file: columns (a task and a metric each), and rows (a model, how it was asked, and
+one value a column). ``leaderboard/paper/`` holds the tables of the paper.
+
+published: my-table
+columns:
+  - {task: mmvp, metric: pair_accuracy, chance: 25.0}
+rows:
+  - {name: LLaVA-1.5-7B, model: llava, protocol: generate, values: [25.3]}
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlm_harness import paths
+from vlm_harness.backends.resolve import family, resolve
+from vlm_harness.errors import HarnessError, InputError, TooManyErrors
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.published.tables import Cell
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.runs.plan import check_images
+from vlm_harness.runs.state import Progress
+from vlm_harness.specs.registry import Registry
+from vlm_harness.tasks.task import load_task
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell beside its number as measured here, in the same unit; or why there is none."""
+
+    cell: Cell
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    problem: str | None = None
+    command: str | None = None
+    """The best of several, chosen for this cell on the test samples themselves."""
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the published number lies within the interval, as far as it is printed."""
+        published = self.cell.value
+        if published is None or self.low is None or self.high is None:
+            return None
+        rounding = 0.5 * 10.0**-self.cell.digits + 1e-9
+        return self.low - rounding <= published <= self.high + rounding
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+# --- what is here -------------------------------------------------------------------------------
+
+
+class Here:
+    """What of a table can be run on this machine; each model and task is looked at once."""
+
+    def __init__(self, registry: Registry, data_dir: str | None = None) -> None:
+        self.registry = registry
+        self.root = paths.data_dir(data_dir)
+        self._models: dict[str, InputError | None] = {}
+        self._data: dict[tuple[str, bool], InputError | None] = {}
+
+    def model(self, cell: Cell) -> InputError | None:
+        """Why the weights of a cell's model are neither here nor to be had from the hub, if so."""
+        assert cell.model is not None
+        if cell.model not in self._models:
+            spec = resolve(cell.model, self.registry)
+            self._models[cell.model] = _problem(lambda: family(spec).check(spec))
+        return self._models[cell.model]
+
+    def data(self, cell: Cell) -> InputError | None:
+        """Why a cell's data cannot be read, if so; images are only looked for."""
+        model = None if cell.model is None else resolve(cell.model, self.registry)
+        key = (cell.task, model is None or family(model).reads_images)
+        if key not in self._data:
+            self._data[key] = _problem(lambda: self._read(*key))
+        return self._data[key]
+
+    def problems(self, cell: Cell) -> list[InputError]:
+        return [problem for problem in (self.model(cell), self.data(cell)) if problem]
+
+    def _read(self, name: str, images: bool) -> None:
+        spec = self.registry.task(name)
+        if spec.dataset.reader == "hub":
+            return  # to look would be to download it
+        task = load_task(spec, self.registry, self.root)
+        if images:
+            check_images(task, self.root)
+
+
+def _problem(look: Any) -> InputError | None:
+    try:
+        look()
+    except InputError as error:
+        return error
+    return None
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def measure(
+    wanted: Sequence[Cell],
+    here: Here,
+    *,
+    progress: Progress | None = None,
+    argv: Sequence[str] | None = None,
+    best_command: bool = False,
+    **options: Any,
+) -> tuple[list[Measured], TooManyErrors | None]:
+    """Evaluate what can be evaluated here; ``options`` are those of ``evaluate``.
+
+    With ``best_command`` all commands of each task are asked, and each cell is given by that which
+    is best for it: the convention of the paper's Tables 12 and 13 (appendix B.5).
+
+    A cell that cannot be measured says why and does not stop the rest; the error that is returned
+    is the first of a run that was stopped by failing samples.
+    """
+    groups: dict[tuple[str, str, str], dict[str, None]] = {}
+    outcomes: dict[Cell, Measured] = {}
+    for cell in wanted:
+        problems = here.problems(cell)
+        if problems:
+            text = "; ".join(problem.message for problem in problems)
+            outcomes[cell] = Measured(cell, problem=text)
+        else:
+            key = (cell.protocol, cell.decoding, str(cell.model))
+            groups.setdefault(key, {})[cell.task] = None
+    stopped: TooManyErrors | None = None
+    found: dict[tuple[str, ...], list[dict[str, Any]] | HarnessError] = {}
+    for protocol, how, models, tasks in _calls(groups):
+        labels = {resolve(model, here.registry).model: model for model in models}
+        keys = [(protocol, how, model, task) for model in models for task in tasks]
+        try:
+            run = evaluate(
+                models,
+                tasks,
+                protocol=[protocol],
+                decoding=[how],
+                command=["all"] if best_command and PROTOCOLS.get(protocol).uses_prompt else [],
+                data_dir=str(here.root),
+                progress=progress,
+                argv=argv,
+                **options,
+            )
+        except (InputError, TooManyErrors) as error:
+            found.update(dict.fromkeys(keys, error))
+            if isinstance(error, TooManyErrors):
+                stopped = stopped or error
+        else:
+            for row in run.results:
+                of_cell = (protocol, how, labels[row["model"]], row["task"])
+                rows = found.setdefault(of_cell, [])
+                if isinstance(rows, list):
+                    rows.append(row)
+    for cell in wanted:
+        if cell not in outcomes:
+            rows_or_error = found[cell.protocol, cell.decoding, str(cell.model), cell.task]
+            outcomes[cell] = _outcome(cell, rows_or_error)
+    return [outcomes[cell] for cell in wanted], stopped
+
+
+def _calls(
+    groups: dict[tuple[str, str, str], dict[str, None]],
+) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """(protocol, decoding, models, tasks) of each run: models that need the same tasks share it."""
+    together: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for (protocol, how, model), tasks in groups.items():
+        together.setdefault((protocol, how, tuple(tasks)), []).append(model)
+    for (protocol, how, names), models in together.items():
+        yield protocol, how, models, list(names)
+
+
+def _outcome(cell: Cell, rows: list[dict[str, Any]] | HarnessError) -> Measured:
+    if isinstance(rows, HarnessError):
+        return Measured(cell, problem=str(rows).splitlines()[0])
+    best = max(rows, key=lambda row: row["metrics"][cell.metric]["value"] or 0.0)
+    metric = best["metrics"][cell.metric]
+    scale = 1 if "cosine" in cell.metric else 100
+    value, low, high = (
+        None if metric[key] is None else scale * metric[key]
+        for key in ("value", "ci_low", "ci_high")
+    )
+    command = best["command"] if len(rows) > 1 else None
+    return Measured(cell, value, low, high, metric["n"], command=command)

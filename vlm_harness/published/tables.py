@@ -1,0 +1,206 @@
+"""Published tables as data: columns, rows, and the numbers in them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vlm_harness import paths
+from vlm_harness.backends import decoding
+from vlm_harness.backends.resolve import resolve
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.metrics.metric import METRICS
+from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs import validation as spec_check
+from vlm_harness.specs import yamlfile
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import ModelSpec, Name, NamedSpec, Spec
+
+
+class Column(Spec):
+    """One number of every row."""
+
+    task: Name
+    metric: Name
+    protocol: Name | None = Field(None, description="where it is not the row's")
+    chance: float | None = Field(None, description="random chance, as printed")
+
+
+class Row(Spec):
+    """One line of the table, as printed."""
+
+    name: str = Field(description="the model, as printed")
+    model: str | None = Field(
+        description="as for --model; null where nothing that is public gives the row again"
+    )
+    encoder: str | None = Field(
+        None, description="what sees the image, where no model file says it (model: null)"
+    )
+    family: Literal["dual encoder", "mllm", "other"] | None = Field(
+        None, description="where the protocol does not tell it: a matching head is `other`"
+    )
+    protocol: Name | None = Field(None, description="required, here or in each column")
+    decoding: str = Field("greedy", description="as for --decoding")
+    cited: bool = Field(False, description="quoted from another publication")
+    note: str | None = None
+    columns: list[Column] | None = Field(None, description="where they are not the table's")
+    values: list[float | None] = Field(
+        description="percent (cosines: as they are); null where there is none, or none is legible"
+    )
+
+
+class PublishedTable(NamedSpec):
+    """A published table of results."""
+
+    published: Name
+    caption: str = ""
+    reference: str | list[str] | None = None
+    columns: list[Column] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, and what gives it again."""
+
+    name: str
+    model: str | None
+    task: str
+    metric: str
+    protocol: str
+    decoding: str
+    value: float | None
+    cited: bool
+    note: str | None
+    where: str
+    encoder: str | None = None
+    family: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        return self.model is not None and not self.cited
+
+    @property
+    def digits(self) -> int:
+        """Decimals that are printed: of percentages one, of cosines three."""
+        return 3 if "cosine" in self.metric else 1
+
+
+def load(table: str) -> PublishedTable:
+    """A table of the paper by its number, or a file of that form.
+
+    Raises:
+        InputError: no such table, or a file that does not fit the schema.
+    """
+    if not table.isdigit():
+        return spec_check.parse(PublishedTable, yamlfile.load(Path(table).expanduser()))
+    numbered = paper_tables()
+    if int(table) not in numbered:
+        known = ", ".join(map(str, numbered)) or "none"
+        raise InputError(
+            f"the paper has no table {table} of results; it has {known}",
+            where=_paper_folder(),
+            hint="Or give the path of a file of the same form.",
+        )
+    return spec_check.parse(PublishedTable, yamlfile.load(numbered[int(table)]))
+
+
+def paper_tables() -> dict[int, Path]:
+    """The paper's tables by number."""
+    found = {}
+    for path in _paper_folder().glob("table_*.yaml"):
+        if match := re.fullmatch(r"table_(\d+)", path.stem):
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def _paper_folder() -> Path:
+    return paths.bundled() / "leaderboard" / "paper"
+
+
+def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ()) -> list[Cell]:
+    """The cells of a table, row by row; of ``models`` alone, where any is named.
+
+    Raises:
+        InputError: a value too many or too few, a name that there is not, a metric or a protocol
+            that a task does not have.
+    """
+    found = [cell for index in range(len(table.rows)) for cell in _row(table, index, registry)]
+    known = list(dict.fromkeys(cell.model for cell in found if cell.model is not None))
+    for model in models:
+        if model not in known:
+            raise InputError(
+                f"the table has no model {model!r}{suggest(model, known)}",
+                where="--model",
+                hint=f"It has: {listing(known) or 'none that can be run'}",
+            )
+    return [cell for cell in found if not models or cell.model in models]
+
+
+def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell]:
+    row = table.rows[index]
+    place: tuple[str | int, ...] = ("rows", index)
+    columns = table.columns if row.columns is None else row.columns
+    if len(columns) != len(row.values):
+        raise InputError(
+            f"row {row.name!r}: {len(row.values)} values for {len(columns)} columns",
+            where=table.at(*place, "values"),
+        )
+    try:
+        how = decoding.canonical(row.decoding)
+    except InputError as error:
+        where = table.at(*place, "decoding")
+        raise InputError(error.message, where=where, hint=error.hint) from None
+    if row.model is not None:
+        _resolve(row.model, registry, table.at(*place, "model"))
+    for number, (column, value) in enumerate(zip(columns, row.values, strict=True)):
+        at = ("columns", number) if row.columns is None else (*place, "columns", number)
+        protocol = column.protocol or row.protocol
+        if protocol is None:
+            raise InputError(f"row {row.name!r} needs a protocol", where=table.at(*place))
+        says = at if column.protocol else place
+        _check(column, protocol, registry, table.at(*at), table.at(*says, "protocol"))
+        generates = PROTOCOLS.get(protocol).kind == "generate"
+        yield Cell(
+            row.name,
+            row.model,
+            column.task,
+            column.metric,
+            protocol,
+            how if generates else "greedy",
+            value,
+            row.cited,
+            row.note,
+            table.at(*place, "values", number),
+            row.encoder,
+            row.family,
+        )
+
+
+def _check(column: Column, protocol: str, registry: Registry, at: str, says: str) -> None:
+    registry.file("task", column.task, at)
+    task = registry.task(column.task)
+    METRICS.check(column.metric, at)
+    if column.metric not in task.metrics:
+        raise InputError(
+            f"task {task.task} does not have the metric {column.metric!r}",
+            where=at,
+            hint=f"It has: {listing(task.metrics)}",
+        )
+    PROTOCOLS.check(protocol, says)
+    if protocol not in task.protocols.declared:
+        raise InputError(
+            f"task {task.task} does not declare the protocol {protocol!r}",
+            where=says,
+            hint=f"It declares: {listing(task.protocols.declared)}",
+        )
+
+
+def _resolve(model: str, registry: Registry, where: str) -> ModelSpec:
+    try:
+        return resolve(model, registry)
+    except InputError as error:
+        raise InputError(error.message, where=where, hint=error.hint) from None

@@ -1,0 +1,123 @@
+"""HTML pages that carry all they need in themselves: styles, scripts, data and images.
+
+Templates escape what is put into them. Beyond that, a page forbids itself by its content security
+policy any script but its own (each named by its checksum) and any request, to whatever host: what a
+model wrote cannot do a thing there, even where escaping should fail.
+"""
+
+import base64
+import gzip
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from vlm_harness import __version__, paths
+from vlm_harness.errors import printable
+from vlm_harness.files import to_json
+from vlm_harness.metrics import display as wording
+
+FOLDER = Path(__file__).parent / "html"
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
+SCRIPTS = (*LIBRARIES, "charts.js", "tables.js")
+NONE = "–"
+STYLES = ("vendor/dataTables.min.css", "page.css")
+
+
+def render(
+    template: str,
+    scripts: Iterable[str],
+    data: Any,
+    images: Iterable[str] = (),
+    styles: Iterable[str] = (),
+    **context: Any,
+) -> str:
+    """A page.
+
+    Args:
+        template: a file of ``html/``, or of ``leaderboard/site/``.
+        scripts: files likewise, in the order in which they are run.
+        data: what ``page.load`` gives to scripts; its texts as ``printable`` makes them.
+        images: chunks of base64 texts (``thumbnails.py``), put last: what is seen first need not
+            wait for them.
+        styles: files, beside those of every page.
+    """
+    sources = {name: _source(name) for name in ("page.js", *scripts)}
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()) for s in sources.values()]
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "script-src " + " ".join(f"'sha256-{each.decode()}'" for each in hashes),
+            "style-src 'unsafe-inline'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    text = to_json(_shown(data), separators=(",", ":"), allow_nan=False)
+    packed = gzip.compress(text.encode(), 6, mtime=0)
+    return _templates().get_template(template).render(
+        policy=policy,
+        styles=[Markup(_source(name)) for name in (*STYLES, *styles)],
+        scripts=[Markup(source) for source in sources.values()],
+        data=base64.b64encode(packed).decode(),
+        images=images,
+        version=__version__,
+        **context,
+    )  # fmt: skip
+
+
+def _shown(data: Any) -> Any:
+    """Plain data, with what would steer a page or a terminal shown as escapes in all its texts."""
+    if type(data) is str:
+        return printable(data)
+    if isinstance(data, Mapping):
+        return {key: _shown(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_shown(value) for value in data]
+    return data
+
+
+@cache
+def _source(name: str) -> str:
+    for folder in _folders():
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise FileNotFoundError(name)
+
+
+def _folders() -> list[Path]:
+    return [FOLDER, paths.bundled() / "leaderboard" / "site"]
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_folders()),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Control characters and turns of the direction of writing are shown, not obeyed.
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters.update(
+        number=_number,
+        interval=_interval,
+        percent=lambda value: _number(value, ""),
+        signed=lambda value, metric: wording.signed(metric, value),
+        p_value=lambda value: wording.p_value(value, NONE),
+    )
+    return environment
+
+
+def _number(value: float | None, metric: str) -> str:
+    return NONE if value is None else wording.number(metric, value)
+
+
+def _interval(found: Mapping[str, Any], metric: str) -> str:
+    return wording.interval(metric, found["ci_low"], found["ci_high"], "–")

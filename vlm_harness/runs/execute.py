@@ -1,0 +1,196 @@
+"""Sends requests through a backend in batches, and hands on every response as it comes."""
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby, islice
+from typing import Any
+
+from vlm_harness.backends.interface import Backend
+from vlm_harness.deadline import TimedOut, deadline
+from vlm_harness.errors import InputError, SampleError
+from vlm_harness.images import Pictures
+from vlm_harness.runs.batches import (
+    BatchSize,
+    batch_end,
+    batch_kind,
+    is_out_of_memory,
+)
+from vlm_harness.runs.cache import AT_ONCE, ModelCache
+from vlm_harness.runs.plan import Item
+from vlm_harness.runs.state import State
+from vlm_harness.types import Request, Response
+
+
+def execute(
+    backend: Backend,
+    items: Sequence[Item],
+    state: State,
+    size: BatchSize,
+    workers: int,
+    known: ModelCache | None,
+) -> None:
+    """Send items through a backend in batches, and hand every response on as it comes."""
+    preprocess = getattr(backend, "preprocess", None)
+    with (
+        Pictures(workers=workers, prepare=preprocess) as pictures,
+        _Ahead(backend, workers, state.progress.warn) as ahead,
+    ):
+        if known is not None:
+            items = _recall(backend, items, known, state, pictures)
+        for _, group in groupby(items, key=batch_kind):
+            queue = list(group)
+            most = len(queue)
+            start = 0
+            coming: tuple[int, int] | None = None  # the batch that is made ready meanwhile
+            while start < len(queue):
+                end, n_rows = coming or batch_end(backend, queue, start, start + most, size.size)
+                requests = [item.request for item in queue[start:end]]
+                prepared = ahead.take()
+                coming = batch_end(backend, queue, end, end + most, size.size)
+                following = [item.request for item in queue[end : coming[0]]]
+                pictures.ahead(ref for request in following for ref in request.looked_at)
+                ahead.prepare(following, pictures)
+                try:
+                    with state.interrupts.held("this batch"):
+                        responses = _respond(backend, requests, pictures, state, prepared)
+                        for item, response in zip(queue[start:end], responses, strict=True):
+                            state.add(item, response, pictures.sha256)
+                        if known is not None and not hasattr(backend, "recall"):
+                            known.keep(requests, responses, pictures)
+                except _OutOfMemory:
+                    # A row may be many requests, and one of them too much by itself.
+                    most = len(requests) // 2
+                    size.was_too_much(n_rows)
+                    state.progress.warn(f"out of memory: going on with batches of {most}")
+                    ahead.take()
+                    coming = None
+                    continue
+                state.check_errors()
+                size.went_well(n_rows)
+                start = end
+
+
+class _Ahead:
+    """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
+
+    def __init__(self, backend: Backend, workers: int, warn: Callable[[str], None]) -> None:
+        self._prepare: Callable[..., Any] | None = getattr(backend, "prepare", None)
+        self._pool = ThreadPoolExecutor(1) if self._prepare is not None and workers else None
+        self._coming: Future[Any] | None = None
+        self._warn = warn
+
+    def __enter__(self) -> "_Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
+        if requests and self._pool is not None and self._prepare is not None:
+            self._coming = self._pool.submit(self._prepare, requests, pictures)
+
+    def take(self) -> Any:
+        """What was made of the batch that is next by now; None where nothing was."""
+        coming, self._coming = self._coming, None
+        if coming is None:
+            return None
+        error = coming.exception()
+        if error is None:
+            return coming.result()
+        # Bad input is told again where it is asked for; anything else would go on unseen.
+        if not isinstance(error, InputError | SampleError) and self._pool is not None:
+            self._warn(f"batches are not made ready ahead: {type(error).__name__}: {error}")
+            self._pool.shutdown(wait=False)
+            self._pool = None
+        return None
+
+
+def _recall(
+    backend: Backend,
+    items: Sequence[Item],
+    known: ModelCache,
+    state: State,
+    pictures: Pictures,
+) -> Sequence[Item]:
+    """Hand answers of earlier runs on; returns the items that are left to be asked."""
+    if hasattr(backend, "recall"):
+        backend.recall(known, [item.request for item in items], pictures)
+        return items
+    left = []
+    remaining = iter(items)
+    while some := list(islice(remaining, AT_ONCE)):
+        responses = known.responses([item.request for item in some], pictures)
+        for item, response in zip(some, responses, strict=True):
+            if response is None:
+                left.append(item)
+            else:
+                state.add(item, response, pictures.sha256)
+    return left
+
+
+def n_workers(asked: int | None, device: str, reads_images: bool) -> int:
+    if not reads_images:
+        return 0
+    if asked is not None:
+        return asked
+    # A model on the CPU has every core for itself; what others take slows it by as much.
+    return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
+
+
+class _OutOfMemory(Exception):
+    pass
+
+
+def _fitting(request: Request, response: Response | None) -> Response | None:
+    """The response; an error where it has not as many scores as there were candidates."""
+    n = len(request.candidates)
+    if response is None or response.scores is None or len(response.scores) == n:
+        return response
+    return Response(error=f"the model gave {len(response.scores)} scores for {n} candidates")
+
+
+def _respond(
+    backend: Any,
+    requests: Sequence[Request],
+    pictures: Pictures,
+    state: State,
+    prepared: Any = None,
+) -> Sequence[Response | None]:
+    """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
+    limit = state.planned.config.timeout
+    try:
+        with deadline(limit and limit * len(requests)):
+            responses: Sequence[Response | None] = (
+                backend.respond(requests, pictures)
+                if prepared is None
+                else backend.respond_to(prepared)
+            )
+        if len(responses) != len(requests):
+            raise RuntimeError(f"{len(responses)} responses to {len(requests)} requests")
+        return list(map(_fitting, requests, responses))
+    except (InputError, KeyboardInterrupt):
+        raise
+    except TimedOut:
+        if len(requests) == 1:
+            return [Response(error=f"timed out: no answer within {limit:g} s")]
+    except SampleError as error:
+        if len(requests) == 1:
+            return [Response(error=str(error))]
+    # A model's library can raise anything; the run must outlive a sample that it cannot take.
+    except Exception as error:
+        if is_out_of_memory(error):
+            if len(requests) > 1:
+                raise _OutOfMemory from None
+            return [Response(error=f"out of memory: {error}")]
+        if len(requests) == 1:
+            state.folder.log_traceback(traceback.format_exc())
+            return [Response(error=f"{type(error).__name__}: {error}")]
+        state.log_once(traceback.format_exc())  # it may be of the batch, and slow every other down
+    return [
+        response
+        for request in requests
+        for response in _respond(backend, [request], pictures, state)
+    ]

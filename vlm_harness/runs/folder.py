@@ -1,0 +1,377 @@
+"""The run folder: manifest, sample logs that are written as the run goes, results.
+
+    <output-dir>/<run-id>/manifest.json
+                          results.json
+                          samples/<model>__<task>__<protocol>.jsonl
+
+A line is written whole and flushed; a run that was stopped anywhere goes on from its lines.
+"""
+
+import dataclasses
+import math
+import re
+import shlex
+import shutil
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from vlm_harness import __version__, images
+from vlm_harness.datasets.files import checksum
+from vlm_harness.errors import InputError, SampleError, listing
+from vlm_harness.files import write_json, write_text
+from vlm_harness.logs.identity import difference, digest_of
+from vlm_harness.logs.lines import (
+    Line,
+    dump_line,
+    key_of,
+    locked,
+    log_path,
+    read_lines,
+    read_manifest,
+    slug,
+    verdict,
+)
+from vlm_harness.logs.schema import SCHEMA
+from vlm_harness.runs.environment import environment
+from vlm_harness.runs.identity import identity
+from vlm_harness.runs.plan import Item, Plan
+from vlm_harness.types import ImageRef, Model, Outcome, Response, Variant
+
+LOOKED_AT = 100
+"""Images of a finished run that are compared with those there are."""
+
+
+def default_run_id(plan: Plan, digest: str) -> str:
+    """``<models>__<tasks>__<hash>``: the same command finds its run again."""
+    models = "+".join(slug(model.model) for model in plan.models)
+    tasks = "+".join(slug(pattern) for pattern in plan.config.tasks)
+    return f"{models[:60]}__{tasks[:60]}__{digest[:10]}"
+
+
+class RunFolder:
+    """One run on disk, locked against a second process.
+
+    Raises:
+        InputError: the folder is in use, or holds another run than the one asked for.
+    """
+
+    def __init__(self, plan: Plan, argv: Sequence[str]) -> None:
+        self._identity = identity(plan)
+        self.digest = digest_of(self._identity)
+        run_id = plan.config.run_id or default_run_id(plan, self.digest)
+        if not re.fullmatch(r"\w[\w.+-]*", run_id):
+            raise InputError(
+                f"{run_id!r} cannot name a folder",
+                where="--run-id",
+                hint=f"Letters, digits and . _ + - are allowed, as in {slug(run_id)}.",
+            )
+        self.path = Path(plan.config.output_dir) / run_id
+        self._plan = plan
+        self._argv = list(argv)
+        self._streams: dict[Path, IO[str]] = {}
+        self._unhealed: dict[Path, dict[tuple[Any, ...], Line]] = {}
+        self._lock = locked(self.path)
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write there: {error.strerror}", where=self.path) from None
+        self._lock.__enter__()
+        try:
+            self._check_same_run()
+        except InputError:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for stream in self._streams.values():
+            with suppress(OSError):  # what is left to be flushed failed before, and was told
+                stream.close()
+        self._streams.clear()
+        self._lock.__exit__(kind, error, trace)
+
+    def _check_same_run(self) -> None:
+        if self._plan.config.fresh:
+            self._throw_away()
+            return
+        manifest = read_manifest(self.path, missing_ok=True)
+        if not manifest and any((self.path / "samples").iterdir()):
+            raise InputError(
+                "the folder holds sample logs without a manifest.json: what they were made of is "
+                "not known",
+                where=self.path,
+                hint="Put the manifest back, choose another --run-id, or delete the folder.",
+            )
+        if manifest and manifest.get("identity_sha256") != self.digest:
+            changed = difference(manifest.get("identity", {}), self._identity)
+            raise InputError(
+                f"the folder holds another run: {changed}",
+                where=self.path,
+                hint="Choose another --run-id, or --fresh to throw the old run away.",
+            )
+
+    def _throw_away(self) -> None:
+        """Delete an earlier run; refuse where the folder holds something else."""
+        samples = self.path / "samples"
+        if not (self.path / "manifest.json").is_file() and any(samples.iterdir()):
+            raise InputError(
+                "--fresh deletes runs, and this folder holds none: there is no manifest.json",
+                where=self.path,
+                hint="Choose another --run-id.",
+            )
+        shutil.rmtree(samples)
+        samples.mkdir()
+        for path in (self.path / "manifest.json", self.path / "errors.log"):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob("results*.json"):
+            path.unlink()
+
+    def check_same_dtype(self, model: Model) -> None:
+        """``--dtype auto`` differs between CPU and GPU: one run must not mix the two."""
+        before = read_manifest(self.path, missing_ok=True).get("models", {}).get(model.name)
+        if before and before["dtype"] != model.dtype and any((self.path / "samples").iterdir()):
+            raise InputError(
+                f"the run was begun with {model.name} in {before['dtype']}, and it is now in "
+                f"{model.dtype}",
+                where=self.path,
+                hint=f"Go on with --dtype {before['dtype']}, or begin anew with --fresh.",
+            )
+
+    # --- manifest --------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        return read_manifest(self.path, missing_ok=True).get("finished") is not None
+
+    def write_manifest(self, models: Mapping[str, Model], finished: bool = False) -> None:
+        old = read_manifest(self.path, missing_ok=True)
+        plan = self._plan
+        write_json(
+            self.path / "manifest.json",
+            {
+                "schema": SCHEMA,
+                "run_id": self.path.name,
+                "vlm_harness": __version__,
+                "identity_sha256": self.digest,
+                "identity": self._identity,
+                "expected": [{**cell.variant._asdict(), **cell.expected} for cell in plan.cells],
+                "config": plan.config.model_dump(mode="json"),
+                "command_line": shlex.join(self._argv),
+                "started": old.get("started") or _now(),
+                "finished": _now() if finished else None,
+                "logs": self._sums() if finished else None,
+                "models": {
+                    **old.get("models", {}),
+                    **{name: dataclasses.asdict(model) for name, model in models.items()},
+                },
+                "data_dir": str(plan.data_dir),
+                "data_revision": {
+                    n: t.data_revision for n, t in plan.tasks.items() if t.data_revision
+                },
+                "environment": environment(),
+            },
+        )
+
+    def _sums(self) -> dict[str, str]:
+        """Checksums of the sample logs, by path in the folder; every line was flushed."""
+        paths = dict.fromkeys(self.log_path(cell.variant) for cell in self._plan.cells)
+        found = (path for path in paths if path.is_file())
+        return {path.relative_to(self.path).as_posix(): checksum(path) for path in found}
+
+    def keep_sums(self, healed: Iterable[Path]) -> None:
+        """Of a finished run: sums of logs that were healed, and all where it has none yet.
+
+        Those of other logs stay as they are, so that one that was edited is still known by its sum.
+        """
+        manifest = read_manifest(self.path)
+        known = manifest.get("logs")
+        changed = {path.relative_to(self.path).as_posix() for path in healed}
+        if known is None or changed:
+            sums = self._sums()
+            known = sums if known is None else {**known, **{n: sums[n] for n in changed}}
+            write_json(self.path / "manifest.json", {**manifest, "logs": known})
+
+    def write_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        write_json(self.path / "results.json", {"schema": SCHEMA, "results": list(results)})
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def log_path(self, variant: Variant) -> Path:
+        return log_path(self.path, variant)
+
+    def finished_lines(
+        self, variants: Sequence[Variant], planned: Container[tuple[Any, ...]]
+    ) -> dict[tuple[Any, ...], Line]:
+        """Lines of an earlier try that are of this run and did not fail, by key.
+
+        The files stay as they are until ``heal``.
+        """
+        kept: dict[tuple[Any, ...], Line] = {}
+        for path in dict.fromkeys(self.log_path(variant) for variant in variants):
+            if not path.exists():
+                continue
+            n_read = n_bytes = 0
+            lines = {}
+            for line in read_lines(path):
+                n_read += 1
+                n_bytes += len(dump_line(line).encode())
+                key = key_of(line)
+                if line["status"] != "error" and key in planned:
+                    lines[key] = line
+            if len(lines) != n_read or n_bytes != path.stat().st_size:
+                self._unhealed[path] = lines
+            kept.update(lines)
+        return kept
+
+    def check_fits(self, line: Line, item: Item) -> None:
+        """Refuse a line that says of its sample what the task does not."""
+        sample = item.sample
+        expected = {
+            "options": list(sample.options),
+            "target_original": sample.target_original,
+            "pair": sample.pair,
+            "set": sample.set,
+            "order_index": item.order_index,
+        }
+        for name, value in expected.items():
+            if line[name] != value:
+                raise InputError(
+                    f"the line of {sample.id} was changed: {name} is {line[name]!r}, not {value!r}",
+                    where=self.log_path(item.cell.variant),
+                    hint="Without the line, the same command asks the sample again.",
+                )
+
+    def heal(self) -> list[Path]:
+        """Take lines that were torn, doubled or failed out of the files, before others come.
+
+        Returns:
+            The files that were changed.
+        """
+        for path, lines in self._unhealed.items():
+            write_text(path, "".join(dump_line(line) for line in lines.values()))
+        healed = list(self._unhealed)
+        self._unhealed.clear()
+        return healed
+
+    def check_same_images(self, lines: Iterable[Line]) -> None:
+        """Refuse to go on where images are not those that the lines were made of.
+
+        Of a finished run, which computes nothing any more, only some are looked at.
+        """
+        sums = {
+            image["path"]: image["sha256"]
+            for line in lines
+            for image in line["images"]
+            if image["sha256"] is not None
+        }
+        if not sums:
+            return
+        refs = {
+            ref.path: ref
+            for task in self._plan.tasks.values()
+            for sample in task.samples
+            for ref in sample.images
+            if ref.path in sums
+        }
+        step = max(1, len(refs) // LOOKED_AT) if self.finished else 1
+        changed = [path for path in list(refs)[::step] if not _has_sum(refs[path], sums[path])]
+        if changed:
+            raise InputError(
+                f"the run was begun with other images: {listing(changed, 3)}",
+                where=self.path,
+                hint="Choose another --run-id, or --fresh to throw the old run away.",
+            )
+
+    def write(
+        self, item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]
+    ) -> Line:
+        """Append the line of one sample."""
+        line = make_line(item, response, outcome, sums)
+        path = self.log_path(item.cell.variant)
+        try:
+            if path not in self._streams:
+                self._streams[path] = path.open("a", encoding="utf-8")
+            stream = self._streams[path]
+            stream.write(dump_line(line))
+            stream.flush()
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", where=path) from None
+        return line
+
+    def log_traceback(self, text: str) -> None:
+        # The sample's line says what failed; that the rest has no place must not stop the run.
+        path = self.path / "errors.log"
+        with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{_now()}\n{text}\n")
+
+
+def _has_sum(ref: ImageRef, sha256: str) -> bool:
+    try:
+        return images.checksum(ref) == sha256
+    except SampleError:
+        return True  # it is not another image, and its sample was answered
+
+
+def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> Line:
+    """One JSON line, complete enough to be scored again without model, data or images."""
+    sample, variant = item.sample, item.cell.variant
+    return {
+        "schema": SCHEMA,
+        "model": variant.model,
+        "task": variant.task,
+        "task_version": item.cell.task.spec.version,
+        "protocol": variant.protocol,
+        "sample_id": sample.id,
+        "pair": sample.pair,
+        "set": sample.set,
+        "category": sample.category,
+        "images": [{"path": r.path, "sha256": sums.get(r.path)} for r in item.request.images],
+        "image_mode": variant.image_mode,
+        "prompt": item.request.prompt or None,
+        "options": list(sample.options),
+        "shown": list(item.prompt.shown),
+        "candidates": list(item.request.candidates) or None,
+        "order": list(item.prompt.order),
+        "order_index": item.order_index,
+        "order_mode": variant.order,
+        "command": variant.command,
+        "decoding": variant.decoding,
+        "response": _response(response),
+        "pair_cosine": _number(response.pair_cosine),
+        "labels": variant.labels,
+        "target_original": sample.target_original,
+        **verdict(outcome, sample.target),
+    }
+
+
+def _response(response: Response) -> dict[str, Any]:
+    if response.text is not None:
+        return {"text": response.text}
+    if response.scores is None:
+        return {}
+    # Two lists of numbers read more easily than a list of objects, and are smaller.
+    # JSON has no NaN; such a score has made the line an error already.
+    found: dict[str, Any] = {"scores": [_number(option.score) for option in response.scores]}
+    if any(option.n_tokens is not None for option in response.scores):
+        found["sum_logprobs"] = [_number(option.sum_logprob) for option in response.scores]
+        found["n_tokens"] = [option.n_tokens for option in response.scores]
+    return found
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,54 @@
+"""What a run is: all that its scores depend on, as plain data with a checksum.
+
+The same command finds its run again by that checksum, and a run is refused where it is gone on with
+as another.
+"""
+
+from typing import Any
+
+from vlm_harness.backends.resolve import family
+from vlm_harness.logs.schema import SCHEMA
+from vlm_harness.metrics import hf_evaluate
+from vlm_harness.runs.fingerprint import fingerprint, images_digest
+from vlm_harness.runs.plan import Plan
+from vlm_harness.specs.schemas import TaskSpec
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """All that scores depend on, as plain data. Batch size and device are not in it."""
+    config = plan.config
+    reads_images = any(family(model).reads_images for model in plan.models)
+    return {
+        "schema": SCHEMA,
+        "models": {m.model: m.model_dump(mode="json") for m in plan.models},
+        "checkpoints": {m.model: fingerprint(family(m).files(m)) for m in plan.models},
+        "tasks": {
+            name: {
+                "spec": task.spec.model_dump(mode="json"),
+                "data": dict(task.data_sha256),
+                "images": images_digest(task) if reads_images else None,
+                "overlay": task.overlay.model_dump(mode="json") if task.overlay else None,
+                **_modules(task.spec),
+            }
+            for name, task in plan.tasks.items()
+        },
+        "cells": [
+            {
+                "variant": cell.variant._asdict(),
+                "question": cell.asker.question,
+                "template": cell.asker.template.model_dump(mode="json"),
+                "command": cell.asker.commands[cell.variant.command],
+            }
+            for cell in plan.cells
+        ],
+        "seed": config.seed,
+        "limit": config.limit,
+        "samples": sorted(config.samples),
+        "dtype": config.dtype,
+    }
+
+
+def _modules(task: TaskSpec) -> dict[str, dict[str, str]]:
+    """Checksums of the foreign code that some metrics are."""
+    found = hf_evaluate.modules(task)
+    return {"modules": {name: each.sha256 for name, each in found.items()}} if found else {}

@@ -1,0 +1,392 @@
+"""The first stage of a run: what is to be done, checked before anything heavy is loaded."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vlm_harness.backends import decoding
+from vlm_harness.backends.resolve import family
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.logs.lines import line_key
+from vlm_harness.metrics import hf_evaluate
+from vlm_harness.metrics.metric import METRICS, NEED_POSITIVE
+from vlm_harness.paths import data_dir
+from vlm_harness.protocols.extractors import EXTRACTORS
+from vlm_harness.protocols.protocol import PROTOCOLS, EvaluationProtocol
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import GenerateUse, ModelSpec, ProtocolUse, RunConfig, TaskSpec
+from vlm_harness.tasks.orders import Order, OrderMode, orders
+from vlm_harness.tasks.prompts import NO_COMMAND, Asker, asker
+from vlm_harness.tasks.task import Task, load_task
+from vlm_harness.types import ImageMode, ImageRef, Prompt, Request, Sample, Variant
+
+DEFAULT_PROTOCOLS = ("generate", "similarity", "choice", "likelihood")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line to be written: a sample, asked in one way."""
+
+    cell: "Cell"
+    sample: Sample
+    order_index: int
+    prompt: Prompt
+    request: Request
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this line from all others of the run."""
+        return line_key(self.cell.variant, self.sample.id, self.prompt.order)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid: a model on a task, under one protocol, command, order and decoding."""
+
+    variant: Variant
+    model: ModelSpec
+    task: Task
+    protocol: EvaluationProtocol
+    use: ProtocolUse
+    asker: Asker
+    order: OrderMode
+    image_mode: ImageMode
+    seed: int
+
+    @cached_property
+    def _partners(self) -> Mapping[str, Sample]:
+        return self.task.partners()
+
+    def asked(self) -> Iterator[tuple[Sample, int, Order]]:
+        """Every sample in every order, with the number of the order among the sample's."""
+        for sample in self.task.samples:
+            for index, order in enumerate(orders(self.order, sample, self.seed)):
+                yield sample, index, order
+
+    @cached_property
+    def expected(self) -> dict[str, Any]:
+        """How many lines and groups the cell has when complete."""
+        lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
+        for sample, index, _ in self.asked():
+            lines += 1
+            for kind, keys in groups.items():
+                if getattr(sample, kind) is not None:
+                    keys.add((getattr(sample, kind), index))
+        return {
+            "n_lines": lines,
+            "n_available": len(self.task.ids),
+            "n_pairs": len(groups["pair"]),
+            "n_sets": len(groups["set"]),
+        }
+
+    def items(self) -> Iterator[Item]:
+        """Every line of the cell, in the order of the task."""
+        for sample, index, order in self.asked():
+            if self.image_mode == "swapped" and sample.id not in self._partners:
+                continue  # its pair is incomplete, and is counted as such
+            prompt = self.asker.prompt(sample, order, self.variant.command)
+            request = self.protocol.request(sample, prompt, self.use)
+            partner = self._partners.get(sample.id)
+            request = replace(
+                request,
+                images=self._images(sample, partner),
+                partner=self._partner_image(sample, partner),
+                decoding=self.variant.decoding,
+                order=order,
+            )
+            yield Item(self, sample, index, prompt, request)
+
+    def _partner_image(self, sample: Sample, partner: Sample | None) -> ImageRef | None:
+        """The other image of the pair than the one that is shown."""
+        if partner is None:
+            return None
+        other = sample if self.image_mode == "swapped" else partner
+        return other.images[0] if other.images else None
+
+    def _images(self, sample: Sample, partner: Sample | None) -> tuple[ImageRef, ...]:
+        if self.image_mode == "none":
+            return ()
+        if self.image_mode == "swapped" and partner is not None:
+            return partner.images
+        return sample.images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a run, and what they were made from."""
+
+    config: RunConfig
+    models: Sequence[ModelSpec]
+    tasks: Mapping[str, Task]
+    cells: Sequence[Cell]
+    data_dir: Path
+
+
+def plan(
+    config: RunConfig,
+    registry: Registry,
+    models: Sequence[ModelSpec],
+    loaded: Container[str] = (),
+) -> Plan:
+    """Resolve names, load data, and check that everything asked for can be done.
+
+    Everything that is missing is gathered, so that a newcomer without data and without weights
+    learns of both at once. ``loaded`` names models that need no checkpoint to be found.
+
+    Raises:
+        InputError: anything that is unfit, before any weights are loaded.
+    """
+    if not models:
+        raise InputError("no model was named", where="--model", hint="vlm-harness list models")
+    names = registry.select_tasks(config.tasks)
+    if not names:
+        raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
+    _check_unique(models)
+    specs = {name: registry.task(name) for name in names}
+    for spec in specs.values():
+        check_metrics(spec)
+        hf_evaluate.modules(spec, fetch=config.trust_remote_code)
+    for text in config.decoding:
+        decoding.parse(text)
+    chosen = {
+        (model.model, name): _protocols(model, spec, config.protocol)
+        for model in models
+        for name, spec in specs.items()
+    }
+    for protocol in config.protocol:
+        if not any(protocol in names for names in chosen.values()):
+            _refuse(protocol, models[0], next(iter(specs.values())))
+    root = data_dir(config.data_dir)
+    problems: list[InputError] = []
+    tasks: dict[str, Task] = {}
+    for name, spec in specs.items():
+        try:
+            tasks[name] = load_task(
+                spec,
+                registry,
+                root,
+                labels=config.labels,
+                limit=config.limit,
+                samples=config.samples,
+            )
+            if config.images != "none" and any(family(model).reads_images for model in models):
+                check_images(tasks[name], root)
+        except InputError as error:
+            problems.append(error)
+    for model in models:
+        if model.model in loaded:
+            continue
+        try:
+            family(model).check(model)
+        except InputError as error:
+            problems.append(error)
+    _raise_all(problems)
+    _check_samples(config.samples, tasks)
+    tasks = {name: task for name, task in tasks.items() if task.samples}
+    cells = [
+        cell
+        for model in models
+        for name, task in tasks.items()
+        for protocol in chosen[model.model, name]
+        for cell in _cells(config, registry, model, task, protocol)
+    ]
+    _check_effect(config, cells)
+    for cell in cells:  # a template that fails, fails here
+        next(cell.items(), None)
+    return Plan(config, models, tasks, cells, root)
+
+
+def _check_effect(config: RunConfig, cells: Sequence[Cell]) -> None:
+    """Refuse options that no cell of the grid takes notice of."""
+    worded = any(cell.protocol.uses_prompt for cell in cells)
+    writes = any(cell.protocol.kind == "generate" for cell in cells)
+    for option, given, used, what in (
+        ("--command", bool(config.command), worded, "shows a model any words"),
+        ("--order", config.order not in (None, "fixed"), worded, "shows a model any options"),
+        ("--decoding", any(text != "greedy" for text in config.decoding), writes, "writes text"),
+    ):
+        if given and not used and cells:
+            names = {cell.variant.protocol for cell in cells}
+            raise InputError(
+                f"it has no effect: no protocol of this run ({listing(names)}) {what}",
+                where=option,
+                hint="Leave it out, or choose another --protocol.",
+            )
+
+
+def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[str]:
+    """The protocols to run, checked against what the task declares and the backend can do."""
+    provides = family(model).provides
+    declared = task.protocols.declared
+    able = [name for name in declared if PROTOCOLS.get(name).kind in provides]
+    if not asked:
+        default = next((name for name in DEFAULT_PROTOCOLS if name in able), None)
+        if default is None:
+            raise InputError(
+                f"model {model.model} (backend {model.backend}) can be run under none of the "
+                f"protocols of task {task.task}: {listing(declared)}",
+                hint=f"The backend {model.backend} provides {listing(provides)}.",
+            )
+        return [default]
+    for name in asked:
+        PROTOCOLS.check(name, "--protocol")
+        if name not in declared:
+            raise InputError(
+                f"task {task.task} does not declare the protocol {name!r}{suggest(name, declared)}",
+                where="--protocol",
+                hint=f"It declares: {listing(declared)} ({task.at('protocols')}).",
+            )
+    # Of a grid of dual encoders and MLLMs, each is asked in those ways that it can answer.
+    found = [name for name in dict.fromkeys(asked) if name in able]
+    if not found:
+        _refuse(asked[0], model, task)
+    return found
+
+
+def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
+    provides = family(model).provides
+    able = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
+    raise InputError(
+        f"the protocol {protocol!r} needs a backend that provides {PROTOCOLS.get(protocol).kind!r},"
+        f" and the backend {model.backend} of model {model.model} provides {listing(provides)}",
+        where="--protocol",
+        hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
+    )
+
+
+def _cells(
+    config: RunConfig, registry: Registry, model: ModelSpec, task: Task, name: str
+) -> Iterator[Cell]:
+    protocol = PROTOCOLS.get(name)
+    use = getattr(task.spec.protocols, name)
+    option_lists = dict.fromkeys(sample.options for sample in task.samples)
+    check_extractors(task.spec, name, use, list(option_lists)[:100])
+    if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
+        raise InputError(
+            f"model {model.model} cannot be asked without an image under {name!r}",
+            where="--images none",
+        )
+    if config.images == "swapped" and not task.partners():
+        raise InputError(
+            f"task {task.spec.task}: there is no whole pair to swap images within",
+            where="--images swapped",
+        )
+    asks = asker(task.spec, name, use, registry)
+    if not protocol.uses_prompt:
+        commands = [NO_COMMAND]
+        asks = replace(asks, commands={NO_COMMAND: ""}, question="")
+    elif not config.command:
+        commands = [asks.default_command]
+    elif "all" in config.command:
+        commands = list(asks.commands)
+    else:
+        commands = list(dict.fromkeys(config.command))
+        for command in commands:
+            asks.check_command(command, task.spec.task, name)
+    order: OrderMode = (config.order or task.spec.order) if protocol.uses_prompt else "fixed"
+    decodings = ["none"]
+    if protocol.kind == "generate":
+        decodings = list(dict.fromkeys(map(decoding.canonical, config.decoding)))
+    for command in commands:
+        for text in decodings:
+            variant = Variant(
+                model.model,
+                task.spec.task,
+                name,
+                command,
+                order,
+                text,
+                config.images,
+                config.labels,
+            )
+            yield Cell(variant, model, task, protocol, use, asks, order, config.images, config.seed)
+
+
+def check_extractors(
+    task: TaskSpec,
+    protocol: str,
+    use: ProtocolUse,
+    option_lists: Sequence[Sequence[str]] = (),
+) -> None:
+    """Raise an InputError for an unknown extractor, or one that cannot work with the options."""
+    if not isinstance(use, GenerateUse):
+        return
+    where = task.at("protocols", protocol, "extract")
+    for name, arguments in use.extractors():
+        extractor = EXTRACTORS.get(name, where)
+        try:
+            for options in option_lists:
+                extractor("", options, **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"extractor {name}: {error}", where=where) from None
+
+
+def check_metrics(task: TaskSpec) -> None:
+    """Raise an InputError where a task names a metric that there is not, or cannot be computed."""
+    for name in task.metrics:
+        METRICS.check(name, task.at("metrics"))
+        if name in NEED_POSITIVE and task.positive is None:
+            raise InputError(
+                f"task {task.task}: the metric {name!r} is about one option, and none is named",
+                where=task.at("metrics"),
+                hint='Name it by its text, as in `positive: "Yes"`.',
+            )
+    for name in task.chance:
+        METRICS.check(name, task.at("chance", name))
+
+
+def _check_unique(models: Sequence[ModelSpec]) -> None:
+    names = [model.model for model in models]
+    for model in models:
+        if names.count(model.model) > 1:
+            raise InputError(
+                f"two models are both called {model.model!r}",
+                where="--model",
+                hint="Folders are named by their last part: rename one, or write a model file.",
+            )
+
+
+def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
+    """Every id of ``--samples`` must be in a task; a task without any of them is left out."""
+    known = {name for task in tasks.values() for name in task.ids}
+    for name in asked:
+        if name not in known:
+            raise InputError(
+                f"no task has a sample {name!r}{suggest(name, known)}",
+                where="--samples",
+                hint=f"There are {len(known)} samples, such as {listing(sorted(known)[:5])}.",
+            )
+
+
+def check_images(task: Task, root: Path) -> None:
+    """Raise an InputError where an image of a task is not there; none is opened."""
+    refs = {ref.path: ref for sample in task.samples for ref in sample.images}
+    missing = [path for path, ref in refs.items() if not ref.exists()]
+    if missing:
+        from vlm_harness.datasets.files import how_to_get
+
+        raise InputError(
+            f"task {task.spec.task}: {len(missing)} of {len(refs)} images are not there, the first "
+            f"{root / missing[0]}",
+            where=task.spec.at("sample", "images"),
+            hint=how_to_get(task.spec.dataset, root),
+        )
+
+
+def _raise_all(problems: Sequence[InputError]) -> None:
+    """Raise one error for all of them; what helps against several is said once."""
+    # Tasks that share their data miss them together: one message, at the first of them.
+    unique = {(problem.message, problem.hint): problem for problem in reversed(problems)}
+    by_hint: dict[str | None, list[InputError]] = {}
+    for problem in reversed(unique.values()):
+        by_hint.setdefault(problem.hint, []).append(problem)
+    texts = []
+    for hint, alike in by_hint.items():
+        lines = [f"{p.where}: {p.message}" if p.where else p.message for p in alike]
+        texts.append("\n".join([*lines, hint] if hint else lines))
+    if len(texts) == 1:
+        raise InputError(texts[0])
+    if texts:
+        raise InputError("\n\n".join(f"{i}. {text}" for i, text in enumerate(texts, 1)))

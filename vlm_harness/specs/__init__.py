@@ -1,0 +1,1 @@
+"""Task, model, prompt and run specifications: schemas, validation, registry, templates."""

@@ -1,0 +1,157 @@
+"""Jinja filters of tasks and prompts.
+
+Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
+
+| filter | gives |
+|---|---|
+| `basename`, `stem` | the last part of a path, without its ending |
+| `remove_prefix(p)`, `remove_suffix(s)` | the text without it, where it stands |
+| `regex_group(pattern, group=1)` | what the group matched; an error where nothing does |
+| `regex_replace(pattern, new)` | the text with every match replaced |
+| `regex_findall(pattern)` | the list of matches |
+| `caption_with(captions)` | the one caption that holds the word as a word |
+| `row_of(table)` | the table's row for the value as key; an error where there is none |
+| `index_of(list)` | the position of the value in the list; an error where it is missing |
+| `without_letter` | the option without its leading `(a) `, `A. ` |
+| `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
+| `from_json` | a value from JSON text |
+| `ceil_div(n)` | the whole number of times n goes in, rounded up: row 1, 2 -> 1; 3, 4 -> 2 |
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.filters
+import jinja2.sandbox
+
+from vlm_harness.errors import InputError
+from vlm_harness.specs.sandbox import allow, check_join, check_percent, check_replace
+
+
+def _replace(text: Any, old: Any, new: Any, count: int | None = None) -> str:
+    check_replace(text, new)
+    return str(text).replace(str(old), str(new), -1 if count is None else count)
+
+
+@jinja2.pass_eval_context
+def _join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
+    items = list(value)
+    check_join(d, items)
+    return str(jinja2.filters.do_join(context, items, d, attribute))
+
+
+def _format(text: Any, *values: Any) -> str:
+    check_percent(str(text), values)
+    return str(text) % values
+
+
+def _basename(path: str) -> str:
+    return posixpath.basename(str(path))
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(_basename(path))[0]
+
+
+def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
+    match = re.search(pattern, str(text))
+    if match is None:
+        raise InputError(f"regex_group: {pattern!r} matches nothing in {str(text)!r}")
+    return str(match.group(group))
+
+
+def _regex_replace(text: str, pattern: str, new: str) -> str:
+    """``re.sub``, which stops where the text becomes too long."""
+    text, end, size = str(text), 0, 0
+    parts: list[str] = []
+    for match in re.finditer(pattern, text):
+        parts += [text[end : match.start()], match.expand(new)]
+        size += len(parts[-1])
+        allow(size, "text")
+        end = match.end()
+    return "".join([*parts, text[end:]])
+
+
+def _regex_findall(text: str, pattern: str) -> list[Any]:
+    """``re.findall``, which stops where the list becomes too long."""
+    found: list[Any] = []
+    size = 0
+    for match in re.finditer(pattern, str(text)):
+        groups = match.groups("")
+        found.append(match.group() if not groups else groups[0] if len(groups) == 1 else groups)
+        size += 1 + sum(map(len, groups or (match.group(),)))
+        allow(size, "list")
+    return found
+
+
+def _tojson(value: Any) -> str:
+    """Without Jinja's ``indent``, which takes a size, and its escapes for HTML."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _caption_with(word: str, captions: Sequence[str]) -> str:
+    """The one caption that holds the word as a word (`on` does not stand in `front`).
+
+    None, or several, are an error: which one is meant is not guessed.
+    """
+    found = [
+        c for c in captions if re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", str(c), re.I)
+    ]
+    if len(found) != 1:
+        raise InputError(
+            f"caption_with: {len(found)} of the captions hold {word!r}: {list(captions)}"
+        )
+    return str(found[0])
+
+
+def _index_of(value: Any, items: Sequence[Any]) -> int:
+    if value not in items:
+        raise InputError(f"index_of: {value!r} is not among {list(items)}")
+    return list(items).index(value)
+
+
+def _row_of(key: Any, table: Mapping[str, Any]) -> Any:
+    if str(key) not in table:
+        raise InputError(f"row_of: the table has no row {str(key)!r} among its {len(table)}")
+    return table[str(key)]
+
+
+def _letter_index(text: str) -> int:
+    match = re.fullmatch(r"\s*\(?([A-Za-z])\)?[.:]?\s*", str(text))
+    if match is None:
+        raise InputError(f"letter_index: {text!r} is not one letter such as (a), B or c.")
+    return ord(match.group(1).lower()) - ord("a")
+
+
+LABEL = re.compile(r"\A\s*(?:\([A-Za-z0-9]\)|[A-Za-z][.)])\s+(?=\S)")
+
+
+def strip_label(option: str) -> str:
+    """The option without a leading "(a) ", "a) ", "A. " or "(1) "."""
+    return LABEL.sub("", option)
+
+
+FILTERS: dict[str, Any] = {
+    "basename": _basename,
+    "stem": _stem,
+    "remove_prefix": lambda text, prefix: str(text).removeprefix(prefix),
+    "remove_suffix": lambda text, suffix: str(text).removesuffix(suffix),
+    "regex_group": _regex_group,
+    "regex_replace": _regex_replace,
+    "regex_findall": _regex_findall,
+    "tojson": _tojson,
+    "caption_with": _caption_with,
+    "index_of": _index_of,
+    "row_of": _row_of,
+    "without_letter": strip_label,
+    "letter_index": _letter_index,
+    "from_json": json.loads,
+    "replace": _replace,
+    "join": _join,
+    "format": _format,
+    "ceil_div": lambda value, n: -(-int(value) // int(n)),
+}

@@ -1,0 +1,182 @@
+"""Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
+
+An unknown name is an error. No template can reach attributes that begin with an underscore, call
+into Python beyond plain values, make a text or list of more than a million characters or items, or
+take longer than ten seconds (in the main thread, where there is SIGALRM).
+
+Filters beside Jinja's own are in ``filters``.
+"""
+
+import re
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from functools import cache, wraps
+from typing import Any
+
+import jinja2
+import jinja2.filters
+import jinja2.sandbox
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+
+from vlm_harness.deadline import TimedOut, deadline
+from vlm_harness.errors import InputError, suggest
+from vlm_harness.specs.filters import FILTERS
+from vlm_harness.specs.sandbox import WEIGH, Sandbox, allow, weighed
+
+_MAX_RANGE = 10_000
+_MAX_SECONDS = 10
+# `random` would make a run that cannot be repeated; the others take a size and have no use here.
+_LEFT_OUT = (
+    "random", "center", "indent", "wordwrap", "batch", "slice", "urlize", "xmlattr", "pprint",
+)  # fmt: skip
+
+
+class TemplateError(Exception):
+    """A template that cannot be parsed or rendered; the caller adds file and line."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _weighing(function: Any) -> Any:
+    @wraps(function)  # which keeps what Jinja notes on a filter that wants its context
+    def weighing(*args: Any, **kwargs: Any) -> Any:
+        return weighed(function(*args, **kwargs))
+
+    return weighing
+
+
+def _range(*bounds: int) -> range:
+    found = range(*bounds)
+    if len(found) > _MAX_RANGE:
+        raise SecurityError(f"range too long: more than {_MAX_RANGE}")
+    return found
+
+
+@cache
+def environment() -> jinja2.Environment:
+    env = Sandbox(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        optimized=False,  # constants would be computed when it is compiled
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.clear()
+    env.globals["range"] = _range
+    env.filters.update(FILTERS)
+    for name in _LEFT_OUT:
+        del env.filters[name]
+    env.filters = {name: _weighing(function) for name, function in env.filters.items()}
+    env.filters[WEIGH] = weighed
+    return env
+
+
+class Template:
+    """A compiled template. One ``{{ expression }}`` alone keeps the type of its value."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        try:
+            tree = environment().parse(source)
+            self._expression = None
+            inner = _lone_expression(source, tree)
+            if inner is not None:
+                self._expression = environment().compile_expression(inner, undefined_to_none=False)
+            else:
+                self._template = environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"bad Jinja: {error.message}", error.lineno or 1) from None
+        except (RecursionError, MemoryError):
+            raise TemplateError("bad Jinja: nested too deeply") from None
+
+    def __call__(self, context: Mapping[str, Any]) -> Any:
+        """Render.
+
+        Raises:
+            TemplateError: an unknown name, a failing filter, an operation the sandbox refuses.
+        """
+        try:
+            with deadline(_MAX_SECONDS):
+                if self._expression is None:
+                    return self._render(context)
+                return _plain(self._expression(context))
+        except TimedOut:
+            raise TemplateError(f"it takes longer than {_MAX_SECONDS} seconds") from None
+        except jinja2.UndefinedError as error:
+            raise TemplateError(_explain(error, context)) from None
+        except (jinja2.TemplateError, SecurityError) as error:
+            raise TemplateError(str(error)) from None
+        except InputError as error:
+            raise TemplateError(error.message) from None
+        except MemoryError:
+            raise TemplateError("it takes more memory than there is") from None
+        except (
+            ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
+            re.error,
+        ) as error:  # fmt: skip
+            raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+    def _render(self, context: Mapping[str, Any]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(context):
+            size += len(piece)
+            allow(size, "text")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML could have held it, so that nothing half-done leaves a template."""
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises with Jinja's own explanation where the name is unknown
+        raise TemplateError("the expression has no value: it has an `if` without `else`")
+    if isinstance(value, str):
+        return str(value)  # some of Jinja's filters give a Markup
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, list | range | Iterator | KeysView | ValuesView | ItemsView):
+        return [_plain(item) for item in value]
+    if callable(value):
+        raise TemplateError("the expression gives a method instead of a value: call it with ()")
+    return value
+
+
+@cache
+def compile_template(source: str) -> Template:
+    return Template(source)
+
+
+def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
+    """Render every string inside lists and mappings; other values stay as they are."""
+    if isinstance(value, str):
+        return compile_template(value)(context)
+    if isinstance(value, list | tuple):
+        return [render_tree(item, context) for item in value]
+    if isinstance(value, dict):
+        return {key: render_tree(item, context) for key, item in value.items()}
+    return value
+
+
+def _lone_expression(source: str, tree: nodes.Template) -> str | None:
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return None
+    if len(tree.body[0].nodes) != 1 or isinstance(tree.body[0].nodes[0], nodes.TemplateData):
+        return None
+    match = re.fullmatch(r"\{\{[-+]?(.*?)[-+]?\}\}", source, re.DOTALL)
+    return match.group(1) if match else None
+
+
+def _explain(error: jinja2.UndefinedError, context: Mapping[str, Any]) -> str:
+    message = error.message or str(error)
+    match = re.match(r"'(\w+)' is undefined", message)
+    if not match:
+        return message
+    known = [name for name in context if isinstance(name, str)]
+    near = suggest(match.group(1), known)
+    return f"{message}{near or '; there are: ' + ', '.join(known)}"

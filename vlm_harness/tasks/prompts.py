@@ -1,0 +1,96 @@
+"""From a sample, an order and a command to the words that are asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import PromptSpec, ProtocolUse, TaskSpec
+from vlm_harness.specs.templates import TemplateError, compile_template
+from vlm_harness.tasks.orders import Order
+from vlm_harness.types import Prompt, Sample
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NO_COMMAND = "none"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """How one task asks under one protocol: template, question and commands, resolved."""
+
+    template: PromptSpec
+    question: str
+    commands: Mapping[str, str]
+    """At least one; ``{"none": ""}`` where the task offers none. The first is the default."""
+    where: str = field(default="", compare=False)
+
+    @cached_property
+    def default_command(self) -> str:
+        return next(iter(self.commands))
+
+    def check_command(self, name: str, task: str, protocol: str) -> None:
+        if name not in self.commands:
+            raise InputError(
+                f"task {task}, protocol {protocol}: unknown command {name!r}"
+                f"{suggest(name, self.commands)}",
+                hint=f"There are: {listing(self.commands)}, or 'all'.",
+            )
+
+    def _shown(self, option: str, position: int) -> str:
+        context: dict[str, Any] = {"option": option, "number": position + 1}
+        if position < len(LETTERS):  # beyond, a template that asks for one is an error
+            context["letter"] = LETTERS[position]
+        return str(compile_template(self.template.option)(context))
+
+    def prompt(self, sample: Sample, order: Order, command: str) -> Prompt:
+        """Render the user's turn.
+
+        Raises:
+            InputError: a template that cannot be rendered for this sample.
+        """
+        context: dict[str, Any] = {
+            **sample.fields,
+            "options": [sample.options[i] for i in order],
+            "letters": list(LETTERS[: len(order)]),
+        }
+        try:
+            question = str(compile_template(self.question)(context))
+            sentence = str(compile_template(self.commands[command])(context))
+            shown = tuple(
+                self._shown(sample.options[index], position) for position, index in enumerate(order)
+            )
+            text = compile_template(self.template.template)(
+                {
+                    "question": question,
+                    "command": sentence,
+                    "options": list(shown),
+                    "letters": context["letters"],
+                }
+            )
+        except TemplateError as error:
+            raise InputError(f"prompt of sample {sample.id}: {error}", where=self.where) from None
+        return Prompt(text=str(text).strip(), order=order, shown=shown, command=command)
+
+
+def asker(task: TaskSpec, protocol: str, use: ProtocolUse, registry: Registry) -> Asker:
+    """Resolve the template and commands of a task under a protocol.
+
+    Commands are the protocol's own; else, where the protocol brings another template, that
+    template's; else the task's.
+    """
+    at = ("protocols", protocol, "template") if use.template else ("prompt", "template")
+    template = registry.prompt(use.template or task.prompt.template, task.at(*at))
+    own_template = use.template is not None and use.template != task.prompt.template
+    commands: dict[str, str] | list[str]
+    if use.commands is not None:
+        commands, where = use.commands, task.at("protocols", protocol, "commands")
+    elif own_template and template.commands:
+        commands, where = template.commands, template.at("commands")
+    else:
+        commands, where = task.prompt.commands, task.at("prompt", "commands")
+    if isinstance(commands, list):
+        commands = {name: registry.command(name, where) for name in commands}
+    question = use.question if use.question is not None else task.prompt.question
+    return Asker(template, question, commands or {NO_COMMAND: ""}, task.at("prompt"))

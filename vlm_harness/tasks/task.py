@@ -1,0 +1,312 @@
+"""From a task's YAML and its data to samples."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from vlm_harness import datasets
+from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.files import to_json
+from vlm_harness.images import file_ref
+from vlm_harness.paths import inside
+from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import AnyOf, OverlaySpec, TaskSpec
+from vlm_harness.specs.templates import TemplateError, render_tree
+from vlm_harness.types import ImageRef, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task with its samples."""
+
+    spec: TaskSpec
+    samples: Sequence[Sample]
+    ids: Sequence[str]
+    """Of all its samples, before ``--limit`` and ``--samples``."""
+    data_sha256: Mapping[str, str]
+    data_revision: str | None = None
+    overlay: OverlaySpec | None = None
+
+    def partners(self) -> dict[str, Sample]:
+        """For each sample id of a whole pair, the other sample of the pair."""
+        pairs: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            if sample.pair is not None:
+                pairs.setdefault(sample.pair, []).append(sample)
+        return {
+            one.id: other
+            for members in pairs.values()
+            if len(members) == self.spec.grouping.pair.size == 2
+            for one, other in (members, members[::-1])
+        }
+
+
+def load_task(
+    spec: TaskSpec,
+    registry: Registry,
+    data_dir: Path,
+    *,
+    labels: str = "corrected",
+    limit: int | None = None,
+    samples: Sequence[str] = (),
+) -> Task:
+    """Read the data and make samples.
+
+    Raises:
+        InputError: data that are not there, rows that do not fit the task, two samples of one id,
+            a group that is too large, an overlay that does not fit.
+    """
+    table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
+    tables = {name: registry.table(name, spec.at("tables")).rows for name in spec.tables}
+    common = {"rows": table.rows, **tables}
+    variants = [
+        dict(zip(spec.each, values, strict=True)) for values in product(*spec.each.values())
+    ]
+    made = [
+        sample
+        for index, row in enumerate(table.rows)
+        for own in variants
+        if (sample := _sample(spec, common, row, own, index, data_dir)) is not None
+    ]
+    if not made:
+        raise InputError(
+            f"task {spec.task}: {spec.dataset.path or 'the data set'} holds no row"
+            if not table.rows
+            else f"task {spec.task}: none of the {len(table.rows)} rows of "
+            f"{spec.dataset.path or 'the data set'} is what `where` asks for",
+            where=spec.at("where" if table.rows else "dataset"),
+        )
+    _check_ids(spec, made)
+    _check_positive(spec, made)
+    overlay = registry.overlay(spec.overlay, spec.at("overlay")) if spec.overlay else None
+    if overlay is not None and labels == "corrected":
+        made = apply_overlay(overlay, made)
+    _check_groups(spec, made, labels)
+    ids = [sample.id for sample in made]
+    if samples:
+        wanted = set(samples)
+        made = [sample for sample in made if sample.id in wanted]
+    checksums = {**table.sha256, **{f"table {name}": _sha256(tables[name]) for name in tables}}
+    return Task(spec, _limit(made, limit), ids, checksums, table.revision, overlay)
+
+
+def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
+    """Correct labels. Corrections of samples that the task does not have are passed over.
+
+    Raises:
+        InputError: the label is not the one that the correction was published for, as when the
+            data were corrected already.
+    """
+    corrections = {str(c.id): (i, c) for i, c in enumerate(overlay.corrections)}
+    corrected = []
+    for sample in samples:
+        index, correction = corrections.get(sample.id, (0, None))
+        if correction is None or not {correction.was, correction.answer} & {*sample.options}:
+            corrected.append(sample)
+            continue
+        if correction.answer not in sample.options:
+            raise InputError(
+                f"the correction of sample {sample.id} is to {correction.answer!r}"
+                f"{suggest(correction.answer, sample.options)}",
+                where=overlay.at("corrections", index),
+                hint=f"The options of the sample are: {', '.join(sample.options)}",
+            )
+        if sample.options[sample.target] != correction.was:
+            raise InputError(
+                f"sample {sample.id} has the label {sample.options[sample.target]!r}, and the "
+                f"correction is of {correction.was!r}",
+                where=overlay.at("corrections", index),
+                hint="Your copy of the data may have been corrected already; --labels original "
+                "takes labels as they stand in the data.",
+            )
+        corrected.append(
+            dataclasses.replace(sample, target=sample.options.index(correction.answer))
+        )
+    return corrected
+
+
+def _sha256(rows: Mapping[Any, Any]) -> str:
+    text = to_json(rows, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sample(
+    spec: TaskSpec,
+    common: Mapping[str, Any],
+    row: datasets.Row,
+    own: Mapping[str, Any],
+    index: int,
+    root: Path,
+) -> Sample | None:
+    """``own`` are the values of ``each`` that tell this sample from others of its row."""
+    step: tuple[str | int, ...] = ()
+    context: dict[str, Any] = {**common, **row, **own, "row": row, "row_index": index}
+    try:
+        for name, source in spec.fields.items():
+            step = ("fields", name)
+            context[name] = render_tree(source, context)
+        step = ("where",)
+        if spec.where is not None and not _truth(render_tree(spec.where, context)):
+            return None
+        values: dict[str, Any] = {}
+        for name in ("id", "options", "target", "captions", "pair", "set", "category"):
+            step = ("sample", name)
+            values[name] = render_tree(getattr(spec.sample, name), context)
+        step = ("sample", "images")
+        images = _images(spec.sample.images, context, root)
+        if spec.exif == "apply":
+            images = tuple(dataclasses.replace(ref, upright=True) for ref in images)
+        step = ("sample", "options")
+        options = _texts(values["options"], "options")
+        step = ("sample", "captions")
+        captions = None if values["captions"] is None else _texts(values["captions"], "captions")
+        if captions is not None and len(captions) != len(options):
+            raise ValueError(f"{len(captions)} captions for {len(options)} options")
+        step = ("sample", "target")
+        target = _target(values["target"], options)
+        return Sample(
+            id=str(values["id"]),
+            images=images,
+            options=options,
+            target=target,
+            target_original=target,
+            captions=captions,
+            pair=_key(values["pair"]),
+            set=_key(values["set"]),
+            category=_key(values["category"]),
+            fields=context,
+        )
+    except (TemplateError, ValueError, InputError) as error:
+        message = error.message if isinstance(error, InputError) else str(error)
+        hint = f"The row, counted from 0: {str(dict(row))[:200]}"
+        if isinstance(error, InputError) and error.hint:
+            hint = f"{error.hint}\n{hint}"
+        raise InputError(
+            f"{'.'.join(map(str, step))}, row {index} of {spec.dataset.path or 'the data set'}: "
+            f"{message}",
+            where=spec.at(*step),
+            hint=hint,
+        ) from None
+
+
+def _truth(value: Any) -> bool:
+    # A where: of text around an expression gives 'True' or 'False' as text.
+    return value not in ("False", "false", "") if isinstance(value, str) else bool(value)
+
+
+def _images(source: Any, context: Mapping[str, Any], root: Path) -> tuple[ImageRef, ...]:
+    if isinstance(source, str):
+        rendered = render_tree(source, context)
+        source = rendered if isinstance(rendered, list | tuple) else [rendered]
+        return tuple(_image(item, root) for item in source)
+    refs = []
+    for item in source:
+        if isinstance(item, AnyOf):
+            candidates = [_image(render_tree(path, context), root) for path in item.any_of]
+            refs.append(next((ref for ref in candidates if ref.exists()), candidates[0]))
+        else:
+            refs.append(_image(render_tree(item, context), root))
+    return tuple(refs)
+
+
+def _image(value: Any, root: Path) -> ImageRef:
+    if isinstance(value, ImageRef):
+        return value
+    if isinstance(value, str):
+        inside(root, value)
+        return file_ref(root, value)
+    raise ValueError(f"an image is a path or an image column, not {type(value).__name__}")
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{name} must be a list with at least one item, found {value!r}")
+    texts = tuple(str(item) for item in value)
+    if name == "options" and len(set(texts)) < len(texts):
+        raise ValueError(f"two options are the same: {list(texts)}")
+    return texts
+
+
+def _target(value: Any, options: Sequence[str]) -> int:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"the target must be the index of an option, found {value!r}")
+    if not 0 <= value < len(options):
+        raise ValueError(
+            f"the target {value} lies outside the {len(options)} options {list(options)}; "
+            f"allowed: 0 to {len(options) - 1}"
+        )
+    return value
+
+
+def _key(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"sample.id: of several samples, {len(twice)} in all: {listing(twice, 5)}",
+            where=spec.at("sample", "id"),
+            hint="Make the id of every sample unique, for instance with the row's own number.",
+        )
+
+
+def _check_positive(spec: TaskSpec, samples: Sequence[Sample]) -> None:
+    options = {option for sample in samples for option in sample.options}
+    if spec.positive is not None and spec.positive not in options:
+        raise InputError(
+            f"positive: no sample has the option {spec.positive!r}"
+            f"{suggest(spec.positive, options)}",
+            where=spec.at("positive"),
+            hint=f"There are: {listing(sorted(options), 5)}",
+        )
+
+
+def _check_groups(spec: TaskSpec, samples: Sequence[Sample], labels: str) -> None:
+    for kind in ("pair", "set"):
+        rule = getattr(spec.grouping, kind)
+        members: dict[str, list[Sample]] = {}
+        for sample in samples:
+            key = getattr(sample, kind)
+            if key is not None:
+                members.setdefault(key, []).append(sample)
+        for key, group in members.items():
+            if len(group) > rule.size:
+                raise InputError(
+                    f"the {kind} {key!r} has {len(group)} samples, more than {rule.size}: "
+                    f"{listing((s.id for s in group), 6)}",
+                    where=spec.at("sample", kind),
+                    hint=f"Change sample.{kind}, or grouping.{kind}.size.",
+                )
+            whole = len(group) == rule.size
+            if rule.distinct_targets and whole and len({s.target for s in group}) < rule.size:
+                raise InputError(
+                    f"the {kind} {key!r} has the same right option for more than one of its "
+                    f"samples ({listing(s.id for s in group)}) under the {labels} labels",
+                    where=spec.at("grouping", kind, "distinct_targets"),
+                    hint="A wrong label correction does this; check the data and the overlay.",
+                )
+
+
+def _limit(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """The first whole groups that hold at most ``limit`` samples, and at least one group."""
+    if limit is None:
+        return samples
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group, []).append(sample)
+    chosen: set[str] = set()
+    total = 0
+    for key, members in groups.items():
+        if chosen and total + len(members) > limit:
+            break
+        chosen.add(key)
+        total += len(members)
+    return [sample for sample in samples if sample.group in chosen]
