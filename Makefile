@@ -48,7 +48,7 @@ check: test lint audit
 
 # Makes the checkpoints in models/ anew from the drawings: under an hour on 2 cores.
 train-tiny: install
-	$(RUN)/python -m training --output models
+	$(RUN)/python -m toy_models --output models
 
 wheel: install
 	$(RUN)/python -m build --wheel --outdir dist

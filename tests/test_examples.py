@@ -66,8 +66,9 @@ def test_the_metric_of_contributing_is_code_that_works() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def " in c)
     scope: dict[str, object] = {}
-    head = "from collections.abc import Sequence\nfrom vlm_harness.metrics import Record, groups\n"
-    head += "from vlm_harness.specs.schemas import GroupRules\nfrom vlm_harness.metrics.stats import Units\n"
+    head = "from collections.abc import Sequence\n"
+    head += "from vlm_harness.metrics import Record, Units, groups\n"
+    head += "from vlm_harness.specs import GroupRules\n"
     exec(head + code, scope)
     units = scope["any_of_pair_accuracy"](records("a1+ a2- b1- b2- c1+"), RULES)  # type: ignore[operator]
     assert (units.value, units.n) == (0.5, 2)

@@ -328,7 +328,7 @@ def test_a_model_of_real_size_is_the_same_however_computed(realdata: Path, tmp_p
         pytest.skip("set VLM_HARNESS_SMALL_VLM to the folder of a checkpoint")
 
     def go(models: list[str], tasks: list[str], folder: str, **options: Any) -> Run:
-        include = [str(ROOT / "benchmarks" / "tasks")]
+        include = [str(ROOT / "perf" / "tasks")]
         return evaluate(
             models, tasks, output_dir=str(tmp_path / folder), data_dir=str(realdata),
             include_path=include, order="both", **options,

@@ -167,7 +167,7 @@ def test_similarity_by_both_dual_encoders(go: Go) -> None:
 
 def test_the_short_cut_is_as_the_readme_says(go: Go) -> None:
     """With the names exchanged, who goes by where the first thing is answers all wrong."""
-    own = str(ROOT / "training" / "tasks")
+    own = str(ROOT / "toy_models" / "tasks")
     models = ["tiny-llava", "tiny-clip-control"]
     run = go(models, ["names_exchanged"], include_path=[own], limit=40)
     assert max(metric(run, "individual_accuracy")) <= 0.1

@@ -3,7 +3,7 @@
 The official way encodes each image, and each of its captions, anew in every task. The bare script
 preprocesses and encodes the different images and captions once, in batches, and keeps no record.
 
-    python -m benchmarks.dual_encoders
+    python -m perf.dual_encoders
 """
 
 import json
@@ -17,7 +17,7 @@ import open_clip
 import torch
 from PIL import Image
 
-from benchmarks import timing
+from perf import timing
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.backends.open_clip import OpenClip
 from vlm_harness.datasets.rendered import RELATIONS, draw, make_scene, object_pairs

@@ -10,7 +10,7 @@ import click
 import torch
 from transformers import CLIPModel
 
-from training import cards, data, dual_encoder, llava
+from toy_models import cards, data, dual_encoder, llava
 
 
 @click.command("train-tiny")

@@ -3,7 +3,7 @@
 Operations are counted by torch as they are dispatched; the rate is that of large products, measured
 between the rounds of the job itself.
 
-    python -m benchmarks.roofline --model CHECKPOINT --data-dir DATA
+    python -m perf.roofline --model CHECKPOINT --data-dir DATA
 """
 
 import statistics
@@ -15,7 +15,7 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import mmvp
+from perf import mmvp
 
 SIDE = 1536
 

@@ -3,7 +3,7 @@
 The latter is the way of lmms-eval and others: image and prompt are processed and run anew for each
 option, one at a time, with logits for the whole sequence.
 
-    python -m benchmarks.options --model CHECKPOINT --data-dir DATA
+    python -m perf.options --model CHECKPOINT --data-dir DATA
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks import mmvp, timing
+from perf import mmvp, timing
 from vlm_harness.logs.lines import Line
 
 Scores = list[float]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from training import data, dual_encoder, llava
+from toy_models import data, dual_encoder, llava
 from vlm_harness.datasets.rendered import RELATIONS, draw, make_scene, object_pairs
 
 

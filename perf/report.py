@@ -1,6 +1,6 @@
 """The HTML report of 10,000 samples with an image each: time to build, size, and first view.
 
-python -m benchmarks.report
+python -m perf.report
 
 Beside the building stands what no report can do without: reading and shrinking the images, one
 after the other, by Pillow alone.
@@ -17,7 +17,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from benchmarks import timing
+from perf import timing
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write

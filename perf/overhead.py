@@ -1,6 +1,6 @@
 """What the evaluator itself costs: a model that answers at once, 50,000 samples against 500.
 
-python -m benchmarks.overhead
+python -m perf.overhead
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks import timing
+from perf import timing
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.metrics.stats import Units, estimate
 from vlm_harness.runs.evaluator import evaluate
@@ -62,7 +62,7 @@ def answer(n: int) -> tuple[float, float]:
 
 
 def in_own_process(n: int) -> tuple[float, float]:
-    code = f"import benchmarks.overhead as b; print(*b.answer({n}))"
+    code = f"import perf.overhead as b; print(*b.answer({n}))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     seconds, peak = map(float, output.split())
     return seconds, peak

@@ -106,7 +106,7 @@ On the test split, percent with the 95% interval over pairs (four-way: over sets
 
 
 NAMES = """\
-The same pictures with the two names exchanged in question, captions and answer (training/tasks).
+The same pictures with the two names exchanged in question, captions and answer (toy_models/tasks).
 Who tells the two things apart answers these as well as those above; who has learned where the
 first-named thing is in these drawings, where the second is always in the middle, answers none"""
 

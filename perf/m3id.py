@@ -1,13 +1,13 @@
 """M3ID against greedy generation of the same prompts: what its branch without the image costs.
 
-python -m benchmarks.m3id --model CHECKPOINT --data-dir DATA
+python -m perf.m3id --model CHECKPOINT --data-dir DATA
 """
 
 from pathlib import Path
 
 import click
 
-from benchmarks import mmvp, timing
+from perf import mmvp, timing
 
 
 @click.command()

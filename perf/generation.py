@@ -5,7 +5,7 @@ process of its own, as its users run it: neither gets what the other sets in tor
 Where texts differ, the gap between the best two tokens at the first that does is listed.
 
     pip install lm_eval accelerate
-    python -m benchmarks.generation --model CHECKPOINT --data-dir DATA
+    python -m perf.generation --model CHECKPOINT --data-dir DATA
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ import click
 import torch
 from PIL import Image
 
-from benchmarks import mmvp, timing
+from perf import mmvp, timing
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.logs.lines import Line
 from vlm_harness.types import ImageRef, Request

@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.data import (
+from toy_models.data import (
     Pictures,
     Turn,
     byte_level_bpe,
@@ -34,7 +34,7 @@ from training.data import (
     mixed_precision,
     other_turn,
 )
-from training.dual_encoder import normalise, warm_cosine
+from toy_models.dual_encoder import normalise, warm_cosine
 from vlm_harness.datasets.rendered import RELATIONS
 
 PICTURES = 32

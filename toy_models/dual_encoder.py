@@ -9,7 +9,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-from training.data import SIDE, Pictures, byte_level_bpe, image_processor, mixed_precision
+from toy_models.data import SIDE, Pictures, byte_level_bpe, image_processor, mixed_precision
 from vlm_harness.datasets.rendered import RELATIONS, Scene
 
 BATCH = 128
