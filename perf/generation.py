@@ -45,9 +45,9 @@ def first_gap(vlm: HfVlm, line: Line, theirs: str, data: Path) -> float:
     same = min(len(one), len(other)) if same is None else same
     prompt = as_sent(vlm, line) + tokenizer.decode(one[:same])
     image = Image.open(data / line["images"][0]["path"]).convert("RGB")
-    inputs = vlm.moved(vlm.formatter.inputs([prompt], [[image]]))
+    inputs = vlm.loaded.moved(vlm.formatter.inputs([prompt], [[image]]))
     with torch.inference_mode():
-        best = vlm.model(**inputs).logits[0, -1].float().log_softmax(-1).topk(2).values
+        best = vlm.loaded.model(**inputs).logits[0, -1].float().log_softmax(-1).topk(2).values
     return float(best[0] - best[1])
 
 
@@ -83,12 +83,12 @@ class Theirs:
 def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: int) -> None:
     """Let a model answer MMVP's questions through both harnesses."""
     ours = mmvp.load(checkpoint)
-    dtype = str(ours.model.dtype).removeprefix("torch.")
+    dtype = str(ours.loaded.model.dtype).removeprefix("torch.")
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=Theirs.load,
-        initargs=(checkpoint, batch_size, *map(str, (ours.model.device, dtype))),
+        initargs=(checkpoint, batch_size, *map(str, (ours.loaded.model.device, dtype))),
     ) as theirs:
         evaluated = partial(
             mmvp.answers, ours, "mmvp_generation", data_dir, images, batch_size=batch_size

@@ -64,7 +64,7 @@ def main(
 ) -> None:
     """Score the options of MMVP's questions both ways, and compare times and scores."""
     ours = mmvp.load(checkpoint, answer_prefix=answer_prefix)
-    theirs = OnePassEach(checkpoint, answer_prefix, like=ours.model)
+    theirs = OnePassEach(checkpoint, answer_prefix, like=ours.loaded.model)
 
     evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
     lines = evaluated()  # not timed: the first calls of either are slower

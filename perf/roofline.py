@@ -44,7 +44,7 @@ def main(checkpoint: str, data_dir: Path, images: int, rounds: int) -> None:
     operations = counter.get_total_flops()
     shares = []
     for _ in range(rounds):
-        rate = matrix_rate(vlm.model.device, vlm.model.dtype)
+        rate = matrix_rate(vlm.loaded.model.device, vlm.loaded.model.dtype)
         start = time.perf_counter()
         evaluated()
         taken = time.perf_counter() - start

@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoProcessor
 from vlm_harness.backends.dual_encoder import DualEncoder
 from vlm_harness.backends.hf.dual_encoder import HfDualEncoder
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.backends.open_clip import OpenClip
+from vlm_harness.backends.open_clip.encoder import OpenClip
 from vlm_harness.errors import InputError
 from vlm_harness.images import Pictures
 from vlm_harness.specs.schemas import ModelSpec

@@ -132,7 +132,7 @@ def test_texts_behind_a_shared_beginning(name: str, folder: Callable[[str], Path
     shared, plain = load(folder(name)), load(folder(name), share_prefixes=False)
     assert shared._sharing.unit("generate", with_images=True) == "images"
     read: list[int] = []
-    shared.model.register_forward_pre_hook(
+    shared.loaded.model.register_forward_pre_hook(
         lambda _, __, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     for decoding in ("greedy", "m3id:alpha=1.0,lambda=0.5"):

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, pipeline
 
 from vlm_harness import evaluate
+from vlm_harness.backends.hf import batch as hf_batch
+from vlm_harness.backends.hf import loaded as hf_loaded
 from vlm_harness.backends.hf import vlm as hf_vlm
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
@@ -203,7 +205,7 @@ def llava() -> HfVlm:
 def exact(llava: HfVlm) -> Any:
     """The same weights in float64."""
     return LlavaForConditionalGeneration.from_pretrained(
-        llava.spec.checkpoint, dtype=torch.float64
+        llava.loaded.spec.checkpoint, dtype=torch.float64
     ).eval()
 
 
@@ -339,13 +341,14 @@ def test_the_next_batch_is_made_ready_in_a_thread(
 ) -> None:
     """Of four batches, the first; and those of the trial, both ways."""
     made: list[bool] = []
-    inputs_of = hf_vlm.inputs_of
+    inputs_of = hf_batch.inputs_of
 
     def spied(*args: Any) -> Any:
         made.append(threading.current_thread() is threading.main_thread())
         return inputs_of(*args)
 
-    monkeypatch.setattr(hf_vlm, "inputs_of", spied)
+    for module in (hf_vlm, hf_loaded):
+        monkeypatch.setattr(module, "inputs_of", spied)
     limits = {"protocol": [protocol], "limit": 16, "batch_size": 4}
     for workers, expected in ((1, n_tried + 1), (0, n_tried + 4)):
         made.clear()

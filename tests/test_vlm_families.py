@@ -493,7 +493,7 @@ def test_an_answer_may_hold_an_eos_token(
     ref = reference(name)
     tokens = ref.answer_ids("to the right of the armchair")
     model = vlm(with_eos(folder(name), tmp_path / name, tokens[0]))
-    assert model.eos_ids == [tokens[-1], tokens[0]]
+    assert model.loaded.eos_ids == [tokens[-1], tokens[0]]
     answers = ("to the right of the armchair",)
     found = respond(model, CASES[:2], "score", answers=answers)
     check_scores(ref, found, CASES[:2], [tokens])

@@ -41,9 +41,12 @@ class Plugins(Generic[T]):
     def names(self) -> list[str]:
         return sorted({*self._builtin, *self._installed})
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._installed
+
     def check(self, name: str, where: object = None) -> None:
         """Raise an InputError that suggests the nearest name, if there is no such part."""
-        if name not in self._builtin and name not in self._installed:
+        if name not in self:
             raise InputError(
                 f"unknown {self.kind} {name!r}{suggest(name, self.names())}",
                 where=where,

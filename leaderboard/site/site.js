@@ -55,7 +55,7 @@ const site = (() => {
       row.protocol,
       ...parts,
       row.cited && "cited",
-      row.source === "replay" && "recorded answers",
+      row.recorded && "recorded answers",
       row.tables && `table ${row.tables.join(", ")}`,
     ]
       .filter(Boolean)

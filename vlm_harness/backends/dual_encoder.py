@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vlm_harness.backends.interface import (
+    KnownValues,
+    PreprocessesImages,
+    RecallsValues,
+    SharesRows,
+)
 from vlm_harness.errors import SampleError
 from vlm_harness.images import Pictures
-from vlm_harness.runs.cache import ModelCache
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
 if TYPE_CHECKING:
@@ -22,13 +27,13 @@ Embeddings = npt.NDArray[np.float32]
 TEXTS_AT_ONCE = 256
 
 
-class DualEncoder(ABC):
+class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
     """Encodes every image and every caption once, however many tasks ask for it."""
 
     def __init__(self) -> None:
         self._images: dict[str, Embeddings] = {}  # by ImageRef.pixels
         self._texts: dict[str, Embeddings] = {}
-        self._known: ModelCache | None = None
+        self._known: KnownValues | None = None
 
     def forget(self) -> None:
         """Drop all embeddings."""
@@ -54,7 +59,7 @@ class DualEncoder(ABC):
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Captions to unit vectors [n, width], float32."""
 
-    def recall(self, known: ModelCache, requests: Sequence[Request], pictures: Pictures) -> None:
+    def recall(self, known: KnownValues, requests: Sequence[Request], pictures: Pictures) -> None:
         """Take up embeddings of earlier runs, as far as requests need them, and keep new ones."""
         self._known = known
         images: dict[bytes, str] = {}

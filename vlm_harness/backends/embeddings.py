@@ -21,9 +21,6 @@ from vlm_harness.types import ImageRef
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ENCODERS = ("open_clip", "hf_dual_encoder")
-"""Backends whose models embed images."""
-
 
 class ImageEncoder(Protocol):
     def embed_images(self, images: Sequence["Image"]) -> Embeddings: ...
@@ -114,14 +111,14 @@ def open_encoder(
     if spec is None:
         vision = VisionEncoder(text, options, option)
         return vision.name, vision
-    if spec.backend not in ENCODERS:
+    family = BACKENDS.get(spec.backend)
+    if not family.embeds_images:
         raise InputError(
             f"{text} runs with the backend {spec.backend}, which embeds no images",
             where=option,
             hint="Give a dual encoder (`vlm-harness list models`), or a vision-only checkpoint such"
             " as DINOv2: a folder, or its name on the hub.",
         )
-    family = BACKENDS.get(spec.backend)
     family.check(spec)
     encoder: Any = family.load(spec, options)
     return spec.model, encoder
@@ -176,7 +173,7 @@ class VisionEncoder:
     def __init__(self, checkpoint: str, options: LoadOptions, option: str) -> None:
         from transformers import AutoImageProcessor, AutoModel
 
-        from vlm_harness.backends.args import TransformersArgs
+        from vlm_harness.backends.hf.args import TransformersArgs
         from vlm_harness.backends.hf.loading import load_pretrained, loading
 
         where = os.path.expanduser(checkpoint)

@@ -6,12 +6,20 @@ backend = FakeBackend(lambda request: [0.2, 0.1])        # one score a candidate
 
 from collections.abc import Callable, Sequence
 
+from pydantic import Field
+
+from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError, listing, suggest
 from vlm_harness.images import Pictures
 from vlm_harness.specs.filters import strip_label
-from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.schemas import ModelSpec, Spec
 from vlm_harness.types import Model, OptionScore, Request, Response
+
+
+class FakeArgs(Spec):
+    value: float = Field(0.5, description="of the handler constant")
+
 
 Answer = str | Sequence[float] | Response | None
 Handler = Callable[[Request], Answer]
@@ -91,3 +99,17 @@ def from_spec(spec: ModelSpec, options: LoadOptions) -> FakeBackend:
     """``fake:oracle``, ``fake:first``, ``fake:constant`` (argument ``value``)."""
     check(spec)
     return FakeBackend(HANDLERS[spec.checkpoint](float(spec.args.get("value", 0.5))), spec.model)
+
+
+FAMILY = Family(
+    summary="answers from a handler, for tests: oracle, first, constant",
+    provides=frozenset({"generate", "score", "similarity"}),
+    factory="vlm_harness.backends.fake:from_spec",
+    args=FakeArgs,
+    reads_images=False,
+    without_image=True,
+    default_batch=64,
+    checker="vlm_harness.backends.fake:check",
+    local_files=False,
+    answers="invented",
+)

@@ -1,17 +1,17 @@
-"""Backends: code that runs a family of models.
+"""A family of models: what it can do, declared before anything is loaded; and all families.
 
-A family declares here what it can do, without importing what it needs to do it; its module is
-loaded with the first model of the family.
+The module or package that holds a family declares it under the name that ``BACKENDS`` gives.
+Listing families imports those modules, so at their top level they import neither torch nor the
+family's library; the code that runs a model is named by ``factory``, and imported with the first
+model.
 """
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vlm_harness.backends import args as arguments
-from vlm_harness.backends.interface import Backend, LoadOptions
-from vlm_harness.images import Pictures as Pictures
+from vlm_harness.backends.interface import Backend, LoadOptions, PromptFormat
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs.schemas import ModelSpec, Spec
 from vlm_harness.types import Kind
@@ -36,10 +36,24 @@ class Family:
     """``module:callable`` giving the one file of a spec, where it is not just its checkpoint."""
     checker: str | None = None
     """``module:callable`` taking the spec; raises InputError where the checkpoint is not there."""
+    embeds_images: bool = False
+    """Whether its models have ``embed_images``, for what compares image embeddings."""
+    formatter: str | None = None
+    """``module:callable`` taking ``(spec, options)`` and giving a ``PromptFormat``; without it, its
+    models have no prompt format of their own."""
+    answers: Literal["computed", "recorded", "invented"] = "computed"
+    """Where responses come from. Invented ones are refused by the leaderboard."""
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> Backend:
         backend: Backend = _attribute(self.factory)(spec, options)
         return backend
+
+    def prompt_format(self, spec: ModelSpec, options: LoadOptions) -> PromptFormat | None:
+        """How a model of the family gets a prompt, without its weights; None where it has none."""
+        if self.formatter is None:
+            return None
+        found: PromptFormat = _attribute(self.formatter)(spec, options)
+        return found
 
     def files(self, spec: ModelSpec) -> list[Path]:
         """Local files and folders that the model's answers depend on."""
@@ -61,69 +75,14 @@ def _attribute(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-OPEN_CLIP = Family(
-    summary="open_clip: any architecture and pretrained tag, or local weights",
-    provides=frozenset({"similarity"}),
-    factory="vlm_harness.backends.open_clip:OpenClip",
-    args=arguments.OpenClipArgs,
-    default_batch=32,
-    checker="vlm_harness.backends.open_clip:check",
-)
-
-
-HF_DUAL_ENCODER = Family(
-    summary="transformers AutoModel dual encoders: CLIP, SigLIP, SigLIP 2, ALIGN, AltCLIP, ...",
-    provides=frozenset({"similarity"}),
-    factory="vlm_harness.backends.hf.dual_encoder:HfDualEncoder",
-    args=arguments.HfDualEncoderArgs,
-    default_batch=32,
-    checker="vlm_harness.backends.hf.loading:check",
-)
-
-
-HF_VLM = Family(
-    summary="transformers AutoModelForImageTextToText: LLaVA, Qwen-VL, InternVL, PaliGemma, ...",
-    provides=frozenset({"generate", "score"}),
-    factory="vlm_harness.backends.hf.vlm:HfVlm",
-    args=arguments.HfVlmArgs,
-    without_image=True,
-    checker="vlm_harness.backends.hf.loading:check",
-)
-
-
-REPLAY = Family(
-    summary="recorded answers from JSONL or CSV, joined on declared keys; needs no images",
-    provides=frozenset({"generate", "score", "similarity"}),
-    factory="vlm_harness.backends.replay:Replay",
-    args=arguments.ReplayArgs,
-    reads_images=False,
-    default_batch=1024,
-    checker="vlm_harness.backends.replay:path_of",
-    locator="vlm_harness.backends.replay:path_of",
-)
-
-
-FAKE = Family(
-    summary="answers from a handler, for tests: oracle, first, constant",
-    provides=frozenset({"generate", "score", "similarity"}),
-    factory="vlm_harness.backends.fake:from_spec",
-    args=arguments.FakeArgs,
-    reads_images=False,
-    without_image=True,
-    default_batch=64,
-    checker="vlm_harness.backends.fake:check",
-    local_files=False,
-)
-
-
 BACKENDS: Plugins[Family] = Plugins(
     "backend",
     "vlm_harness.backends",
     {
-        "open_clip": "vlm_harness.backends.family:OPEN_CLIP",
-        "hf_dual_encoder": "vlm_harness.backends.family:HF_DUAL_ENCODER",
-        "hf_vlm": "vlm_harness.backends.family:HF_VLM",
-        "replay": "vlm_harness.backends.family:REPLAY",
-        "fake": "vlm_harness.backends.family:FAKE",
+        "open_clip": "vlm_harness.backends.open_clip:FAMILY",
+        "hf_dual_encoder": "vlm_harness.backends.hf:DUAL_ENCODER",
+        "hf_vlm": "vlm_harness.backends.hf:VLM",
+        "replay": "vlm_harness.backends.replay:FAMILY",
+        "fake": "vlm_harness.backends.fake:FAMILY",
     },
 )

@@ -7,18 +7,33 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vlm_harness.backends.args import ReplayArgs
+from pydantic import Field
+
+from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError, listing
 from vlm_harness.images import Pictures
-from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.schemas import ModelSpec, Spec
 from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Model, OptionScore, Request, Response, Sample
 
 Row = Mapping[str, Any]
 _TEXT_COLUMNS = ("text", "response", "generation", "answer", "prediction")
+
+
+class ReplayArgs(Spec):
+    keys: str | list[str] | dict[str, str] | None = Field(
+        None,
+        description="column(s) of the record and, where they differ, Jinja over the sample's "
+        "fields; default: the column sample_id or id against the sample's id",
+    )
+    text: str | None = Field(None, description="column that holds the answer's text")
+    scores: str | None = Field(
+        None, description="column that holds a score by option, or a list in canonical order"
+    )
+    compare: Literal["exact", "ignore_case"] = "exact"
 
 
 class Replay:
@@ -176,3 +191,16 @@ def _option_scores(value: Any, sample: Sample) -> tuple[OptionScore, ...]:
         OptionScore(**item) if isinstance(item, dict) else OptionScore(float(item))
         for item in value
     )
+
+
+FAMILY = Family(
+    summary="recorded answers from JSONL or CSV, joined on declared keys; needs no images",
+    provides=frozenset({"generate", "score", "similarity"}),
+    factory="vlm_harness.backends.replay:Replay",
+    args=ReplayArgs,
+    reads_images=False,
+    default_batch=1024,
+    checker="vlm_harness.backends.replay:path_of",
+    locator="vlm_harness.backends.replay:path_of",
+    answers="recorded",
+)

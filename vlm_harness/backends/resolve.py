@@ -33,7 +33,8 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
     elif Path(text).expanduser().is_dir():
         spec = _from_folder(Path(text).expanduser())
     elif checkpoint and name in BACKENDS.names():
-        label = Path(checkpoint).stem if name == "replay" else checkpoint
+        is_file = BACKENDS.get(name).locator is not None
+        label = Path(checkpoint).stem if is_file else checkpoint
         spec = ModelSpec(model=_label(label), backend=name, checkpoint=checkpoint)
     elif text.startswith((".", "/", "~")):
         raise InputError(f"there is no folder {Path(text).expanduser()}", where="--model")

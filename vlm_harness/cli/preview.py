@@ -110,16 +110,14 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
 
 def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> None:
     """What the model gets: the text in its own format, and how many tokens it is."""
+    from vlm_harness.backends.interface import LoadOptions
     from vlm_harness.backends.resolve import family
 
     family(model).check(model)
-    if model.backend != "hf_vlm":
+    formatter = family(model).prompt_format(model, LoadOptions())
+    if formatter is None:
         report["note"] = f"the backend {model.backend} has no prompt format"
         return
-    from vlm_harness.backends.hf.prompt_format import PromptFormatter
-    from vlm_harness.backends.interface import LoadOptions
-
-    formatter = PromptFormatter(model, LoadOptions())
     images = [load(ref).pixels for ref in sample.images]
     for entry in report["prompts"]:
         text = formatter.text(Request("score", sample.images, prompt=entry["prompt"]))

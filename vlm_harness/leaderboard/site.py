@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import paths
+from vlm_harness.backends import BACKENDS
 from vlm_harness.errors import InputError
 from vlm_harness.files import write_json, write_text
 from vlm_harness.leaderboard.entry import Entry, Row, rows
@@ -204,7 +205,9 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
             (model.name, *how),
             {
                 "id": _id(model.name, *how),
-                "source": model.backend,
+                "source": "run",
+                "recorded": model.backend in BACKENDS
+                and BACKENDS.get(model.backend).answers == "recorded",
                 "model": model.name,
                 "kind": model.family,
                 "encoder": model.encoder,

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from vlm_harness.backends import BACKENDS
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.files import from_json, to_json, write_text
@@ -85,7 +86,7 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
 
     What rests on something that was changed is not looked at: it would say nothing.
     """
-    yield from _fake(run)
+    yield from _invented(run)
     changed = list(_changed_identity(run))
     yield from changed
     if not changed:
@@ -111,11 +112,12 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
     yield from _changed_results(run, rows)
 
 
-def _fake(run: RecordedRun) -> Problems:
+def _invented(run: RecordedRun) -> Problems:
     for name, spec in run.manifest["identity"].get("models", {}).items():
-        if _info(run, name).get("backend", spec.get("backend")) == "fake":
+        backend = _info(run, name).get("backend", spec.get("backend"))
+        if backend in BACKENDS and BACKENDS.get(backend).answers == "invented":
             yield InputError(
-                f"the model {name} is of the backend fake, which makes its answers up",
+                f"the model {name} is of the backend {backend}, which makes its answers up",
                 where=run.folder,
             )
 

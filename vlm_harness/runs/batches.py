@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
-from vlm_harness.backends.interface import PROMPTS_A_ROW, Backend
+from vlm_harness.backends.interface import PROMPTS_A_ROW, Backend, SharesRows
 from vlm_harness.runs.plan import Item
 from vlm_harness.types import ImageRef
 
@@ -45,7 +45,7 @@ def batch_end(
     """Where ``batch_size`` rows are full (a request each, but where the backend shares rows), and
     how many they are.
     """
-    row_of = getattr(backend, "row_of", lambda request: object())
+    row_of = backend.row_of if isinstance(backend, SharesRows) else lambda request: object()
     prompts: dict[Hashable, int] = {}
     n_rows = 0
     stop = min(most, len(queue))

@@ -7,7 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from typing import Any
 
-from vlm_harness.backends.interface import Backend
+from vlm_harness.backends.interface import (
+    Backend,
+    PreparesBatches,
+    PreprocessesImages,
+    RecallsValues,
+)
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.images import Pictures
@@ -32,7 +37,7 @@ def execute(
     known: ModelCache | None,
 ) -> None:
     """Send items through a backend in batches, and hand every response on as it comes."""
-    preprocess = getattr(backend, "preprocess", None)
+    preprocess = backend.preprocess if isinstance(backend, PreprocessesImages) else None
     with (
         Pictures(workers=workers, prepare=preprocess) as pictures,
         _Ahead(backend, workers, state.progress.warn) as ahead,
@@ -57,7 +62,7 @@ def execute(
                         responses = _respond(backend, requests, pictures, state, prepared)
                         for item, response in zip(queue[start:end], responses, strict=True):
                             state.add(item, response, pictures.sha256)
-                        if known is not None and not hasattr(backend, "recall"):
+                        if known is not None and not isinstance(backend, RecallsValues):
                             known.keep(requests, responses, pictures)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
@@ -76,8 +81,8 @@ class _Ahead:
     """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
 
     def __init__(self, backend: Backend, workers: int, warn: Callable[[str], None]) -> None:
-        self._prepare: Callable[..., Any] | None = getattr(backend, "prepare", None)
-        self._pool = ThreadPoolExecutor(1) if self._prepare is not None and workers else None
+        self._backend = backend if isinstance(backend, PreparesBatches) else None
+        self._pool = ThreadPoolExecutor(1) if self._backend is not None and workers else None
         self._coming: Future[Any] | None = None
         self._warn = warn
 
@@ -89,8 +94,8 @@ class _Ahead:
             self._pool.shutdown(cancel_futures=True)
 
     def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
-        if requests and self._pool is not None and self._prepare is not None:
-            self._coming = self._pool.submit(self._prepare, requests, pictures)
+        if requests and self._pool is not None and self._backend is not None:
+            self._coming = self._pool.submit(self._backend.prepare, requests, pictures)
 
     def take(self) -> Any:
         """What was made of the batch that is next by now; None where nothing was."""
@@ -116,7 +121,7 @@ def _recall(
     pictures: Pictures,
 ) -> Sequence[Item]:
     """Hand answers of earlier runs on; returns the items that are left to be asked."""
-    if hasattr(backend, "recall"):
+    if isinstance(backend, RecallsValues):
         backend.recall(known, [item.request for item in items], pictures)
         return items
     left = []
@@ -153,7 +158,7 @@ def _fitting(request: Request, response: Response | None) -> Response | None:
 
 
 def _respond(
-    backend: Any,
+    backend: Backend,
     requests: Sequence[Request],
     pictures: Pictures,
     state: State,
@@ -163,10 +168,10 @@ def _respond(
     limit = state.planned.config.timeout
     try:
         with deadline(limit and limit * len(requests)):
-            responses: Sequence[Response | None] = (
-                backend.respond(requests, pictures)
-                if prepared is None
-                else backend.respond_to(prepared)
+            responses = (
+                backend.respond_to(prepared)
+                if prepared is not None and isinstance(backend, PreparesBatches)
+                else backend.respond(requests, pictures)
             )
         if len(responses) != len(requests):
             raise RuntimeError(f"{len(responses)} responses to {len(requests)} requests")

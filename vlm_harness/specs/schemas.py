@@ -41,6 +41,7 @@ DESCRIPTIVE = frozenset(
     }
 )  # fmt: skip
 Scalar = str | int | float | bool
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 JinjaText = Annotated[str, Field(description="a Jinja template")]
@@ -431,7 +432,7 @@ class RunConfig(Spec):
         None, ge=0, description="threads that read images ahead; default: as the device allows"
     )
     device: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     seed: int = 0
     data_dir: str | None = None
     include_path: Many = []

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from vlm_harness.backends.args import HfDualEncoderArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
+from vlm_harness.backends.hf.args import HfDualEncoderArgs
 from vlm_harness.backends.hf.loading import describe, load_pretrained, loading, to_device
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError

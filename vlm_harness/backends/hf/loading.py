@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_harness.backends.args import TransformersArgs
+from vlm_harness.backends.hf.args import TransformersArgs
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError
 from vlm_harness.specs.schemas import ModelSpec

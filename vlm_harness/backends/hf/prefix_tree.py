@@ -11,7 +11,7 @@ costs as many tokens as are different in it, and the numbers are those of each p
 Texts are generated behind the trunk too, each prompt by itself from there on.
 
 What a model must allow: a mask of its own making (4-D) over a cache, explicit positions, and tokens
-that see only what comes before them. Whether it does is found out by trying (``HfVlm._sharing``).
+that see only what comes before them. Whether it does is found out by trying (``sharing``).
 """
 
 import inspect

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from transformers import AutoProcessor
 
-from vlm_harness.backends.args import HfVlmArgs
+from vlm_harness.backends.hf.args import HfVlmArgs
 from vlm_harness.backends.hf.loading import loading
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError

@@ -7,20 +7,18 @@ positions, every prompt is read by a pass of its own.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
 from vlm_harness.backends.hf import prefix_tree
 from vlm_harness.backends.hf.batch import Query
+from vlm_harness.backends.hf.loaded import LoadedVlm
 from vlm_harness.backends.hf.prefix_tree import Branch
 from vlm_harness.backends.interface import PROMPTS_A_ROW
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.types import ImageRef, Kind, Request, Response
-
-if TYPE_CHECKING:
-    from vlm_harness.backends.hf.vlm import HfVlm
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +27,9 @@ Unit = Literal["images", "prompt"]
 
 
 class Sharing:
-    """Scores and generates for an ``HfVlm`` where prompts can share."""
+    """Scores and generates for a model where prompts can share."""
 
-    def __init__(self, vlm: "HfVlm") -> None:
+    def __init__(self, vlm: LoadedVlm) -> None:
         self._vlm = vlm
         self._window = _window(vlm.model.config)
         self._found: dict[tuple[Kind, bool], Unit | None] = {}  # the latter: with images
@@ -55,7 +53,7 @@ class Sharing:
         return key in self._found, self._found.get(key)
 
     def score(self, queries: Sequence[Query], unit: Unit) -> dict[Query, Response]:
-        """As ``HfVlm.score_plain``; prompts that cannot share are left out."""
+        """As ``LoadedVlm.score_plain``; prompts that cannot share are left out."""
         vlm = self._vlm
         rows = rows_of(queries, unit)
         inputs = vlm.inputs([row[0] for row in rows])

@@ -1,12 +1,10 @@
-"""Arguments of the bundled backends: ``args:`` of a model file, or ``--model-args``."""
+"""Arguments of the backends that load with transformers."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from vlm_harness.specs.schemas import Spec
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+from vlm_harness.specs.schemas import Dtype, Spec
 
 
 class TransformersArgs(Spec):
@@ -44,28 +42,3 @@ class HfVlmArgs(TransformersArgs):
     chat_template_args: dict[str, str | bool | int] = Field(
         {}, description="passed to the chat template, e.g. enable_thinking: false"
     )
-
-
-class OpenClipArgs(Spec):
-    device: str | None = None
-    dtype: Dtype | None = None
-    weights: str | None = Field(None, description="file of weights instead of a pretrained tag")
-    quick_gelu: bool | None = Field(None, description="force the activation of OpenAI's weights")
-    cache_dir: str | None = None
-
-
-class ReplayArgs(Spec):
-    keys: str | list[str] | dict[str, str] | None = Field(
-        None,
-        description="column(s) of the record and, where they differ, Jinja over the sample's "
-        "fields; default: the column sample_id or id against the sample's id",
-    )
-    text: str | None = Field(None, description="column that holds the answer's text")
-    scores: str | None = Field(
-        None, description="column that holds a score by option, or a list in canonical order"
-    )
-    compare: Literal["exact", "ignore_case"] = "exact"
-
-
-class FakeArgs(Spec):
-    value: float = Field(0.5, description="of the handler constant")

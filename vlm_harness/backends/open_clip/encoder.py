@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vlm_harness.backends.args import OpenClipArgs
 from vlm_harness.backends.dual_encoder import DualEncoder, Embeddings
 from vlm_harness.backends.hf.loading import (
     check_hub,
@@ -26,6 +25,7 @@ from vlm_harness.backends.hf.loading import (
     to_device,
 )
 from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.backends.open_clip import OpenClipArgs
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model

@@ -1,0 +1,79 @@
+"""Which package may import which, as ``docs/architecture.md`` lists them; no import cycles."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "vlm_harness"
+FOUNDATIONS = ("types", "errors", "plugins", "files", "paths", "deadline", "images")
+LAYERS = (
+    "specs", "datasets", "backends", "metrics", "tasks", "protocols", "logs", "analysis", "runs",
+    "published", "report", "export", "leaderboard", "cli",
+)  # fmt: skip
+"""In order: a package imports only those before it."""
+OUTSIDE = ("__init__", "__main__")
+"""The public API and the entry point, which nothing imports."""
+
+
+def module_of(path: Path) -> str:
+    """``logs.lines`` for ``vlm_harness/logs/lines.py``, ``logs`` for its ``__init__.py``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(module: str) -> Iterator[str]:
+    """Our own modules that a module imports, those that it imports late included."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name == "vlm_harness" or name.startswith("vlm_harness."):
+                parts = name.split(".")[1:]
+                while parts and ".".join(parts) not in MODULES:
+                    parts.pop()
+                if parts and ".".join(parts) != module:
+                    yield ".".join(parts)
+
+
+def test_the_folder_listing_is_the_architecture() -> None:
+    found = {name.split(".")[0] for name in MODULES}
+    assert found == {*FOUNDATIONS, *LAYERS, *OUTSIDE}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_package_imports_only_what_is_listed_before_it(layer: str) -> None:
+    allowed = {*FOUNDATIONS, *LAYERS[: LAYERS.index(layer) + 1]}
+    for module in MODULES:
+        if module.split(".")[0] == layer:
+            above = sorted(name for name in imported(module) if name.split(".")[0] not in allowed)
+            assert above == [], module
+
+
+def test_foundations_import_foundations_alone() -> None:
+    for module in FOUNDATIONS:
+        assert {name.split(".")[0] for name in imported(module)} <= {*FOUNDATIONS}, module
+
+
+def test_there_are_no_import_cycles() -> None:
+    # What `from package import name` reads is the package's __init__, which imports its modules:
+    # that is what makes the name public, and no cycle of two modules.
+    graph = {
+        module: {name for name in imported(module) if MODULES[name].name != "__init__.py"}
+        for module in MODULES
+        if MODULES[module].name != "__init__.py"
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
