@@ -9,10 +9,10 @@ import click
 
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.logs.lines import Line
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.types import LogLine
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -46,7 +46,7 @@ def load(checkpoint: str, **spec: Any) -> HfVlm:
     )
 
 
-def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> list[Line]:
+def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> list[LogLine]:
     """A whole run over a task of ``tasks/``, and its log."""
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate(
@@ -58,5 +58,5 @@ def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> 
             output_dir=folder,
             **grid,
         )
-        recorded = RecordedRun(run.path)
+        recorded = Run(run.path)
         return list(recorded.lines(recorded.variants))

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from perf import mmvp, timing
-from vlm_harness.logs.lines import Line
+from vlm_harness.types import LogLine
 
 Scores = list[float]
 """Mean log-probability of the tokens of each option of a prompt, EOS included."""
@@ -33,16 +33,16 @@ class OnePassEach:
         self.prefix = answer_prefix
         self.eos = self.processor.tokenizer.eos_token
 
-    def run(self, lines: Sequence[Line], data: Path) -> list[Scores]:
-        return [[self.score(line, option, data) for option in line["candidates"]] for line in lines]
+    def run(self, lines: Sequence[LogLine], data: Path) -> list[Scores]:
+        return [[self.score(line, option, data) for option in line.candidates] for line in lines]
 
     @torch.inference_mode()
-    def score(self, line: Line, option: str, data: Path) -> float:
-        content = [{"type": "image"}, {"type": "text", "text": line["prompt"]}]
+    def score(self, line: LogLine, option: str, data: Path) -> float:
+        content = [{"type": "image"}, {"type": "text", "text": line.prompt}]
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        image = Image.open(data / line["images"][0]["path"]).convert("RGB")
+        image = Image.open(data / line.images[0]["path"]).convert("RGB")
         answer = self.prefix + option + self.eos
         inputs = self.processor(text=prompt + answer, images=image, return_tensors="pt").to(
             self.model.device, self.model.dtype
@@ -69,7 +69,7 @@ def main(
     evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
     lines = evaluated()  # not timed: the first calls of either are slower
     expected = theirs.run(lines, data_dir)
-    found = [line["response"]["scores"] for line in lines]
+    found = [line.response["scores"] for line in lines]
     furthest = max(
         abs(a - b)
         for one, other in zip(found, expected, strict=True)

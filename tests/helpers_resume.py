@@ -19,9 +19,8 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from helpers_runs import difference
+from helpers_runs import difference, key_of
 
-from vlm_harness.logs.lines import key_of
 from vlm_harness.runs.evaluator import evaluate
 
 TINY: dict[str, Any] = {

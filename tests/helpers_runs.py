@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.logs.lines import key_of
-from vlm_harness.runs.evaluator import Run, evaluate
-from vlm_harness.types import Request, Response
+from vlm_harness.runs.evaluator import FinishedRun as Run
+from vlm_harness.runs.evaluator import evaluate
+from vlm_harness.types import LogLine, Request, Response
 
 
 def oracle(request: Request) -> Any:
@@ -56,8 +56,27 @@ def lines(run: Run) -> list[dict[str, Any]]:
     ]
 
 
+def key_of(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a line, as JSON has it, from all others of a run."""
+    return LogLine.model_validate(line).key
+
+
+def log_line(**fields: Any) -> LogLine:
+    """A line of a log; what is not said of it is as it mostly is."""
+    options = fields.get("options", ["left", "right"])
+    usual = {
+        "model": "m", "task": "t", "protocol": "generate", "command": "default",
+        "order_mode": "fixed", "decoding": "greedy", "image_mode": "normal",
+        "labels": "corrected", "sample_id": "s", "pair": None, "set": None, "category": None,
+        "options": options, "shown": options, "order": list(range(len(options))),
+        "order_index": 0, "response": {}, "pair_cosine": None, "target": 0, "target_original": 0,
+        "prediction": None, "tied": False, "correct": False, "status": "ok", "error": None,
+    }  # fmt: skip
+    return LogLine.model_validate({**usual, **fields})
+
+
 def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
-    return run.results[row]["metrics"][metric]["value"]
+    return run.results[row].metrics[metric].value
 
 
 def difference(one: Any, other: Any, where: str = "") -> str | None:

@@ -25,7 +25,7 @@ from vlm_harness.analysis.agreement import (
 from vlm_harness.analysis.agreement import spearman as correlation
 from vlm_harness.metrics.metric import Record
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import Variant
+from vlm_harness.types import Cell
 
 
 def row(right: Sequence[str], model: str = "m", orders: int = 1, command: str = "c") -> Row:
@@ -36,7 +36,10 @@ def row(right: Sequence[str], model: str = "m", orders: int = 1, command: str = 
         for pair, marks in enumerate(right)
         for side, mark in enumerate(marks)
     ]
-    variant = Variant(model, "t", "choice", command, "fixed", "greedy", "normal", "corrected")
+    variant = Cell(
+    model=model, task="t", protocol="choice", command=command, order_mode="fixed",
+    decoding="greedy", image_mode="normal", labels="corrected",
+)  # fmt: skip
     return Row("r", variant, records)
 
 

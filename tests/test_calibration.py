@@ -7,39 +7,40 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from helpers_runs import log_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_harness.analysis.calibration import Calibration, calibration, probabilities
-from vlm_harness.logs.lines import Line
 from vlm_harness.protocols.protocol import highest
-from vlm_harness.types import OptionScore
+from vlm_harness.types import LogLine, OptionScore
 
 
-def line(sums: Sequence[float | None] | None, target: int = 0, **fields: Any) -> Line:
+def line(sums: Sequence[float | None] | None, target: int = 0, **fields: Any) -> LogLine:
     """What was answered is the option of the highest sum, where ``prediction`` says no other."""
     known = sums if sums and None not in sums else None
     outcome = highest([OptionScore(each) for each in known if each is not None] if known else None)
     made = {
-        "sample_id": "s", "pair": None, "set": None, "target": target,
-        "status": outcome.status, "prediction": outcome.prediction,
+        "target": target, "status": outcome.status, "prediction": outcome.prediction,
         "response": {} if sums is None else {"sum_logprobs": sums}, **fields,
     }  # fmt: skip
-    return {"correct": made["status"] == "ok" and made["prediction"] == target, **made}
+    correct = made["status"] == "ok" and made["prediction"] == target
+    options = [f"option {n}" for n in range(len(sums or (0, 1)))]
+    return log_line(**{"correct": correct, "options": options, **made})
 
 
-def of(*shares: float, **fields: Any) -> Line:
+def of(*shares: float, **fields: Any) -> LogLine:
     """A line with these probabilities."""
     return line([math.log(each) - 7 for each in shares], **fields)
 
 
-def found(*lines: Line, **options: Any) -> Calibration:
+def found(*lines: LogLine, **options: Any) -> Calibration:
     result = calibration(lines, **options)
     assert result is not None
     return result
 
 
-CASES: list[tuple[str, list[Line], tuple[float, ...]]] = [
+CASES: list[tuple[str, list[LogLine], tuple[float, ...]]] = [
     # what, lines, (accuracy, confidence, ece, brier)
     ("sure and right", [line([0, -900])], (1, 1, 0, 0)),
     ("sure and wrong", [line([-900, 0])], (0, 1, 1, 2)),
@@ -62,7 +63,7 @@ CASES: list[tuple[str, list[Line], tuple[float, ...]]] = [
 @pytest.mark.parametrize(
     ("lines", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
-def test_by_hand(lines: list[Line], expected: tuple[float, ...]) -> None:
+def test_by_hand(lines: list[LogLine], expected: tuple[float, ...]) -> None:
     result = found(*lines)
     values = (result.accuracy, result.confidence, result.ece, result.brier)
     assert values == pytest.approx(expected, abs=1e-12)
@@ -118,10 +119,11 @@ def test_sums_of_any_size() -> None:
 def test_intervals_are_over_groups() -> None:
     """As many lines in fewer groups, which are right or wrong as one, tell less."""
 
-    def lines(size: int) -> list[Line]:
+    def lines(size: int) -> list[LogLine]:
         return [
-            (of(0.75, 0.25) if i % 40 < 30 else of(0.25, 0.75))
-            | {"sample_id": str(i), "pair": f"{i % 40} {i // 40 // size}"}
+            (of(0.75, 0.25) if i % 40 < 30 else of(0.25, 0.75)).model_copy(
+                update={"sample_id": str(i), "pair": f"{i % 40} {i // 40 // size}"}
+            )
             for i in range(160)
         ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TASK, Command
-from helpers_runs import first
+from helpers_runs import first, log_line
 from helpers_runs import laconic as oracle
 from rich.cells import cell_len
 
@@ -27,15 +27,18 @@ from vlm_harness.analysis.compare import (
 )
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics import METRICS, Record
 from vlm_harness.metrics.stats import Units
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import OptionScore, Request, Response, Variant
+from vlm_harness.types import Cell, OptionScore, Request, Response
 
 FOUR_WAY = "whatsup_rendered_a_four_way"
 TWO_WAY = "whatsup_rendered_a_left_right"
-VARIANT = Variant("m", "t", "generate", "default", "fixed", "greedy", "normal", "corrected")
+VARIANT = Cell(
+    model="m", task="t", protocol="generate", command="default", order_mode="fixed",
+    decoding="greedy", image_mode="normal", labels="corrected",
+)  # fmt: skip
 
 
 def wrong_on(*ids: str) -> Callable[[Request], Any]:
@@ -273,17 +276,14 @@ def test_a_pair_that_failed_is_wrong_as_in_the_results(go: Callable[..., Path]) 
 
 
 def test_scores_of_a_failed_line_are_no_numbers() -> None:
-    line = {
-        "sample_id": "x", "order_index": 0, "options": ["a", "b"], "correct": False, "pair": "p",
-        "set": None, "category": None, "target": 0, "pair_cosine": None, "prediction": None,
-    }  # fmt: skip
+    line = {"options": ["a", "b"], "pair": "p"}
     responses: list[dict[str, Any]] = [{}, {"scores": [None, 1]}, {"scores": [1, 0]}]
-    failed, nan, fine = _records({**line, "response": response} for response in responses)
+    failed, nan, fine = _records(log_line(**line, response=response) for response in responses)
     for each in (failed, nan):
         assert each.scores is not None
         assert np.isnan(each.scores).all()
     assert fine.scores == (1, 0)
-    assert _records([{**line, "response": {}}])[0].scores is None
+    assert _records([log_line(**line, response={})])[0].scores is None
     both = METRICS.get("group_accuracy")([failed, replace(fine, target=1)], GroupRules())
     assert (both.value, both.n) == (0, 1)
 
@@ -325,7 +325,7 @@ def test_rendered_tasks_with_sets(go: Callable[..., Path]) -> None:
     models = {"oracle": oracle, "first": first}
     run = go("r", f"{TWO_WAY},{FOUR_WAY}", models=models, limit=8)
     found = compare(run)
-    assert [found.a.variants[0].model, found.b.variants[0].model] == ["oracle", "first"]
+    assert [found.a.cells[0].model, found.b.cells[0].model] == ["oracle", "first"]
     two, four = rows(found, TWO_WAY), rows(found, FOUR_WAY)
     assert (two["individual_accuracy"].only_a, two["pair_accuracy"].only_a) == (4, 4)
     assert "set_accuracy" not in two
@@ -337,7 +337,7 @@ def test_rendered_tasks_with_sets(go: Callable[..., Path]) -> None:
     assert four["pair_accuracy"].n_clusters == 2
     assert all(row.p_holm is not None and row.p_holm >= row.p for row in found.rows if row.p)
     assert {row.a.task for row in compare(run, tasks=[TWO_WAY]).rows} == {TWO_WAY}
-    assert compare(run, only_a={"model": "first"}).b.variants[0].model == "oracle"
+    assert compare(run, only_a={"model": "first"}).b.cells[0].model == "oracle"
 
 
 def test_values_are_those_of_the_results(go: Callable[..., Path]) -> None:
@@ -378,7 +378,7 @@ def test_one_model_with_and_without_images(go: Callable[..., Path]) -> None:
     assert [found.rows[0].a.image_mode, found.rows[0].b.image_mode] == ["normal", "none"]
     assert rows(found)["individual_accuracy"].only_a == 6
     assert found.notes == []
-    swapped = compare(found.a.folder, go("c", models={"toy": oracle}, images="swapped"))
+    swapped = compare(found.a.path, go("c", models={"toy": oracle}, images="swapped"))
     assert rows(swapped)["individual_accuracy"].n == 12
 
 
@@ -396,7 +396,7 @@ def test_a_dual_encoder_answers_alike_in_every_order(go: Callable[..., Path]) ->
     # The second of either order is never named: wrong for half of all lines.
     assert (samples.n, samples.n_clusters, samples.only_a, samples.only_b) == (24, 6, 12, 0)
     assert found.notes == []
-    assert rows(compare(found.b.folder, a))["individual_accuracy"].only_b == 12
+    assert rows(compare(found.b.path, a))["individual_accuracy"].only_b == 12
 
 
 def test_what_is_the_same_metric_is_tested_once(go: Callable[..., Path]) -> None:

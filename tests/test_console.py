@@ -5,14 +5,13 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from vlm_harness.cli.console import ProgressBar, print_results
-from vlm_harness.types import Variant
+from vlm_harness.types import Cell, ResultRow
 
 TWO_WAY = {"individual_accuracy": 1 / 2, "pair_accuracy": 1 / 4}
 FOUR_WAY = {"individual_accuracy": 1 / 4, "pair_accuracy": 1 / 16, "set_accuracy": 1 / 256}
@@ -47,7 +46,7 @@ def result(
     row = {
         "model": model, "task": task, "protocol": "generate", "command": "default",
         "order": "fixed", "decoding": "greedy", "image_mode": "normal", "labels": "corrected",
-        "limit": None, "primary_metric": "individual_accuracy",
+        "task_version": 1, "categories": {}, "limit": None, "primary_metric": "individual_accuracy",
         "metrics": {**metrics, "mean_pair_cosine": estimate(cosine), **(extra or {})},
         "n_samples": 200, "n_expected": 200, "n_incomplete": 0,
         "groups": {"pair": {"n": 100, "n_incomplete": 0}},
@@ -59,7 +58,8 @@ def result(
 
 def printed(results: list[dict[str, Any]], width: int) -> str:
     out = io.StringIO()
-    print_results(results, Console(file=out, width=width, color_system=None))
+    rows = [ResultRow.model_validate(each) for each in results]
+    print_results(rows, Console(file=out, width=width, color_system=None))
     return out.getvalue()
 
 
@@ -284,9 +284,10 @@ def test_a_list_that_is_too_wide_is_a_comparison() -> None:
 
 # --- progress -------------------------------------------------------------------------------------
 
-CELL: Any = SimpleNamespace(
-    variant=Variant("m[b]", "t", "choice", "default", "fixed", "greedy", "normal", "corrected")
-)
+CELL = Cell(
+    model="m[b]", task="t", protocol="choice", command="default", order_mode="fixed",
+    decoding="greedy", image_mode="normal", labels="corrected",
+)  # fmt: skip
 
 
 class Clock:
@@ -385,7 +386,7 @@ def test_another_model_has_another_pace(progress: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_names_are_cut_before_numbers(progress: Callable[..., str], columns: int) -> None:
-    long = SimpleNamespace(variant=CELL.variant._replace(task="t" * 80))
+    long = CELL.replace(task="t" * 80)
     steps = batches(*[8] * 5, seconds=3.992, total=10_000, done=20, cell=long)
     line = progress(steps, columns=columns)
     assert len(line) <= columns

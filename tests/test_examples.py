@@ -109,7 +109,7 @@ def test_the_formats_are_documented_field_by_field(bench: Path, tmp_path: Path) 
     (log,) = (run.path / "samples").iterdir()
     line = json.loads(log.read_text().splitlines()[0])
     sections = re.split(r"^## ", (ROOT / "docs" / "formats.md").read_text(), flags=re.MULTILINE)
-    for fields, section in ((line, sections[1]), (run.results[0], sections[2])):
+    for fields, section in ((line, sections[1]), (run.results[0].to_dict(), sections[2])):
         rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
         documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
         assert documented == set(fields)

@@ -9,6 +9,7 @@ from zlib import crc32
 
 import pytest
 from conftest import Command
+from helpers_runs import log_line
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -18,33 +19,34 @@ from vlm_harness.analysis.flips import Flips, flips
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.cli.compare import _shares
 from vlm_harness.errors import SampleError
-from vlm_harness.logs.lines import Line
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import Request, Variant
+from vlm_harness.types import Cell, LogLine, Request
 
-A = Variant("a", "t", "generate", "default", "fixed", "greedy", "normal", "corrected")
-B = A._replace(model="b")
+A = Cell(
+    model="a", task="t", protocol="generate", command="default", order_mode="fixed",
+    decoding="greedy", image_mode="normal", labels="corrected",
+)  # fmt: skip
+B = A.replace(model="b")
 FOUR_WAY = "whatsup_rendered_a_four_way"
 OPTIONS = ["w", "x", "y", "z"]
 
 Go = Callable[..., Path]
 
 
-def lines(text: str, answers: str, **fields: Any) -> list[Line]:
+def lines(text: str, answers: str, **fields: Any) -> list[LogLine]:
     """``Aa1 Aa2 b1``: samples by set and pair, of which ``w`` is right; ``-`` is no answer."""
     made = []
     for name, answer in zip(text.split(), answers, strict=True):
         pair = name.rstrip("0123456789")
         prediction = None if answer == "-" else OPTIONS.index(answer)
         made.append(
-            {
-                "sample_id": name, "order_index": 0, "pair": pair,
-                "set": pair[0] if pair[0].isupper() else None, "category": "c", "target": 0,
-                "options": OPTIONS, "prediction": prediction, "correct": prediction == 0,
-                "status": "unparsed" if prediction is None else "ok", "pair_cosine": None,
+            log_line(**{
+                "sample_id": name, "pair": pair, "set": pair[0] if pair[0].isupper() else None,
+                "category": "c", "options": OPTIONS, "prediction": prediction,
+                "correct": prediction == 0, "status": "unparsed" if prediction is None else "ok",
                 "response": {"text": answer}, **fields,
-            }
+            })
         )  # fmt: skip
     return made
 

@@ -12,8 +12,7 @@ from conftest import Command
 
 from vlm_harness.analysis.compare import compare
 from vlm_harness.errors import InputError
-from vlm_harness.metrics import hf_evaluate
-from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics import METRICS, Record, hf_evaluate
 from vlm_harness.metrics.stats import Statistic, estimate
 from vlm_harness.specs.schemas import GroupRules
 

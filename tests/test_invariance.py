@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_runs import log_line
 
 from vlm_harness.runs.evaluator import evaluate_config
 from vlm_harness.runs.invariance import _some, check_invariance, compare
@@ -13,7 +14,7 @@ from vlm_harness.specs.schemas import RunConfig
 
 def line(prediction: int, scores: Sequence[float] | None = None, text: str | None = None) -> Any:
     response = {"scores": scores} if scores else {"text": text}
-    return {"prediction": prediction, "response": response}
+    return log_line(prediction=prediction, response=response)
 
 
 def test_differences_by_hand() -> None:
@@ -30,11 +31,11 @@ def test_differences_by_hand() -> None:
 
 def test_whole_pairs_spread_over_the_run() -> None:
     pairs = {f"s{n}": f"p{n // 2}" for n in range(100)}
-    lines = [{"sample_id": name, "pair": pair, "set": None} for name, pair in pairs.items()]
+    lines = [log_line(sample_id=name, pair=pair) for name, pair in pairs.items()]
     chosen = _some(lines, 20)
     assert 16 <= len(chosen) <= 20
     assert {pairs[name] for name in chosen} == {f"p{n}" for n in range(0, 50, 5)}
-    alone = [{"sample_id": name, "pair": None, "set": None} for name in ("a", "b", "a")]
+    alone = [log_line(sample_id=name) for name in ("a", "b", "a")]
     assert _some(alone, 64) == ["a", "b"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_harness import metrics
-from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics import METRICS, Record
 from vlm_harness.metrics.stats import Units, estimate, interval
 from vlm_harness.protocols.protocol import highest
 from vlm_harness.specs.schemas import GroupRule, GroupRules

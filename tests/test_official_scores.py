@@ -8,7 +8,7 @@ import numpy as np
 import official_scores as official
 import pytest
 
-from vlm_harness.metrics.metric import METRICS, Record
+from vlm_harness.metrics import METRICS, Record
 from vlm_harness.protocols.protocol import highest
 from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import OptionScore

@@ -143,7 +143,7 @@ def test_texts_behind_a_shared_beginning(name: str, folder: Callable[[str], Path
         read.clear()
         assert shared.respond(requests, Pictures()) == expected
         # Three pictures were read, not fifteen.
-        first = plain.inputs([plain.query(requests[0], [picture(requests[0])])])
+        first = plain.loaded.inputs([plain.loaded.query(requests[0], [picture(requests[0])])])
         assert read[0] < 5 * first["input_ids"].numel()
         assert len({response.text for response in expected if response}) > 1
 

@@ -11,7 +11,7 @@ from conftest import Command
 
 from vlm_harness.errors import InputError, TooManyErrors
 from vlm_harness.published.reproduce import Here, Measured, measure
-from vlm_harness.published.tables import Cell, cells, load, paper_tables
+from vlm_harness.published.tables import TableCell, cells, load, paper_tables
 from vlm_harness.specs.registry import Registry
 
 COUNTS = {
@@ -249,8 +249,8 @@ def test_bad_arguments(call: Command, args: list[str], message: str) -> None:
 # --- comparing ----------------------------------------------------------------------------------
 
 
-def _cell(value: float | None, metric: str = "pair_accuracy") -> Cell:
-    return Cell("M", "m", "t", metric, "generate", "greedy", value, False, None, "x.yaml:1")
+def _cell(value: float | None, metric: str = "pair_accuracy") -> TableCell:
+    return TableCell("M", "m", "t", metric, "generate", "greedy", value, False, None, "x.yaml:1")
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_scores_that_are_none(bench: Path, answer: Response, reason: str) -> Non
         failed = [line for line in lines(run) if line["status"] == "error"]
         assert [line["sample_id"] for line in failed] == ["thing2-left"]
         assert reason in failed[0]["error"]
-        assert rescore(run.path)[1] == run.results
+        assert rescore(run.path) == run.results
 
 
 def test_a_batch_of_too_few_answers(bench: Path) -> None:

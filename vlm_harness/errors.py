@@ -48,6 +48,26 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {lower[near[0]]!r}?" if near else ""
 
 
+def not_found(
+    message: str,
+    name: str,
+    known: Iterable[str],
+    *,
+    where: object = None,
+    hint: str = "There are: {}",
+) -> InputError:
+    """The error for a name that is not one of those known.
+
+    Args:
+        message: what was looked for, ``unknown task 'mvp'``; the nearest known name is added.
+        hint: with ``{}`` for the known names.
+    """
+    known = list(known)
+    return InputError(
+        f"{message}{suggest(name, known)}", where=where, hint=hint.format(listing(known) or "none")
+    )
+
+
 def listing(names: Iterable[str], limit: int = 30) -> str:
     """Names as one readable line, cut after ``limit``."""
     names = sorted(name if len(name) <= 120 else f"{name[:117]}..." for name in names)

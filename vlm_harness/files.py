@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,43 @@ def from_json(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=number, parse_float=number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path, *, hint: str | None = None) -> Any:
+    """The content of a JSON file, as ``from_json`` gives it.
+
+    Raises:
+        InputError: it cannot be read, or is not JSON, with line and column.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path, hint=hint) from None
+    return parse_json(data, path, hint=hint)
+
+
+def parse_json(
+    data: str | bytes,
+    path: Path,
+    *,
+    hint: str | None = None,
+    parser: Callable[[str | bytes], Any] = from_json,
+    by_hand: bool = False,
+) -> Any:
+    """The value of JSON that was read from a file. Raises as ``read_json`` does.
+
+    Args:
+        by_hand: whether people write such files: the line is part of where an error is, then.
+    """
+    try:
+        return parser(data)
+    except json.JSONDecodeError as error:
+        where, text = (f"{path}:{error.lineno}", error.msg) if by_hand else (path, str(error))
+        raise InputError(f"not valid JSON: {text}", where=where, hint=hint) from None
+    except RecursionError:
+        raise InputError("not valid JSON: nested too deeply", where=path, hint=hint) from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}", where=path, hint=hint) from None
 
 
 def write_json(path: Path, value: Any) -> None:

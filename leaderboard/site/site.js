@@ -9,12 +9,14 @@ const site = (() => {
   const KINDS = { "dual encoder": "dual encoder", mllm: "MLLM", other: "other" };
   const COLOURS = { "dual encoder": "var(--c0)", mllm: "var(--c1)", other: "var(--c3)" };
   const NOTHING = { name: "", text: "Nothing here yet.", tasks: [], rows: [] };
-  const isCosine = (metric) => metric.includes("cosine");
   const find = (id) => document.getElementById(id);
 
   let data, form, state, family, sorted, shown;
   const metricOf = (task) => state.metric ?? task.primary;
-  const short = (metric) => data.short[metric] ?? metric;
+  const UNKNOWN = { unit: "number", direction: null };
+  const declared = (metric) => (Object.hasOwn(data.metrics, metric) ? data.metrics[metric] : UNKNOWN);
+  const short = (metric) => declared(metric).short ?? metric;
+  const isShare = (metric) => declared(metric).unit === "share";
   const isPublished = (row) => row.source === "published";
 
   function options(select, values, value) {
@@ -40,17 +42,9 @@ const site = (() => {
 
   /** How a model was asked, as far as it is not as usual. */
   function how(row) {
-    const usual = {
-      command: ["default", "none"],
-      decoding: ["greedy", "none"],
-      order: ["fixed"],
-      image_mode: ["normal"],
-      labels: ["corrected"],
-    };
-    const words = { order: "order ", image_mode: "images ", labels: "labels " };
-    const parts = Object.entries(usual)
-      .filter(([key, values]) => row[key] && !values.includes(row[key]))
-      .map(([key]) => `${words[key] ?? ""}${row[key]}`);
+    const parts = Object.entries(data.settings)
+      .filter(([name, { usual }]) => row[name] && !usual.includes(row[name]))
+      .map(([name, { words }]) => `${words}${row[name]}`);
     return [
       row.protocol,
       ...parts,
@@ -84,7 +78,11 @@ const site = (() => {
   function cell(row, task, best) {
     const metric = found(row, task);
     if (!metric)
-      return element("td", { class: "number", "data-order": -1 }, element("span", { class: "none" }, DASH));
+      return element(
+        "td",
+        { class: "number", "data-order": lowerIsBetter(task) ? 1e300 : -1e300 },
+        element("span", { class: "none" }, DASH),
+      );
     const label = `${row.model}, ${task.title}: ${metric.text}${metric.ends ? `, interval ${metric.ends}` : ""}; details`;
     return element(
       "td",
@@ -100,7 +98,7 @@ const site = (() => {
         element("span", { class: "value" }, metric.text),
         " ",
         metric.ends && element("span", { class: "ci" }, metric.ends),
-        !isCosine(metricOf(task)) && bar(metric, chanceOf(task, metric)),
+        isShare(metricOf(task)) && bar(metric, chanceOf(task, metric)),
       ),
     );
   }
@@ -124,18 +122,18 @@ const site = (() => {
     );
   }
 
+  const lowerIsBetter = (task) => declared(metricOf(task)).direction === "lower";
+  const better = (task, a, b) => (lowerIsBetter(task) ? b.value < a.value : b.value > a.value) ? b : a;
+
   function table(rows) {
     const tasks = columns();
     // As printed: what looks equal is equal.
     const best = new Map(
       tasks
-        .filter((task) => data.ranked.includes(metricOf(task)))
+        .filter((task) => declared(metricOf(task)).direction)
         .map((task) => {
           const known = rows.map((row) => found(row, task)).filter(Boolean);
-          return [
-            task.name,
-            known.length > 1 ? known.reduce((a, b) => (b.value > a.value ? b : a)).text : null,
-          ];
+          return [task.name, known.length > 1 ? known.reduce((a, b) => better(task, a, b)).text : null];
         }),
     );
     const chances = tasks.map((task) => task.chance[metricOf(task)]);
@@ -197,8 +195,12 @@ const site = (() => {
       info: false,
       searching: false,
       autoWidth: false,
-      order: tasks.length ? [order(tasks.length)] : [],
+      order: tasks.length ? [order(tasks)] : [],
       columnDefs: [
+        {
+          targets: tasks.map((_, n) => FIXED + n).filter((_, n) => lowerIsBetter(tasks[n])),
+          orderSequence: ["asc", "desc"],
+        },
         { targets: "number", orderSequence: ["desc", "asc"] },
         { targets: "_all", orderSequence: ["asc", "desc"] },
       ],
@@ -208,15 +210,17 @@ const site = (() => {
     sorted.on("order.dt", () => {
       const [[column, way] = []] = sorted.order();
       if (column === undefined) return;
-      state.sort = column === FIXED && way === "desc" ? "" : `${column} ${way}`;
+      state.sort = column === FIXED && way === bestFirst(tasks[0]) ? "" : `${column} ${way}`;
       page.set({ ...page.settings(), sort: state.sort });
       last = key(); // it is sorted already
     });
   }
 
-  function order(n) {
+  const bestFirst = (task) => (lowerIsBetter(task) ? "asc" : "desc");
+
+  function order(tasks) {
     const [, column, way] = /^(\d+) (asc|desc)$/.exec(state.sort ?? "") ?? [];
-    return Number(column) < FIXED + n ? [Number(column), way] : [FIXED, "desc"];
+    return Number(column) < FIXED + tasks.length ? [Number(column), way] : [FIXED, bestFirst(tasks[0])];
   }
 
   // --- the chart --------------------------------------------------------------------------------
@@ -230,7 +234,7 @@ const site = (() => {
       task?.name,
     );
     const drawn =
-      !task || isCosine(metricOf(task))
+      !task || declared(metricOf(task)).unit === "cosine"
         ? []
         : rows
             .filter((row) => found(row, task))
@@ -245,7 +249,7 @@ const site = (() => {
                 chance: chanceOf(task, metric),
               };
             })
-            .sort((a, b) => b.value - a.value);
+            .sort((a, b) => (lowerIsBetter(task) ? a.value - b.value : b.value - a.value));
     const box = find("chart");
     if (!drawn.length) {
       box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw."));
@@ -265,10 +269,11 @@ const site = (() => {
       ariaLabel: `${task.title}, ${short(metricOf(task))}`,
       style: { fontSize: "13px", fontFamily: "inherit", color: "inherit" },
       x: {
-        domain: [0, 1],
-        tickFormat: (v) => `${Math.round(100 * v)}`,
+        ...(isShare(metricOf(task))
+          ? { domain: [0, 1], tickFormat: (v) => `${Math.round(100 * v)}` }
+          : { zero: true, nice: true }),
         grid: true,
-        label: `${short(metricOf(task))}, percent`,
+        label: short(metricOf(task)) + (isShare(metricOf(task)) ? ", percent" : ""),
         labelAnchor: "center",
         labelArrow: false,
         labelOffset: 34,

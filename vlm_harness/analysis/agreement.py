@@ -7,7 +7,7 @@ right about such a pair all the same. So cosines stand here beside outcomes, pai
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,14 @@ import numpy.typing as npt
 
 from vlm_harness import metrics
 from vlm_harness.errors import InputError
-from vlm_harness.logs.labels import labels, run_names
-from vlm_harness.logs.lines import Line, variant_of
+from vlm_harness.logs.labels import labels
 from vlm_harness.logs.results import record
-from vlm_harness.logs.run import RecordedRun, check_paired
+from vlm_harness.logs.run import Run, check_paired, run_names
 from vlm_harness.metrics.accuracy import individual_accuracy, pair_accuracy
 from vlm_harness.metrics.metric import Record
-from vlm_harness.metrics.stats import Units, estimate
+from vlm_harness.metrics.stats import Statistic, Units, estimate
 from vlm_harness.specs.schemas import GroupRules, TaskSpec
-from vlm_harness.types import ImageRef, Variant
+from vlm_harness.types import Cell, ImageRef, LogLine
 
 if TYPE_CHECKING:
     from vlm_harness.backends.dual_encoder import Embeddings
@@ -55,7 +54,7 @@ class Row:
     """What a model answered to the pairs of a task, in one cell of a run."""
 
     run: str
-    variant: Variant
+    cell: Cell
     records: list[Record] = field(default_factory=list)
 
 
@@ -63,10 +62,10 @@ class Row:
 class _Task:
     """A task as its runs have it: who answered, and which images the logs speak of."""
 
-    run: RecordedRun
+    run: Run
     """The first of them that has it."""
     spec: TaskSpec
-    rows: dict[tuple[Path, Variant], Row] = field(default_factory=dict)
+    rows: dict[tuple[Path, Cell], Row] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
     """Checksum by path of an image."""
     sums: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -208,7 +207,7 @@ def analyse(
 
 def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
-    runs = [RecordedRun(folder) for folder in dict.fromkeys(folders)]
+    runs = [Run(folder) for folder in dict.fromkeys(folders)]
     names = run_names(runs)
     paired = dict.fromkeys(cell.task for run in runs for cell in run.paired)
     check_paired(folders[0], asked, paired)
@@ -218,19 +217,19 @@ def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
             task = _task(run, name)
             _check_same(found.setdefault(name, task), task)
         for cell in wanted:
-            found[cell.task].rows[run.folder, cell] = Row(names[run.folder], cell)
+            found[cell.task].rows[run.path, cell] = Row(names[run.path], cell)
         for line in run.lines(wanted):
-            _take(found[line["task"]], run.folder, line)
+            _take(found[line.task], run.path, line)
     return found
 
 
-def _task(run: RecordedRun, name: str) -> _Task:
+def _task(run: Run, name: str) -> _Task:
     spec = run.spec(name)
     if spec.grouping.pair.size != 2:
         raise InputError(
             f"task {name}: a cosine is of two images, and its pairs are of "
             f"{spec.grouping.pair.size} samples",
-            where=run.folder,
+            where=run.path,
             hint="Choose other tasks of the run with --task.",
         )
     return _Task(run, spec)
@@ -239,26 +238,26 @@ def _task(run: RecordedRun, name: str) -> _Task:
 def _check_same(one: _Task, other: _Task) -> None:
     """Pairs of two runs are compared by name: the names must mean the same."""
     name = one.spec.task
-    data = [task.run.task(name)["data"] for task in (one, other)]
+    data = [task.run.task(name).data for task in (one, other)]
     if one.spec.version != other.spec.version or data[0] != data[1]:
         raise InputError(
-            f"the runs {one.run.folder} and {other.run.folder} have different data or versions "
+            f"the runs {one.run.path} and {other.run.path} have different data or versions "
             f"of the task {name}",
             hint="Look at them one by one, or at other tasks with --task.",
         )
 
 
-def _take(task: _Task, folder: Path, line: Line) -> None:
-    pair, row = line.get("pair"), task.rows.get((folder, variant_of(line)))
+def _take(task: _Task, folder: Path, line: LogLine) -> None:
+    pair, row = line.pair, task.rows.get((folder, line.cell))
     if pair is None or row is None:
         return
     row.records.append(record(line))
-    for image in line.get("images") or []:
-        if image["sha256"] is not None:
-            task.shown[image["path"]] = image["sha256"]
-            task.sums.setdefault(pair, {})[line["sample_id"]] = image["sha256"]
-    if line.get("pair_cosine") is not None:
-        task.logged.setdefault(line["model"], {}).setdefault(pair, line["pair_cosine"])
+    for image in line.images or []:
+        if image.sha256 is not None:
+            task.shown[image.path] = image.sha256
+            task.sums.setdefault(pair, {})[line.sample_id] = image.sha256
+    if line.pair_cosine is not None:
+        task.logged.setdefault(line.model, {}).setdefault(pair, line.pair_cosine)
 
 
 def _images(task: _Task, root: Path) -> dict[str, list[ImageRef]]:
@@ -294,8 +293,8 @@ def compare(
         "threshold": threshold,
         "n_pairs": len(cosines),
         "left_out": dict(similarity.left_out),
-        "mean_cosine": asdict(estimate(Units.of(values.tolist(), by_pair, proportion=False))),
-        "share_above": asdict(estimate(Units.of((values > threshold).tolist(), by_pair))),
+        "mean_cosine": _estimate(Units.of(values.tolist(), by_pair, proportion=False)),
+        "share_above": _estimate(Units.of((values > threshold).tolist(), by_pair)),
         "rank_correlation": {"mean": float(np.mean(ranks)), "min": min(ranks), "n": len(ranks)}
         if ranks
         else None,
@@ -313,10 +312,10 @@ def compare(
             {
                 "label": label,
                 "run": row.run,
-                **row.variant._asdict(),
+                **row.cell.grid,
                 **_outcomes(row.records, cosines, which, rules, threshold),
             }
-            for label, row in zip(labels([(r.run, r.variant) for r in rows]), rows, strict=True)
+            for label, row in zip(labels([(r.run, r.cell) for r in rows]), rows, strict=True)
         ],
         "pairs": [
             {
@@ -353,6 +352,10 @@ def rank_correlations(a: Floats, b: Floats) -> Floats:
     return rho
 
 
+def _estimate(units: Units | Statistic) -> dict[str, Any]:
+    return estimate(units).to_dict()
+
+
 def _whole(records: Sequence[Record], rules: GroupRules) -> list[list[Record]]:
     return metrics.groups(records, "pair", rules.pair.size)[0]
 
@@ -377,17 +380,17 @@ def _outcomes(
     quadrants = {}
     for name, agree in (("agree", True), ("disagree", False)):
         units = pair_accuracy(sides[agree], rules)
-        n_right = int(units.numerators.sum())
+        n_right = round((units.value or 0.0) * units.n)
         # Pairs; asked in several orders, a pair counts once an order.
         quadrants[name] = {
-            "right": n_right, "wrong": units.n - n_right, "pair_accuracy": asdict(estimate(units)),
+            "right": n_right, "wrong": units.n - n_right, "pair_accuracy": _estimate(units),
         }  # fmt: skip
     return {
         "n_pairs": len(right),
         "bins": [
             {
-                "individual_accuracy": asdict(estimate(individual_accuracy(by_bin[number], rules))),
-                "pair_accuracy": asdict(estimate(pair_accuracy(by_bin[number], rules))),
+                "individual_accuracy": _estimate(individual_accuracy(by_bin[number], rules)),
+                "pair_accuracy": _estimate(pair_accuracy(by_bin[number], rules)),
             }
             for number in sorted(by_bin)
         ],

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vlm_harness.logs.lines import Line
 from vlm_harness.metrics.stats import Units, difference_interval, interval
-from vlm_harness.types import cluster
+from vlm_harness.types import LogLine
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class _Answer(NamedTuple):
     cluster: str
 
 
-def calibration(lines: Iterable[Line], bins: int = 10, seed: int = 0) -> Calibration | None:
+def calibration(lines: Iterable[LogLine], bins: int = 10, seed: int = 0) -> Calibration | None:
     """Calibration of the lines of one cell of the grid; None where no line has what it takes.
 
     Bins are of equal width. The error has no interval: chance alone makes it larger than it is, the
@@ -111,19 +110,20 @@ def probabilities(sums: Sequence[float]) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _answer(line: Line) -> _Answer | None:
+def _answer(line: LogLine) -> _Answer | None:
     """None where the line is left out. The log has null for what was no finite number."""
-    sums, answered = line["response"].get("sum_logprobs"), line["prediction"]
-    if not sums or answered is None or line["status"] != "ok":
+    sums, answered = line.response.sum_logprobs, line.prediction
+    if not sums or answered is None or line.status != "ok":
         return None
-    if not all(each is not None and math.isfinite(each) for each in sums):
+    known = [each for each in sums if each is not None and math.isfinite(each)]
+    if len(known) < len(sums):
         return None
-    shares, target = probabilities(sums), line["target"]
+    shares, target = probabilities(known), line.target
     return _Answer(
         confidence=shares[answered],
-        correct=line["correct"],
+        correct=line.correct,
         brier=math.fsum((share - (i == target)) ** 2 for i, share in enumerate(shares)),
-        cluster=cluster(line["sample_id"], line["pair"], line["set"]),
+        cluster=line.cluster,
     )
 
 

@@ -7,14 +7,11 @@ what does not forbid the comparison, but must be known to read it, is noted.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vlm_harness.errors import InputError, listing
-from vlm_harness.logs.lines import Line
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.protocols.protocol import PROTOCOLS
-from vlm_harness.specs.schemas import DESCRIPTIVE
-from vlm_harness.types import Variant
+from vlm_harness.types import Cell, LogLine
 
 SAME = ("dataset", "tables", "each", "fields", "where", "sample", "grouping")
 """What of a task makes its samples; its questions may differ, and that is noted."""
@@ -29,19 +26,19 @@ class Side:
 
     name: str
     """``A`` or ``B``."""
-    run: RecordedRun
-    variants: Sequence[Variant]
+    run: Run
+    cells: Sequence[Cell]
     """Those of the run that were chosen."""
 
     @property
-    def folder(self) -> Path:
-        return self.run.folder
+    def path(self) -> Path:
+        return self.run.path
 
 
 def paired(
-    a: Side, b: Side, variant_a: Variant, variant_b: Variant, common: bool
-) -> tuple[list[tuple[Line, Line]], list[str]]:
-    """The lines of two variants of one task, side by side in the order of A's log, and notes.
+    a: Side, b: Side, cell_a: Cell, cell_b: Cell, common: bool
+) -> tuple[list[tuple[LogLine, LogLine]], list[str]]:
+    """The lines of two cells of one task, side by side in the order of A's log, and notes.
 
     With ``common``, lines that only one side has are left out, where the other has none that it
     lacks.
@@ -49,28 +46,28 @@ def paired(
     Raises:
         InputError: the same was not asked of both.
     """
-    task, notes = variant_a.task, []
+    task, notes = cell_a.task, []
     _check_task(task, a, b)
-    own_a, own_b = _lines(a, variant_a), _lines(b, variant_b)
-    lines_a = _in_every_order(variant_a, own_a, own_b)
-    lines_b = _in_every_order(variant_b, own_b, own_a)
+    own_a, own_b = _lines(a, cell_a), _lines(b, cell_b)
+    lines_a = _in_every_order(cell_a, own_a, own_b)
+    lines_b = _in_every_order(cell_b, own_b, own_a)
     keys = _common(task, a, b, lines_a, lines_b, common)
     if len(keys) < max(len(lines_a), len(lines_b)):
         counts = f"{len(lines_a)} of A and {len(lines_b)} of B"
         notes.append(f"{task}: {len(keys)} common lines, out of {counts}")
     pairs = [(lines_a[key], lines_b[key]) for key in keys]
     _check_lines(task, a, b, pairs)
-    return pairs, notes + _notes(variant_a, variant_b, pairs)
+    return pairs, notes + _notes(cell_a, cell_b, pairs)
 
 
 def both(a: Side, b: Side) -> str:
     """Where a message about two sides says that it is."""
-    return str(a.folder) if a.folder == b.folder else f"{a.folder} and {b.folder}"
+    return str(a.run.path) if a.run.path == b.run.path else f"{a.run.path} and {b.run.path}"
 
 
 def _check_task(name: str, a: Side, b: Side) -> None:
     mine, theirs = a.run.task(name), b.run.task(name)
-    versions = mine["spec"]["version"], theirs["spec"]["version"]
+    versions = mine.spec.version, theirs.spec.version
     again = "Run one of the two again"
     if versions[0] != versions[1]:
         raise InputError(
@@ -78,20 +75,19 @@ def _check_task(name: str, a: Side, b: Side) -> None:
             where=both(a, b),
             hint=f"{again}, with the other's version of the task.",
         )
-    if mine["data"] != theirs["data"]:
+    if mine.data != theirs.data:
         files = {
             path
-            for path in mine["data"].keys() | theirs["data"].keys()
-            if mine["data"].get(path) != theirs["data"].get(path)
+            for path in mine.data.keys() | theirs.data.keys()
+            if mine.data.get(path) != theirs.data.get(path)
         }
         raise InputError(
             f"task {name} was read from other data: checksums differ of {listing(files, 3)}",
             where=both(a, b),
             hint=f"{again}, on the same data.",
         )
-    differing = [
-        key for key in SAME if _plain(mine["spec"].get(key)) != _plain(theirs["spec"].get(key))
-    ]
+    one, other = a.run.spec(name).essence(), b.run.spec(name).essence()
+    differing = [key for key in SAME if one[key] != other[key]]
     if differing:
         raise InputError(
             f"task {name} is of one version but was changed: {listing(differing)} differ",
@@ -100,39 +96,34 @@ def _check_task(name: str, a: Side, b: Side) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    """A part of a spec without what only describes it; what is empty may be missing altogether."""
-    if not isinstance(value, dict):
-        return value or None
-    return {key: entry for key, entry in value.items() if key not in DESCRIPTIVE} or None
-
-
-def _lines(side: Side, variant: Variant) -> dict[Key, Line]:
-    """The lines of a variant by sample and number of the order."""
-    found = {(line["sample_id"], line["order_index"]): line for line in side.run.lines([variant])}
+def _lines(side: Side, cell: Cell) -> dict[Key, LogLine]:
+    """The lines of a cell by sample and number of the order."""
+    found = {(line.sample_id, line.order_index): line for line in side.run.lines([cell])}
     if not found:
         raise InputError(
-            f"side {side.name} has answered nothing of {variant.task} under {variant.protocol}",
-            where=side.folder,
+            f"side {side.name} has answered nothing of {cell.task} under {cell.protocol}",
+            where=side.run.path,
             hint="The command that began the run goes on with it; --task leaves tasks out.",
         )
     return found
 
 
 def _in_every_order(
-    variant: Variant, lines: Mapping[Key, Line], other: Mapping[Key, Line]
-) -> Mapping[Key, Line]:
+    cell: Cell, lines: Mapping[Key, LogLine], other: Mapping[Key, LogLine]
+) -> Mapping[Key, LogLine]:
     """Lines of a dual encoder for every order that the other side was asked in.
 
     Captions are not shown in an order: an answer is the same in all of them.
     """
-    if PROTOCOLS.get(variant.protocol).uses_prompt:
+    if PROTOCOLS.get(cell.protocol).uses_prompt:
         return lines
     asked = {sample for sample, _ in other}
     return {
         **{key: line for key, line in lines.items() if key[0] not in asked},
         **{
-            (sample, index): {**lines[sample, 0], "order_index": index, "order": theirs["order"]}
+            (sample, index): lines[sample, 0].model_copy(
+                update={"order_index": index, "order": theirs.order}
+            )
             for (sample, index), theirs in other.items()
             if (sample, 0) in lines
         },
@@ -140,7 +131,12 @@ def _in_every_order(
 
 
 def _common(
-    task: str, a: Side, b: Side, lines_a: Mapping[Key, Line], lines_b: Mapping[Key, Line], ok: bool
+    task: str,
+    a: Side,
+    b: Side,
+    lines_a: Mapping[Key, LogLine],
+    lines_b: Mapping[Key, LogLine],
+    ok: bool,
 ) -> list[Key]:
     """What both sides were asked, in the order of A's log."""
     keys = [key for key in lines_a if key in lines_b]
@@ -159,9 +155,9 @@ def _common(
     return keys
 
 
-def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]) -> None:
+def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[LogLine, LogLine]]) -> None:
     """That the same was asked: labels, options, groups, and images as far as both read them."""
-    labels = pairs[0][0]["labels"], pairs[0][1]["labels"]
+    labels = pairs[0][0].labels, pairs[0][1].labels
     if labels[0] != labels[1]:
         raise InputError(
             f"{task}: labels are {labels[0]} on side A and {labels[1]} on side B",
@@ -171,7 +167,7 @@ def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]
     for field, meaning in (
         ("options", "options"), ("target", "labels"), ("pair", "pairs"), ("set", "sets"),
     ):  # fmt: skip
-        differing = [x["sample_id"] for x, y in pairs if x[field] != y[field]]
+        differing = [x.sample_id for x, y in pairs if getattr(x, field) != getattr(y, field)]
         if differing:
             raise InputError(
                 f"{task}: {meaning} differ in {len(differing)} of {len(pairs)} lines, the "
@@ -189,32 +185,30 @@ def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[Line, Line]]
         )
 
 
-def _image_sums(lines: Iterable[Line]) -> dict[str, str]:
+def _image_sums(lines: Iterable[LogLine]) -> dict[str, str]:
     """Checksums by path, over a whole log: with swapped images a sample has another's."""
     return {
-        image["path"]: image["sha256"]
+        image.path: image.sha256
         for line in lines
-        for image in line.get("images") or ()
-        if image["sha256"] is not None
+        for image in line.images or ()
+        if image.sha256 is not None
     }
 
 
-def _notes(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]]) -> list[str]:
+def _notes(a: Cell, b: Cell, pairs: Sequence[tuple[LogLine, LogLine]]) -> list[str]:
     """What does not forbid the comparison but must be known to read it."""
     notes = []
     label = f"{a.task} / {a.protocol}"
-    reordered = sum(x["order"] != y["order"] for x, y in pairs)
+    reordered = sum(x.order != y.order for x, y in pairs)
     if reordered:
         notes.append(f"{label}: options shown in another order on {reordered} of {len(pairs)}")
     if (a.protocol, a.command) == (b.protocol, b.command):
-        reworded = sum(
-            x.get("prompt") != y.get("prompt") for x, y in pairs if x["order"] == y["order"]
-        )
+        reworded = sum(x.prompt != y.prompt for x, y in pairs if x.order == y.order)
         if reworded:
             notes.append(f"{label}: asked in other words on {reworded} of {len(pairs)}")
     for name, index in (("A", 0), ("B", 1)):
         for status, text in (("unparsed", "unparsed"), ("error", "failed")):
-            count = sum(pair[index]["status"] == status for pair in pairs)
+            count = sum(pair[index].status == status for pair in pairs)
             if count:
                 notes.append(f"{label}: {count} {text} on side {name} (count as wrong)")
     return notes

@@ -15,10 +15,9 @@ import numpy as np
 from vlm_harness.analysis.comparable import Side, both, paired
 from vlm_harness.analysis.flips import Flips, flips
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.logs.lines import Line
 from vlm_harness.logs.results import record
-from vlm_harness.logs.run import RecordedRun
-from vlm_harness.metrics.metric import METRICS, Metric, Record
+from vlm_harness.logs.run import Run
+from vlm_harness.metrics import METRICS, Metric, Record
 from vlm_harness.metrics.stats import (
     Floats,
     Statistic,
@@ -29,10 +28,10 @@ from vlm_harness.metrics.stats import (
     ratio_difference_interval,
 )
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import Variant
+from vlm_harness.types import ASKED, Cell, LogLine
 
-CHOOSABLE = ("model", "protocol", "command", "order", "decoding", "image_mode")
-"""Fields of a variant that ``--only`` may fix."""
+CHOOSABLE = ("model", "protocol", *ASKED)
+"""Fields of a cell that ``--only`` may fix."""
 UNITS = ("sample", "pair", "set")
 
 
@@ -40,8 +39,8 @@ UNITS = ("sample", "pair", "set")
 class Row:
     """One metric of one task, on both sides."""
 
-    a: Variant
-    b: Variant
+    a: Cell
+    b: Cell
     metric: str
     unit: str
     """What is matched: samples (in each of their orders), pairs or sets."""
@@ -70,8 +69,8 @@ class Comparison(NamedTuple):
     rows: Sequence[Row]
     notes: Sequence[str]
     flips: Sequence[Flips]
-    """Of each two variants that were compared, in the order of ``rows``."""
-    pairs: Sequence[Sequence[tuple[Line, Line]]]
+    """Of each two cells that were compared, in the order of ``rows``."""
+    pairs: Sequence[Sequence[tuple[LogLine, LogLine]]]
     """Their lines side by side, likewise."""
 
 
@@ -97,14 +96,14 @@ def compare(
 ) -> Comparison:
     """Compare two runs, or two models (or decodings, ...) of one run.
 
-    ``only_a`` and ``only_b`` choose among the variants of a side by field. With ``common``, samples
+    ``only_a`` and ``only_b`` choose among the cells of a side by field. With ``common``, samples
     that only one side has are left out, where the other has none that it lacks.
 
     Raises:
         InputError: no run folders, no choice that is unique, or sides that must not be compared.
     """
-    found_a, found_b = RecordedRun(run_a), RecordedRun(run_b or run_a)
-    one_run = found_a.folder.resolve() == found_b.folder.resolve()
+    found_a, found_b = Run(run_a), Run(run_b or run_a)
+    one_run = found_a.path.resolve() == found_b.path.resolve()
     chosen_a, chosen_b = dict(only_a or {}), dict(only_b or {})
     if one_run:
         _name_models(found_a, chosen_a, chosen_b)
@@ -113,29 +112,29 @@ def compare(
     rows: list[Row] = []
     notes: list[str] = []
     flipped: list[Flips] = []
-    lines: list[Sequence[tuple[Line, Line]]] = []
+    lines: list[Sequence[tuple[LogLine, LogLine]]] = []
     known: set[str] = set()
-    for variant_a, variant_b in _matched(a, b, tasks):
-        if one_run and variant_a == variant_b:
+    for cell_a, cell_b in _matched(a, b, tasks):
+        if one_run and cell_a == cell_b:
             raise InputError(
-                f"both sides are the same answers: {variant_a.model} on {variant_a.task}",
+                f"both sides are the same answers: {cell_a.model} on {cell_a.task}",
                 where=both(a, b),
                 hint="Name a second run, or choose with --model-a and --model-b, or with --only-a "
                 "and --only-b.",
             )
-        pairs, noted = paired(a, b, variant_a, variant_b, common)
+        pairs, noted = paired(a, b, cell_a, cell_b, common)
         notes += noted
         lines.append(pairs)
-        spec = a.run.spec(variant_a.task)
-        flipped.append(flips(variant_a, variant_b, pairs, spec.grouping))
+        spec = a.run.spec(cell_a.task)
+        flipped.append(flips(cell_a, cell_b, pairs, spec.grouping))
         known.update(spec.metrics)
         records = (
             _records((x for x, _ in pairs), spec.positive),
             _records((y for _, y in pairs), spec.positive),
         )
-        seed = int(a.run.manifest["identity"]["seed"])
+        seed = a.run.manifest.identity.seed
         found = [
-            _row(variant_a, variant_b, name, METRICS.get(name), *records, spec.grouping, seed)
+            _row(cell_a, cell_b, name, METRICS.get(name), *records, spec.grouping, seed)
             for name in spec.metrics
         ]
         shown = _without_doubles([row for row in found if row is not None])
@@ -163,24 +162,20 @@ def _without_doubles(rows: Sequence[Row]) -> list[Row]:
 
     So do official formulas over whole groups, and sums of log-probabilities.
     """
-    plain = {row.metric: (row.value_a, row.value_b, row.n) for row in rows}
+    found = {row.metric: (row.value_a, row.value_b, row.n) for row in rows}
 
-    def plainer(metric: str) -> str:
-        return metric.split("_official_")[-1].removesuffix("_sum")
+    def repeats(row: Row) -> bool:
+        equals = METRICS.declared(row.metric).equals
+        return equals is not None and found.get(equals.metric) == found[row.metric]
 
-    return [
-        row
-        for row in rows
-        if plainer(row.metric) == row.metric
-        or plain.get(plainer(row.metric)) != (row.value_a, row.value_b, row.n)
-    ]
+    return [row for row in rows if not repeats(row)]
 
 
-def title(a: Variant, b: Variant) -> str:
+def title(a: Cell, b: Cell) -> str:
     """The task, and by what beside the model the sides differ."""
     parts = [a.task]
     for field in CHOOSABLE[1:]:
-        mine, theirs = getattr(a, field), getattr(b, field)
+        mine, theirs = a.grid[field], b.grid[field]
         if mine != theirs:
             parts.append(f"{field.replace('_', ' ')} {mine} (A), {theirs} (B)")
         elif field == "protocol":
@@ -188,12 +183,12 @@ def title(a: Variant, b: Variant) -> str:
     return " / ".join(parts)
 
 
-# --- which variants -------------------------------------------------------------------------------
+# --- which cells -------------------------------------------------------------------------------
 
 
-def _name_models(run: RecordedRun, chosen_a: dict[str, str], chosen_b: dict[str, str]) -> None:
+def _name_models(run: Run, chosen_a: dict[str, str], chosen_b: dict[str, str]) -> None:
     """Of a run of two models, those that were not named are the first and the second."""
-    names = list(dict.fromkeys(variant.model for variant in run.variants))
+    names = list(dict.fromkeys(cell.model for cell in run.cells))
     if len(names) != 2:
         return
     for mine, other, default in ((chosen_a, chosen_b, 0), (chosen_b, chosen_a, 1)):
@@ -201,32 +196,32 @@ def _name_models(run: RecordedRun, chosen_a: dict[str, str], chosen_b: dict[str,
         mine.setdefault("model", names[1 - taken])
 
 
-def _side(name: str, run: RecordedRun, chosen: Mapping[str, str]) -> Side:
-    """The variants of a run that are as asked; one model must be left."""
-    variants = run.variants
+def _side(name: str, run: Run, chosen: Mapping[str, str]) -> Side:
+    """The cells of a run that are as asked; one model must be left."""
+    cells = run.cells
     for field, value in chosen.items():
-        known = {getattr(variant, field) for variant in variants}
+        known = {cell.grid[field] for cell in cells}
         if value not in known:
             option = f"--model-{name.lower()}" if field == "model" else f"--only {field}="
             raise InputError(
                 f"side {name} has no {field.replace('_', ' ')} {value!r}{suggest(value, known)}",
-                where=run.folder,
+                where=run.path,
                 hint=f"For {option} there are: {listing(known)}",
             )
-        variants = [variant for variant in variants if getattr(variant, field) == value]
-    models = {variant.model for variant in variants}
+        cells = [cell for cell in cells if cell.grid[field] == value]
+    models = {cell.model for cell in cells}
     if len(models) > 1:
         raise InputError(
             f"side {name} has {len(models)} models, and one is to be compared",
-            where=run.folder,
+            where=run.path,
             hint=f"Choose with --model-{name.lower()}: {listing(models)}",
         )
-    return Side(name, run, variants)
+    return Side(name, run, cells)
 
 
-def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Variant, Variant]]:
-    """One variant of either side for each task, and for each protocol that both have."""
-    tasks_a, tasks_b = (dict.fromkeys(v.task for v in side.variants) for side in (a, b))
+def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Cell, Cell]]:
+    """One cell of either side for each task, and for each protocol that both have."""
+    tasks_a, tasks_b = (dict.fromkeys(v.task for v in side.cells) for side in (a, b))
     shared = [name for name in tasks_a if name in tasks_b]
     for name in asked:
         if name not in shared:
@@ -252,7 +247,7 @@ def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Variant, Vari
 def _protocols(a: Side, b: Side, task: str) -> list[tuple[str, str]]:
     """Those that both sides have; a dual encoder and a VLM may have one each, and no other."""
     mine, theirs = (
-        list(dict.fromkeys(v.protocol for v in side.variants if v.task == task)) for side in (a, b)
+        list(dict.fromkeys(v.protocol for v in side.cells if v.task == task)) for side in (a, b)
     )
     same = [(name, name) for name in mine if name in theirs]
     if same:
@@ -267,19 +262,19 @@ def _protocols(a: Side, b: Side, task: str) -> list[tuple[str, str]]:
     return [(mine[0], theirs[0])]
 
 
-def _one(side: Side, task: str, protocol: str) -> Variant:
-    """The variant of a side; there must be no other."""
-    found = [v for v in side.variants if (v.task, v.protocol) == (task, protocol)]
+def _one(side: Side, task: str, protocol: str) -> Cell:
+    """The cell of a side; there must be no other."""
+    found = [v for v in side.cells if (v.task, v.protocol) == (task, protocol)]
     if len(found) == 1:
         return found[0]
-    values = {field: {getattr(v, field) for v in found} for field in CHOOSABLE}
+    values = {field: {v.grid[field] for v in found} for field in CHOOSABLE}
     varying = {field: known for field, known in values.items() if len(known) > 1}
     ways = [f"{field} ({listing(known)})" for field, known in varying.items()]
     example = next(iter(varying))
     raise InputError(
         f"side {side.name} was asked {task} under {protocol} in {len(found)} ways, which differ in "
         + " and ".join(ways),
-        where=side.folder,
+        where=side.path,
         hint=f"Choose one: --only {example}={getattr(found[0], example)}, or --only-a and --only-b "
         "for one side alone.",
     )
@@ -288,7 +283,7 @@ def _one(side: Side, task: str, protocol: str) -> Variant:
 # --- from lines to a row --------------------------------------------------------------------------
 
 
-def _records(lines: Iterable[Line], positive: str | None = None) -> list[Record]:
+def _records(lines: Iterable[LogLine], positive: str | None = None) -> list[Record]:
     """As metrics want them, one by one.
 
     Metrics are asked about single units here. Of a failed response, which has no scores, a unit
@@ -307,8 +302,8 @@ def _records(lines: Iterable[Line], positive: str | None = None) -> list[Record]
 
 
 def _row(
-    a: Variant,
-    b: Variant,
+    a: Cell,
+    b: Cell,
     name: str,
     metric: Metric,
     records_a: Sequence[Record],
@@ -369,8 +364,8 @@ def _row(
 
 
 def _row_of_wholes(
-    a: Variant,
-    b: Variant,
+    a: Cell,
+    b: Cell,
     name: str,
     whole_a: Units | Statistic,
     whole_b: Units | Statistic,

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vlm_harness.logs.lines import Line
 from vlm_harness.logs.results import record
 from vlm_harness.metrics.metric import groups
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import Status, Variant
+from vlm_harness.types import Cell, LogLine, Status
 
 Kind = Literal["gained", "lost", "other wrong answer"]
 """Right on side B alone, on side A alone, on neither and not alike."""
@@ -54,10 +53,10 @@ class GroupFlip:
 
 @dataclass(frozen=True)
 class Flips:
-    """All that differs between two variants on the same samples."""
+    """All that differs between two cells on the same samples."""
 
-    a: Variant
-    b: Variant
+    a: Cell
+    b: Cell
     samples: Sequence[Flip]
     """In the order of A's log."""
     groups: Sequence[GroupFlip]
@@ -84,7 +83,7 @@ class Flips:
         }
 
 
-def flips(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]], rules: GroupRules) -> Flips:
+def flips(a: Cell, b: Cell, pairs: Sequence[tuple[LogLine, LogLine]], rules: GroupRules) -> Flips:
     """``pairs`` are lines of both sides about the same, with the same options and label."""
     found = []
     n = {"sample": len(pairs)}
@@ -97,36 +96,36 @@ def flips(a: Variant, b: Variant, pairs: Sequence[tuple[Line, Line]], rules: Gro
     return Flips(a, b, samples, found, n)
 
 
-def _flip(a: Line, b: Line) -> Flip | None:
+def _flip(a: LogLine, b: LogLine) -> Flip | None:
     kind = _kind(a, b)
     if kind is None:
         return None
     return Flip(
         kind,
-        a["sample_id"],
-        a["order_index"],
-        a["pair"],
-        a["set"],
-        a["category"],
-        a["options"],
-        a["target"],
-        a["prediction"],
-        b["prediction"],
-        a["status"],
-        b["status"],
-        a["response"].get("text"),
-        b["response"].get("text"),
+        a.sample_id,
+        a.order_index,
+        a.pair,
+        a.set,
+        a.category,
+        a.options,
+        a.target,
+        a.prediction,
+        b.prediction,
+        a.status,
+        b.status,
+        a.response.text,
+        b.response.text,
     )
 
 
-def _kind(a: Line, b: Line) -> Kind | None:
-    if a["correct"] != b["correct"]:
-        return "gained" if b["correct"] else "lost"
-    return None if a["prediction"] == b["prediction"] else "other wrong answer"
+def _kind(a: LogLine, b: LogLine) -> Kind | None:
+    if a.correct != b.correct:
+        return "gained" if b.correct else "lost"
+    return None if a.prediction == b.prediction else "other wrong answer"
 
 
 def _groups(
-    pairs: Iterable[tuple[Line, Line]], unit: Literal["pair", "set"], rules: GroupRules
+    pairs: Iterable[tuple[LogLine, LogLine]], unit: Literal["pair", "set"], rules: GroupRules
 ) -> Iterator[GroupFlip | None]:
     """One entry a whole group, as in the accuracies: None where both sides agree on it."""
     sides = zip(*((record(x), record(y)) for x, y in pairs), strict=True)

@@ -1,6 +1,5 @@
 """From what ``--model`` says to a model spec."""
 
-import json
 import re
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from vlm_harness.backends.family import BACKENDS, Family
 from vlm_harness.backends.hf.loading import DUAL_ENCODERS
 from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.files import read_json
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
@@ -97,10 +97,7 @@ def _from_folder(folder: Path) -> ModelSpec:
             "the folder is no checkpoint: it has neither config.json nor open_clip_config.json",
             where=folder,
         )
-    try:
-        config = json.loads(config_path.read_text())
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=config_path) from None
+    config = read_json(config_path)
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where=config_path)
     kind = config.get("model_type")

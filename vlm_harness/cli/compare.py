@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from vlm_harness.analysis.comparable import Side
     from vlm_harness.analysis.compare import Comparison, Row
     from vlm_harness.analysis.flips import Flip, Flips
-    from vlm_harness.types import Status, Variant
+    from vlm_harness.types import Cell, Status
 
 ONLY = "FIELD=VALUE"
 CAPTION = (
-    "percent; below B-A its 95% interval, paired bootstrap over groups; only A/B: how many one "
+    "below B-A its 95% interval, paired bootstrap over groups; only A/B: how many one "
     "side alone has right; p: exact McNemar test, two-sided"
 )
 FLIPPED = "; gained: right on side B alone; lost: on side A alone"
@@ -165,15 +165,15 @@ def _listed(flips: str | None) -> int | None:
 def _plain(found: "Comparison") -> dict[str, Any]:
     """As JSON: what both sides are, a row a metric, and what flipped."""
     rows = [
-        {**dataclasses.asdict(row), "task": row.a.task, "a": row.a._asdict(), "b": row.b._asdict()}
+        {**dataclasses.asdict(row), "task": row.a.task, "a": row.a.to_dict(), "b": row.b.to_dict()}
         for row in found.rows
     ]
-    runs = {"run_a": str(found.a.folder), "run_b": str(found.b.folder)}
+    runs = {"run_a": str(found.a.path), "run_b": str(found.b.path)}
     flips = [
         {
             "task": each.a.task,
-            "a": each.a._asdict(),
-            "b": each.b._asdict(),
+            "a": each.a.to_dict(),
+            "b": each.b.to_dict(),
             "counts": each.counts(),
             "samples": [dataclasses.asdict(flip) for flip in each.samples],
             "groups": [dataclasses.asdict(group) for group in each.groups],
@@ -189,9 +189,10 @@ def _plain(found: "Comparison") -> dict[str, Any]:
 def _print(found: "Comparison", listed: int | None) -> None:
     from vlm_harness.analysis.compare import title
     from vlm_harness.cli.console import plain, terminal
+    from vlm_harness.metrics.display import units_note
 
     console = terminal(100)
-    by_cell: dict[tuple[Variant, Variant], list[Row]] = {}
+    by_cell: dict[tuple[Cell, Cell], list[Row]] = {}
     for row in found.rows:
         by_cell.setdefault((row.a, row.b), []).append(row)
     for side, index in ((found.a, 0), (found.b, 1)):
@@ -204,15 +205,17 @@ def _print(found: "Comparison", listed: int | None) -> None:
         console.print(_table(rows, adjusted=tests > 1))
         _print_flips(flips[a, b], listed, console)
     adjusted = ADJUSTED.format(tests) if tests > 1 else ""
-    console.print(plain(CAPTION + adjusted + FLIPPED, "dim"))
+    units = units_note(dict.fromkeys(row.metric for row in found.rows))
+    parts = [*([units] if units else []), CAPTION + adjusted + FLIPPED]
+    console.print(plain("; ".join(parts), "dim"))
     if any(_clustered(row) for row in found.rows):
         console.print(plain(CLUSTERED, "dim"))
     for note in found.notes:
         console.print(plain(note, "yellow"))
 
 
-def _headline(side: "Side", variants: "list[Variant]") -> str:
-    return f"{side.name}: {variants[0].model} ({side.folder})"
+def _headline(side: "Side", variants: "list[Cell]") -> str:
+    return f"{side.name}: {variants[0].model} ({side.path})"
 
 
 def _table(rows: "list[Row]", adjusted: bool) -> "Table":
@@ -220,7 +223,7 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from rich.table import Table
 
     from vlm_harness.cli.console import plain
-    from vlm_harness.metrics.display import SHORT, number, p_value, signed, signed_interval
+    from vlm_harness.metrics.display import number, p_value, short, signed, signed_interval
 
     # Two lines a metric, so that it all fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -240,7 +243,7 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
             "-" if row.only_a is None else f"{row.only_a}/{row.only_b}",
             f"{p}\n({p_value(row.p_holm)})" if adjusted and row.p is not None else p,
         ]
-        table.add_row(plain(SHORT.get(row.metric, row.metric)), *map(plain, cells))
+        table.add_row(plain(short(row.metric)), *map(plain, cells))
     return table
 
 

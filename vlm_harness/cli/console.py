@@ -26,18 +26,17 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from vlm_harness.errors import printable
-from vlm_harness.logs import labels
-from vlm_harness.logs.labels import common_prefix
-from vlm_harness.metrics import display as wording
-from vlm_harness.metrics.display import COMPARED, SHORT
-from vlm_harness.runs.plan import Cell
+from vlm_harness.logs.labels import (
+    caveats,
+    common_prefix,
+    shown_metrics,
+    told_apart,
+    varying,
+)
+from vlm_harness.metrics import METRICS, display
+from vlm_harness.metrics.display import COMPARED
 from vlm_harness.runs.state import Progress as RunProgress
-
-Row = Mapping[str, Any]
-"""One row of ``results.json``: a cell of the grid, with its metrics."""
-
-Metric = Mapping[str, Any]
-"""Value, interval and chance."""
+from vlm_harness.types import ASKED, Cell, Estimate, ResultRow
 
 Label = tuple[str, str, tuple[str, ...]]
 """What names a row of the comparison: model, protocol, and what else varies."""
@@ -61,21 +60,21 @@ def terminal(width: int = 160) -> Console:
     return Console(width=None if sys.stdout.isatty() else width)
 
 
-def print_results(results: Sequence[Row], console: Console | None = None) -> None:
+def print_results(results: Sequence[ResultRow], console: Console | None = None) -> None:
     """A list of the results; of several models a comparison, as in the paper's tables.
 
     So too where a list is wider than the terminal, which would break its numbers.
     """
     console = console or terminal()
-    compared = len({row["model"] for row in results}) > 1 or not _fits(_list(results), console)
+    compared = len({row.model for row in results}) > 1 or not _fits(_list(results), console)
     for table in _comparison(results, console.width) if compared else [_list(results)]:
         # A single task wider than the terminal is better broken by it than cut off here.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
     for row, (_, _, fields) in zip(results, _labels(results), strict=True):
-        notes = labels.caveats(row)
+        notes = caveats(row)
         if notes:
-            label = escaped(" / ".join([row["model"], row["task"], row["protocol"], *fields]))
+            label = escaped(" / ".join([row.model, row.task, row.protocol, *fields]))
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
 
 
@@ -84,37 +83,40 @@ def _fits(table: Table, console: Console) -> bool:
     return console.measure(table, options=room).maximum <= console.width
 
 
-def _list(results: Sequence[Row]) -> Table:
-    """One row a result, one column a metric: value in percent, interval, chance."""
-    names = labels.shown_metrics(results)
-    fields = labels.varying(results)
+def _list(results: Sequence[ResultRow]) -> Table:
+    """One row a result, one column a metric: value, interval, chance."""
+    names = shown_metrics(results)
+    fields = varying(results)
     table = Table(header_style="bold")
     for heading in ("model", "task", "protocol"):
         table.add_column(heading, overflow="fold", min_width=8)
     for field in fields:
         table.add_column(field.replace("_", " "))
     for name in names:
-        table.add_column(SHORT.get(name, name), justify="right")
+        table.add_column(plain(display.short(name)), justify="right")
     table.add_column("n", justify="right")
     for row in results:
-        cells = [escaped(row[key]) for key in ("model", "task", "protocol")]
-        cells += [escaped(row[field]) for field in fields]
-        cells += [_metric(name, row["metrics"].get(name)) for name in names]
-        table.add_row(*cells, str(row["n_samples"]))
+        cells = [escaped(row.grid[name]) for name in ("model", "task", "protocol", *fields)]
+        cells += [_metric(name, row.metrics.get(name)) for name in names]
+        table.add_row(*cells, str(row.n_samples))
     return table
 
 
-def _comparison(results: Sequence[Row], width: int) -> Iterator[Table]:
+def _comparison(results: Sequence[ResultRow], width: int) -> Iterator[Table]:
     """One row a model, one column a task; below them chance, and cosines of dual encoders.
 
     Four-way tasks, those with sets, have a table of their own, as in the paper. A table wider than
     ``width`` is split between tasks.
     """
     labels = _labels(results)
-    tasks: dict[str, dict[Label, Row]] = {}
+    tasks: dict[str, dict[Label, ResultRow]] = {}
     for label, row in zip(labels, results, strict=True):
-        tasks.setdefault(row["task"], {})[label] = row
-    four_way = {row["task"] for row in results if "set_accuracy" in row["metrics"]}
+        tasks.setdefault(row.task, {})[label] = row
+    four_way = {
+        row.task
+        for row in results
+        if any("sets" in METRICS.declared(name).needs for name in row.metrics)
+    }
     for names in ([t for t in tasks if t not in four_way], [t for t in tasks if t in four_way]):
         if not names:
             continue
@@ -156,32 +158,33 @@ def _table(
     table.add_section()
     add("chance", "", [column.chance for column in columns])
     table.add_section()
-    for model in dict.fromkeys(model for model, _, _ in labels):
-        cosines = [column.cosines.get(model) for column in columns]
-        add(plain(f"pair cosine ({model})"), "", cosines)
+    for metric in dict.fromkeys(metric for column in columns for metric, _ in column.cosines):
+        for model in dict.fromkeys(model for model, _, _ in labels):
+            cosines = [column.cosines.get((metric, model)) for column in columns]
+            add(plain(f"{display.short(metric)} ({model})"), "", cosines)
     return table
 
 
 class _TaskColumn:
     """The metrics of a task side by side in one column: rich has no columns within a column."""
 
-    def __init__(self, name: str, rows: Mapping[Label, Row]) -> None:
+    def __init__(self, name: str, rows: Mapping[Label, ResultRow]) -> None:
         # Beside those of the paper, what all rows have; cosines have a row of their own.
-        every = [set(labels.shown_metrics([row])) | {*COMPARED} for row in rows.values()]
+        every = [set(shown_metrics([row])) | {*COMPARED} for row in rows.values()]
         shown = [
             each
-            for each in labels.shown_metrics(list(rows.values()))
-            if all(each in own for own in every)
+            for each in shown_metrics(list(rows.values()))
+            if all(each in own for own in every) and display.unit(each) != "cosine"
         ]
-        shown = [each for each in shown if each != "mean_pair_cosine"]
         names = [each for each in dict.fromkeys([*COMPARED, *shown]) if each in shown]
-        headings = [COMPARED.get(each, SHORT.get(each, each)) for each in names]
-        metrics = {
-            label: [row["metrics"].get(each) for each in names] for label, row in rows.items()
-        }
+        headings = [COMPARED.get(each, display.short(each)) for each in names]
+        metrics = {label: [row.metrics.get(each) for each in names] for label, row in rows.items()}
         values = {label: list(map(_value, names, found)) for label, found in metrics.items()}
         below = {label: list(map(_interval, names, found)) for label, found in metrics.items()}
-        chances = [wording.chance(found) for found in zip(*metrics.values(), strict=True)]
+        chances = [
+            display.chance(name, found)
+            for name, found in zip(names, zip(*metrics.values(), strict=True), strict=True)
+        ]
         lines = [headings, *values.values(), *below.values(), chances]
         self._widths = [max(map(cell_len, texts)) for texts in zip(*lines, strict=True)]
         # A long name is broken after its underscores, rather than widening the column.
@@ -199,11 +202,12 @@ class _TaskColumn:
             for label in rows
         }
         self.chance = self._line(chances) if any(chances) else None
-        self.cosines: dict[str, Text] = {}
+        self.cosines: dict[tuple[str, str], Text] = {}
+        """By metric and model."""
         for (model, _, _), row in rows.items():
-            metric = row["metrics"].get("mean_pair_cosine")
-            if metric is not None and metric["value"] is not None:
-                self.cosines[model] = self._centred(_value("mean_pair_cosine", metric))
+            for name, metric in row.metrics.items():
+                if display.unit(name) == "cosine" and metric.value is not None:
+                    self.cosines[name, model] = self._centred(_value(name, metric))
 
     def _line(self, texts: Sequence[str], style: str = "") -> Text:
         padded = (
@@ -216,15 +220,15 @@ class _TaskColumn:
         return plain(" " * ((self.width - cell_len(text)) // 2) + text, style)
 
 
-def _labels(results: Sequence[Row]) -> list[Label]:
+def _labels(results: Sequence[ResultRow]) -> list[Label]:
     """The label of each result; what differs between tasks alone makes no row of its own."""
     return [
         (
-            row["model"],
-            row["protocol"],
+            row.model,
+            row.protocol,
             tuple(f"{field.replace('_', ' ')} {value}" for field, value in told.items()),
         )
-        for row, told in zip(results, labels.told_apart(results), strict=True)
+        for row, told in zip(results, told_apart(results, fields=ASKED), strict=True)
     ]
 
 
@@ -233,8 +237,8 @@ def _left_widths(labels: Sequence[Label], columns: Sequence[_TaskColumn], width:
     protocols = {protocol for _, protocol, _ in labels}
     protocol = [max(map(len, ("protocol", *protocols)))] if len(protocols) > 1 else []
     lines = ["chance", *(line for model, _, fields in labels for line in (model, *fields))]
-    for model in {model for column in columns for model in column.cosines}:
-        lines += ["pair cosine", f"({model})"]
+    for name, model in {key for column in columns for key in column.cosines}:
+        lines += [display.short(name), f"({model})"]
     # Long names are folded, down to a point, where the widest task would not fit beside them.
     room = width - _table_width([0, *protocol, max(column.width for column in columns)])
     return [min(max(map(cell_len, lines)), max(12, room)), *protocol]
@@ -245,32 +249,36 @@ def _table_width(columns: Sequence[int]) -> int:
     return sum(width + 3 for width in columns) + 1
 
 
-def _metric(name: str, metric: Metric | None) -> str:
+def _metric(name: str, metric: Estimate | None) -> str:
     value = _value(name, metric)
-    if metric is None or metric["value"] is None or wording.is_cosine(name):
+    if metric is None or metric.value is None or display.unit(name) == "cosine":
         return value
-    below = [_interval(name, metric)] if metric["ci_low"] is not None else []
-    if metric["chance"] is not None:
-        below.append(f"({wording.chance([metric])})")
+    below = [_interval(name, metric)] if metric.ci_low is not None else []
+    if metric.chance is not None:
+        below.append(f"({display.chance(name, [metric])})")
     return f"{value}\n[dim]{' '.join(below)}[/]"
 
 
-def _value(name: str, metric: Metric | None) -> str:
+def _value(name: str, metric: Estimate | None) -> str:
     if metric is None:
         return ""
-    return "-" if metric["value"] is None else wording.number(name, metric["value"])
+    return "-" if metric.value is None else display.number(name, metric.value)
 
 
-def _interval(name: str, metric: Metric | None) -> str:
-    if metric is None or wording.is_cosine(name):
+def _interval(name: str, metric: Estimate | None) -> str:
+    if metric is None or display.unit(name) == "cosine":
         return ""
-    return wording.interval(name, metric["ci_low"], metric["ci_high"])
+    return display.interval(name, metric.ci_low, metric.ci_high)
 
 
-def _caption(results: Sequence[Row], compared: bool) -> str:
-    labels = ", ".join(sorted({row["labels"] for row in results}))
+def _caption(results: Sequence[ResultRow], compared: bool) -> str:
+    labels = ", ".join(sorted({row.labels for row in results}))
+    # Cosines have three decimals, and are known by that.
+    names = [name for name in shown_metrics(results) if display.unit(name) != "cosine"]
+    units = display.units_note(names)
     chance = "" if compared else ", (chance)"
-    return f"percent; below: 95% interval over groups{chance}; labels: {labels}"
+    parts = [units, f"below: 95% interval over groups{chance}", f"labels: {labels}"]
+    return "; ".join(filter(None, parts))
 
 
 def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
@@ -278,6 +286,7 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
     if not rows:
         return
     console = console or terminal()
+    units = display.units_note({row["metric"] for row in rows})
     table = Table(title="over commands and orders", title_justify="left", title_style="bold")
     table.add_column("model\ntask\nprotocol", overflow="fold")
     for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\nshown"):
@@ -285,8 +294,8 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
     for row in rows:
         table.add_row(
             plain("\n".join(row[name] for name in ("model", "task", "protocol"))),
-            _percent(row["mean"]),
-            *(_cell(row[name]) for name in ("worst", "best", "best_command")),
+            _number(row["metric"], row["mean"]),
+            *(_way(row["metric"], row[name]) for name in ("worst", "best", "best_command")),
             _percent(row["flip_rate"]),
             plain(
                 f"{_percent(row['first_position'])}\n({_percent(row['first_position_expected'])})"
@@ -294,8 +303,8 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         )
     console.print(table)
     console.print(
-        "[dim]percent of the primary metric; worst, best: under which command and order (0: that "
-        "of the task); flips: samples not\nanswered alike everywhere; first shown: answers that "
+        f"[dim]{units or 'value'} of the primary metric; worst, best: under which command and order "
+        "(0: that of the task); flips: samples not\nanswered alike everywhere; first shown: answers that "
         "name the first option (without bias); *chosen on these samples: as\npapers quote it, and "
         "too high by that[/]",
         highlight=False,
@@ -355,11 +364,16 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _cell(found: Mapping[str, Any] | None) -> Text:
+def _number(metric: str, value: float | None) -> str:
+    return "-" if value is None else display.number(metric, value)
+
+
+def _way(metric: str, found: Mapping[str, Any] | None) -> Text:
+    """A value, and under which command and order it was found."""
     if found is None:
         return Text("-")
     order = f" {found['order_index']}" if "order_index" in found else ""
-    return plain(f"{_percent(found['value'])}\n{found['command']}{order}")
+    return plain(f"{_number(metric, found['value'])}\n{found['command']}{order}")
 
 
 @dataclass
@@ -461,7 +475,6 @@ class ProgressBar(RunProgress):
         self._say(f"loading {model}")
 
     def advance(self, cell: Cell) -> None:
-        variant = cell.variant
         self._left -= 1
         self._pace.add()
         self._bar.update(
@@ -469,7 +482,7 @@ class ProgressBar(RunProgress):
             advance=1,
             speed=_speed(self._pace.rate),
             left=_time_left(self._pace.rate, self._left),
-            description=escaped(f"{variant.model} {variant.task} {variant.protocol}"),
+            description=escaped(f"{cell.model} {cell.task} {cell.protocol}"),
         )
 
     def warn(self, message: str) -> None:

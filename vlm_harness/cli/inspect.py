@@ -55,7 +55,7 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
         ]
     from vlm_harness.backends.decoding import DECODINGS
     from vlm_harness.datasets.reader import READERS
-    from vlm_harness.metrics.metric import METRICS
+    from vlm_harness.metrics import METRICS
     from vlm_harness.plugins import Plugins
     from vlm_harness.protocols.extractors import EXTRACTORS
     from vlm_harness.protocols.protocol import PROTOCOLS

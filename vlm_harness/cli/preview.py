@@ -93,7 +93,7 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
         protocol = PROTOCOLS.get(name)
         if not protocol.uses_prompt:
             continue
-        use = getattr(task.spec.protocols, name)
+        use = task.spec.protocols.use(name)
         asks = asker(task.spec, name, use, found)
         for command in asks.commands:
             for shown in orders(order, sample, seed):

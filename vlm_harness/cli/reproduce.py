@@ -20,7 +20,7 @@ from vlm_harness.errors import InputError
 
 if TYPE_CHECKING:
     from vlm_harness.published.reproduce import Here, Measured
-    from vlm_harness.published.tables import Cell
+    from vlm_harness.published.tables import TableCell
 
 Line = tuple[str, ...]
 
@@ -102,7 +102,7 @@ def reproduce(
         raise stopped
 
 
-def _list(every: Sequence["Cell"], here: "Here", as_json: bool) -> None:
+def _list(every: Sequence["TableCell"], here: "Here", as_json: bool) -> None:
     state = {
         cell: (
             "quoted" if cell.cited else "none" if cell.model is None else _mark(here.model(cell)),
@@ -183,12 +183,12 @@ def _print(headings: Line, lines: Sequence[Line]) -> None:
     terminal(200).print(table)  # in a pipe: what is folded cannot be searched
 
 
-def _what(cell: "Cell") -> Line:
+def _what(cell: "TableCell") -> Line:
     how = cell.protocol if cell.decoding == "greedy" else f"{cell.protocol} {cell.decoding}"
     return cell.task, cell.metric, how
 
 
-def _number(value: float | None, cell: "Cell") -> str:
+def _number(value: float | None, cell: "TableCell") -> str:
     return "-" if value is None else f"{value:.{cell.digits}f}"
 
 
@@ -196,11 +196,11 @@ def _mark(problem: Any) -> str:
     return "not here" if problem else "here"
 
 
-def _echo_notes(every: Sequence["Cell"]) -> None:
+def _echo_notes(every: Sequence["TableCell"]) -> None:
     for name, note in dict.fromkeys((cell.name, cell.note) for cell in every if cell.note):
         say(f"{name}: {note}")
 
 
-def _reasons(every: Sequence["Cell"], here: "Here") -> list[str]:
+def _reasons(every: Sequence["TableCell"], here: "Here") -> list[str]:
     """Each reason once: several tasks can miss one file."""
     return list(dict.fromkeys(p.message for cell in every for p in here.problems(cell)))

@@ -14,11 +14,13 @@ from vlm_harness.cli.common import echo_json, json_option, say
 def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
     """Extract, score and summarise again, from the log of RUN alone: no model, no data."""
     from vlm_harness.cli.console import print_results
-    from vlm_harness.logs.rescore import rescore
+    from vlm_harness.logs.rescore import rescore, results_path
+    from vlm_harness.logs.run import Run
 
-    path, rows = rescore(run, labels)
+    recorded = Run(run)
+    rows = rescore(recorded, labels)
     if as_json:
-        echo_json({"run": str(run), "results": rows})
+        echo_json({"run": str(run), "results": rows.to_dict()["results"]})
     else:
         print_results(rows)
-        say(str(path))
+        say(str(results_path(recorded, labels)))

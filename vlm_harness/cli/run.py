@@ -107,7 +107,7 @@ def run(
         echo_json(
             {
                 "run": str(finished.path),
-                "results": finished.results,
+                "results": finished.results.to_dict()["results"],
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
                 "invariance": do_again(settings, finished.path) if check_invariance else [],

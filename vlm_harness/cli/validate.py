@@ -91,7 +91,7 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
         found.table(name, spec.at("tables"))
     askers = []
     for protocol in spec.protocols.declared:
-        use = getattr(spec.protocols, protocol)
+        use = spec.protocols.use(protocol)
         check_extractors(spec, protocol, use)
         askers.append(asker(spec, protocol, use, found))
     if spec.dataset.reader == "hub":
@@ -104,7 +104,7 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     task = load_task(spec, found, root)
     option_lists = list(dict.fromkeys(sample.options for sample in task.samples))[:100]
     for protocol in spec.protocols.declared:
-        check_extractors(spec, protocol, getattr(spec.protocols, protocol), option_lists)
+        check_extractors(spec, protocol, spec.protocols.use(protocol), option_lists)
     for asks in askers:
         for command in asks.commands:
             asks.prompt(task.samples[0], tuple(range(len(task.samples[0].options))), command)

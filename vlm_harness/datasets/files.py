@@ -10,6 +10,7 @@ from typing import Any
 
 from vlm_harness.datasets.reader import Row, Table
 from vlm_harness.errors import InputError, listing
+from vlm_harness.files import parse_json
 from vlm_harness.images import SUFFIXES, file_ref
 from vlm_harness.paths import inside
 from vlm_harness.specs.schemas import DatasetSpec
@@ -80,13 +81,7 @@ def read_json(dataset: DatasetSpec, root: Path) -> Table:
     """
     path = locate(dataset, root)
     data = read_bytes(path)
-    try:
-        content = json.loads(read_text(path, data))
-    except json.JSONDecodeError as error:
-        where = f"{path}:{error.lineno}"
-        raise InputError(f"not valid JSON: {error.msg}", where=where) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+    content = parse_json(read_text(path, data), path, parser=json.loads, by_hand=True)
     if dataset.key is not None:
         if not isinstance(content, dict) or dataset.key not in content:
             raise InputError(f"there is no key {dataset.key!r}", where=path)

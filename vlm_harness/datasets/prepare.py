@@ -1,11 +1,10 @@
 """Downloading the data of a task, and the checksums of what was downloaded."""
 
-import json
 from pathlib import Path
 
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError
-from vlm_harness.files import write_json
+from vlm_harness.files import read_json, write_json
 from vlm_harness.paths import inside
 from vlm_harness.specs.schemas import SourceSpec
 
@@ -15,10 +14,7 @@ def recorded_checksums(root: Path) -> dict[str, str]:
     path = root / "checksums.json"
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError("expected a JSON object of checksums by path", where=path)
     return found

@@ -8,13 +8,15 @@ which a bootstrap over groups makes close to it. Where a value lies at an end of
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from statistics import NormalDist
 from typing import Any
 
 from vlm_harness.export.rows import Result, higher_is_better, labels, one_model
 from vlm_harness.files import to_json
+from vlm_harness.protocols import PROTOCOLS
+from vlm_harness.types import Estimate, RecordedModel
 
 Z = NormalDist().inv_cdf(0.975)
 NONE = "N/A"
@@ -32,13 +34,13 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
     model = one_model(results, "lm-eval")
     tasks: dict[str, list[tuple[Result, str]]] = {}
     for result, filter_ in zip(results, _filters(results), strict=True):
-        tasks.setdefault(result["task"], []).append((result, filter_))
+        tasks.setdefault(result.row.task, []).append((result, filter_))
     first = {task: found[0][0] for task, found in tasks.items()}
     return {
         "results": {task: _metrics(task, found) for task, found in tasks.items()},
         "group_subtasks": {task: [] for task in tasks},
         "configs": {task: _config(result) for task, result in first.items()},
-        "versions": {task: result["task_version"] for task, result in first.items()},
+        "versions": {task: result.row.task_version for task, result in first.items()},
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {
             task: {name: higher_is_better(name) for result, _ in found for name in result.metrics}
@@ -55,7 +57,7 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
 def _filters(results: Sequence[Result]) -> list[str]:
     """The protocol, and what else varies: a comma would end the name of a filter."""
     return [
-        ":".join([result["protocol"], *(f"{k}={v}" for k, v in label.items())]).replace(",", ";")
+        ":".join([result.row.protocol, *(f"{k}={v}" for k, v in label.items())]).replace(",", ";")
         for result, label in zip(results, labels(results), strict=True)
     ]
 
@@ -64,15 +66,15 @@ def _metrics(task: str, found: Sequence[tuple[Result, str]]) -> dict[str, Any]:
     entries: dict[str, Any] = {"name": task, "alias": task, "sample_len": _effective(found)}
     for result, filter_ in found:
         for name in result.metrics:
-            metric = result["metrics"][name]
+            metric = result.row.metrics[name]
             # A null would stop its table; where it has no number, it writes this.
-            entries[f"{name},{filter_}"] = NONE if metric["value"] is None else metric["value"]
+            entries[f"{name},{filter_}"] = NONE if metric.value is None else metric.value
             entries[f"{name}_stderr,{filter_}"] = _stderr(metric)
     return entries
 
 
-def _stderr(metric: Mapping[str, Any]) -> float | str:
-    value, low, high = (metric[key] for key in ("value", "ci_low", "ci_high"))
+def _stderr(metric: Estimate) -> float | str:
+    value, low, high = metric.value, metric.ci_low, metric.ci_high
     if value is None or low is None or high is None or not low < value < high:
         return NONE
     return float(high - low) / (2 * Z)
@@ -80,9 +82,8 @@ def _stderr(metric: Mapping[str, Any]) -> float | str:
 
 def _available(result: Result) -> int:
     """Samples of the task, of which a limit may have left some out."""
-    cells = result.run.manifest["expected"]
-    found: int = max(cell["n_available"] for cell in cells if cell["task"] == result["task"])
-    return found
+    cells = result.run.manifest.expected
+    return max(each.n_available for each in cells if each.task == result.row.task)
 
 
 def _effective(found: Sequence[tuple[Result, str]]) -> int:
@@ -91,17 +92,17 @@ def _effective(found: Sequence[tuple[Result, str]]) -> int:
 
 
 def _asked(result: Result) -> int:
-    if result["order"] in ("both", "cyclic"):
+    if result.row.order_mode in ("both", "cyclic"):
         # Where a line was logged for each order, the log knows how many samples they are of.
-        logged = {line["sample_id"] for line in result.run.lines([result.variant])}
-        return len(logged) or result["n_samples"]
-    return int(result["n_samples"])
+        logged = {line.sample_id for line in result.run.lines([result.row.cell])}
+        return len(logged) or result.row.n_samples
+    return result.row.n_samples
 
 
 def _config(result: Result) -> dict[str, Any]:
-    spec = result.run.spec(result["task"])
+    spec = result.run.spec(result.row.task)
     source = spec.dataset.source
-    texts = result["protocol"] == "generate"
+    texts = PROTOCOLS.get(result.row.protocol).kind == "generate"
     return {
         "task": spec.task,
         "tag": list(spec.groups),
@@ -120,26 +121,26 @@ def _config(result: Result) -> dict[str, Any]:
 
 def _about(model: str, results: Sequence[Result]) -> dict[str, Any]:
     """The model and the runs; of several runs what is said once is said of the first."""
-    runs = list({result["run"]: result.run for result in results}.values())
+    runs = list({result.run.name: result.run for result in results}.values())
     manifest = runs[0].manifest
-    about = manifest["models"].get(model, {})
-    config, environment = manifest["config"], manifest.get("environment") or {}
-    seed = manifest["identity"]["seed"]
+    about = manifest.models.get(model, RecordedModel())
+    identity, environment = manifest.identity, manifest.environment
+    seed = identity.seed
     return {
         "config": {
-            "model": about.get("backend") or model,
+            "model": about.backend or model,
             "model_args": {
-                "pretrained": about.get("checkpoint"),
-                **manifest["identity"]["models"].get(model, {}).get("args", {}),
+                "pretrained": about.checkpoint,
+                **identity.models.get(model, {}).get("args", {}),
             },
-            "model_num_parameters": about.get("parameters"),
-            "model_dtype": about.get("dtype"),
-            "model_revision": about.get("revision"),
-            "batch_size": config.get("batch_size"),
+            "model_num_parameters": about.parameters,
+            "model_dtype": about.dtype,
+            "model_revision": about.revision,
+            "batch_size": manifest.config.batch_size,
             "batch_sizes": [],
-            "device": about.get("device"),
+            "device": about.device,
             "use_cache": None,
-            "limit": manifest["identity"]["limit"],
+            "limit": identity.limit,
             "bootstrap_iters": None,
             "gen_kwargs": None,
             "random_seed": seed,
@@ -147,16 +148,16 @@ def _about(model: str, results: Sequence[Result]) -> dict[str, Any]:
             "torch_seed": seed,
             "fewshot_seed": None,
         },
-        "git_hash": environment.get("git_commit"),
-        "date": _timestamp(manifest.get("started")),
-        "transformers_version": environment.get("packages", {}).get("transformers"),
+        "git_hash": environment.git_commit,
+        "date": _timestamp(manifest.started),
+        "transformers_version": environment.packages.get("transformers"),
         "model_source": "vlm-harness",
         "model_name": model,
         "model_name_sanitized": re.sub(r"[\"<>:/|\\?*\[\]]+", "__", model),
         "vlm_harness": {
-            "version": manifest.get("vlm_harness"),
+            "version": manifest.vlm_harness,
             "runs": [
-                {"run_id": run.name, "identity_sha256": run.manifest["identity_sha256"]}
+                {"run_id": run.name, "identity_sha256": run.manifest.identity_sha256}
                 for run in runs
             ],
         },

@@ -7,9 +7,11 @@ the first what else is said of these two; so all the rest is said with each metr
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlm_harness.export.rows import ASKED, Result, labels, one_model
-from vlm_harness.metrics.display import SHORT
+from vlm_harness.export.rows import Result, labels, one_model
+from vlm_harness.metrics.display import title
+from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.specs.schemas import DatasetSpec
+from vlm_harness.types import SETTINGS
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -44,57 +46,55 @@ def eval_results(results: Sequence[Result]) -> "list[EvalResult]":
         _eval_result(result, label, name)
         for result, label in zip(results, labels(results), strict=True)
         for name in result.metrics
-        if result["metrics"][name]["value"] is not None
+        if result.row.metrics[name].value is not None
     ]
 
 
 def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResult":
     from huggingface_hub import EvalResult
 
-    similar = result["protocol"] == "similarity"
+    similar = PROTOCOLS.get(result.row.protocol).kind == "similarity"
     task = "zero-shot-image-classification" if similar else "visual-question-answering"
-    dataset = result.run.spec(result["task"]).dataset
+    dataset = result.run.spec(result.row.task).dataset
     hub = dataset.name or (dataset.source and dataset.source.hub)
-    asked = ", ".join([result["protocol"], *(f"{key} {value}" for key, value in label.items())])
+    asked = ", ".join([result.row.protocol, *(f"{key} {value}" for key, value in label.items())])
     return EvalResult(
         task_type=task,
         task_name=TASKS[task],
-        dataset_type=hub or result["task"],
-        dataset_name=hub or result["task"],
+        dataset_type=hub or result.row.task,
+        dataset_name=hub or result.row.task,
         dataset_config=dataset.config if hub else None,
         dataset_split=dataset.split if hub else None,
         dataset_revision=_revision(result, dataset) if hub else None,
         metric_type=TYPES.get(name, name),
-        metric_name=f"{result['task']}: {_words(name)} ({asked})",
-        metric_value=round(result["metrics"][name]["value"], DIGITS),
+        metric_name=f"{result.row.task}: {title(name)} ({asked})",
+        metric_value=round(result.row.metrics[name].value or 0.0, DIGITS),
         metric_args=_args(result, name),
     )
 
 
 def _revision(result: Result, dataset: DatasetSpec) -> str | None:
     """That which was read; where it is not known, that which the task pins."""
-    read = result.run.manifest.get("data_revision", {}).get(result["task"])
+    read = result.run.manifest.data_revision.get(result.row.task)
     return read or dataset.revision or (dataset.source.revision if dataset.source else None)
-
-
-def _words(metric: str) -> str:
-    # "pair" alone, as above a column of a table, says too little here.
-    return metric.replace("_", " ") if metric.endswith("accuracy") else SHORT.get(metric, metric)
 
 
 def _args(result: Result, name: str) -> dict[str, Any]:
     """What the number was measured with: without it, it is no number to compare."""
-    metric = result["metrics"][name]
+    row, metric = result.row, result.row.metrics[name]
     found = {
-        "task": result["task"],
-        "task_version": result["task_version"],
-        "protocol": result["protocol"],
-        **{field: result[field] for field in ASKED},
-        **{key: _rounded(metric[key]) for key in ("ci_low", "ci_high", "n", "chance")},
-        "complete": result["complete"],
+        "task": row.task,
+        "task_version": row.task_version,
+        "protocol": row.protocol,
+        **{name: row.grid[name] for name in SETTINGS},
+        "ci_low": _rounded(metric.ci_low),
+        "ci_high": _rounded(metric.ci_high),
+        "n": metric.n,
+        "chance": _rounded(metric.chance),
+        "complete": row.complete,
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _rounded(value: float | None) -> float | None:
-    return round(value, DIGITS) if isinstance(value, float) else value
+    return None if value is None else round(value, DIGITS)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlm_harness.errors import printable
-from vlm_harness.export.rows import ASKED, Result, labels
-from vlm_harness.logs.labels import USUAL, common_prefix
-from vlm_harness.metrics.display import COMPARED, HIGHER_IS_BETTER, SHORT, chance, number
+from vlm_harness.export.rows import Result, labels
+from vlm_harness.logs.labels import RUN, common_prefix
+from vlm_harness.metrics import METRICS
+from vlm_harness.metrics.display import COMPARED, chance, number, short, units_note
+from vlm_harness.types import ASKED, SETTINGS, Estimate
 
 CSV_COLUMNS = (
-    "model", "task", "version", "protocol", "command", "order", "decoding", "image_mode", "labels",
+    "model", "task", "version", "protocol", *SETTINGS,
     "metric", "value", "ci_low", "ci_high", "n", "chance", "n_samples", "n_unparsed", "n_errors",
     "complete", "run",
 )  # fmt: skip
@@ -28,7 +30,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Printed:
     """A number as it is printed."""
 
     value: str
@@ -43,7 +45,7 @@ class Row:
     """What names a row, and its cells by column."""
 
     names: Sequence[str]
-    cells: Sequence[Cell | None]
+    cells: Sequence[Printed | None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def table(results: Sequence[Result], below: str) -> Table:
     fields = _fields(results, named)
     rows: dict[tuple[Any, ...], list[Result]] = {}
     for result, label in zip(results, named, strict=True):
-        key = (result["model"], result["protocol"], *label.items())
+        key = (result.row.model, result.row.protocol, *label.items())
         rows.setdefault(key, []).append(result)
     keys = _columns(results)
     found = [_metrics_of(members) for members in rows.values()]
@@ -86,7 +88,7 @@ def table(results: Sequence[Result], below: str) -> Table:
             Row(_names(members, fields), [_cell(key, own.get(key), best[key]) for key in keys])
             for members, own in zip(rows.values(), found, strict=True)
         ],
-        chance=[chance([row[key][0] for row in found if key in row], "–") for key in keys],
+        chance=[chance(key[2], [row[key][0] for row in found if key in row], "–") for key in keys],
         notes=_notes(results, fields, prefix, below, any(best.values())),
     )
 
@@ -95,20 +97,21 @@ def _fields(results: Sequence[Result], named: Sequence[Mapping[str, str]]) -> li
     """What rows are named by: the model, and how it was asked where some task has several ways."""
     ways: dict[tuple[str, str], set[str]] = {}
     for result in results:
-        for field in ("protocol", *ASKED):
-            # Of scores that no text is drawn for, "none" is no other decoding, command or order.
-            value = _shown(result, field)
-            ways.setdefault((field, result["task"]), set()).update([value] if value else [])
-    varying = {field for (field, _), values in ways.items() if len(values) > 1}
-    varying |= {field for label in named for field in label}
-    if len({result["protocol"] for result in results}) > 1:
-        varying.add("protocol")
-    return ["model", *(name for name in ("protocol", *ASKED, "run") if name in varying)]
+        for name in ("protocol", *SETTINGS):
+            # Where there is no such setting, as no decoding of scored options, it is no other way.
+            value = _shown(result, name)
+            ways.setdefault((name, result.row.task), set()).update([value] if value else [])
+    several = {name for (name, _), values in ways.items() if len(values) > 1}
+    several |= {name for label in named for name in label}
+    if len({result.row.protocol for result in results}) > 1:
+        several.add("protocol")
+    return ["model", *(name for name in ("protocol", *SETTINGS, RUN) if name in several)]
 
 
-def _shown(result: Result, field: str) -> str:
-    value = str(result[field])
-    return "" if field in ("command", "decoding") and value == "none" else printable(value)
+def _shown(result: Result, name: str) -> str:
+    value = result[name]
+    absent = name in SETTINGS and value == SETTINGS[name].absent
+    return "" if absent else printable(value)
 
 
 def _names(members: Sequence[Result], fields: Sequence[str]) -> list[str]:
@@ -122,7 +125,7 @@ def _columns(results: Sequence[Result]) -> list[Key]:
     """Tasks in the order of the runs; of each the paper's metrics first, in its order."""
     metrics: dict[tuple[str, int], dict[str, None]] = {}
     for result in results:
-        known = metrics.setdefault((result["task"], result["task_version"]), {})
+        known = metrics.setdefault((result.row.task, result.row.task_version), {})
         known.update(dict.fromkeys(result.metrics))
     order = [*COMPARED]
     return [
@@ -136,18 +139,18 @@ def _heading(key: Key, keys: Sequence[Key], prefix: str) -> Column:
     task, version, metric = key
     several = len({other for name, other, _ in keys if name == task}) > 1
     name = task.removeprefix(prefix) + (f" v{version}" if several else "")
-    return Column(printable(name), printable(COMPARED.get(metric, SHORT.get(metric, metric))))
+    return Column(printable(name), printable(COMPARED.get(metric, short(metric))))
 
 
-Found = Mapping[Key, tuple[Mapping[str, Any], bool]]
+Found = Mapping[Key, tuple[Estimate, bool]]
 """Metrics of a row by column, and whether the result that each is of is complete."""
 
 
 def _metrics_of(members: Sequence[Result]) -> Found:
     return {
-        (result["task"], result["task_version"], name): (
-            result["metrics"][name],
-            result["complete"],
+        (result.row.task, result.row.task_version, name): (
+            result.row.metrics[name],
+            result.row.complete,
         )
         for result in members
         for name in result.metrics
@@ -160,41 +163,44 @@ def _best(key: Key, rows: Sequence[Found]) -> str | None:
     None where there is nothing to be better than, or better means nothing. A part of the samples
     is no rival of all of them.
     """
-    known = [row[key] for row in rows if key in row and row[key][0]["value"] is not None]
-    if len(known) < 2 or key[2] not in HIGHER_IS_BETTER:
+    known = [row[key] for row in rows if key in row and row[key][0].value is not None]
+    if len(known) < 2:
         return None
-    whole = [metric for metric, complete in known if complete] or [metric for metric, _ in known]
-    return number(key[2], max(metric["value"] for metric in whole))
+    rivals = [metric for metric, complete in known if complete] or [metric for metric, _ in known]
+    best = METRICS.declared(key[2]).best([m.value for m in rivals if m.value is not None])
+    return None if best is None else number(key[2], best)
 
 
-def _cell(key: Key, found: tuple[Mapping[str, Any], bool] | None, best: str | None) -> Cell | None:
+def _cell(key: Key, found: tuple[Estimate, bool] | None, best: str | None) -> Printed | None:
     if found is None:
         return None
     metric, complete = found
     name = key[2]
-    if metric["value"] is None:
-        return Cell("–", partial=not complete)
-    value = number(name, metric["value"])
+    if metric.value is None:
+        return Printed("–", partial=not complete)
+    value = number(name, metric.value)
     interval = None
-    if metric["ci_low"] is not None and metric["ci_high"] is not None:
-        interval = number(name, metric["ci_low"]), number(name, metric["ci_high"])
-    return Cell(value, interval, best=value == best, partial=not complete)
+    if metric.ci_low is not None and metric.ci_high is not None:
+        interval = number(name, metric.ci_low), number(name, metric.ci_high)
+    return Printed(value, interval, best=value == best, partial=not complete)
 
 
 def _notes(
     results: Sequence[Result], fields: Sequence[str], prefix: str, below: str, best: bool
 ) -> list[str]:
-    cosines = any("cosine" in name for result in results for name in result.metrics)
-    percent = "Percent, but for cosines" if cosines else "Percent"
-    bold = "; bold: the best of a column" if best else ""
-    notes = [f"{percent}; {below}: 95% interval over groups{bold}."]
+    units = units_note(dict.fromkeys(name for result in results for name in result.metrics))
+    parts = [units, f"{below}: 95% interval over groups"]
+    parts += ["bold: the best of a column"] if best else []
+    text = "; ".join(filter(None, parts))
+    notes = [f"{text[0].upper()}{text[1:]}."]
     if prefix:
         notes.append(f"The names of tasks begin with {prefix}.")
-    for field in ("protocol", *ASKED):
-        values = {_shown(result, field) for result in results} - {""}
-        if field not in fields and len(values) == 1 and values != {USUAL.get(field)}:
-            notes.append(f"{field.replace('_', ' ').capitalize()}: {values.pop()}.")
-    if not all(result["complete"] for result in results):
+    for name in ("protocol", *SETTINGS):
+        values = {_shown(result, name) for result in results} - {""}
+        goes_without_saying = {SETTINGS[name].usual} if name in ASKED else set[str]()
+        if name not in fields and len(values) == 1 and values != goes_without_saying:
+            notes.append(f"{name.replace('_', ' ').capitalize()}: {values.pop()}.")
+    if not all(result.row.complete for result in results):
         notes.append("*: over a part of the samples, or some of them failed.")
     return [printable(note) for note in notes]
 
@@ -210,11 +216,11 @@ def csv(results: Sequence[Result]) -> str:
     for result in results:
         for name in result.metrics:
             values = {
-                **result.row,
-                **result["metrics"][name],
-                "version": result["task_version"],
+                **result.row.to_dict(),
+                **result.row.metrics[name].to_dict(),
+                "version": result.row.task_version,
                 "metric": name,
-                "run": result["run"],
+                "run": result.run.name,
             }
             writer.writerow([_csv_value(values[column]) for column in CSV_COLUMNS])
     return stream.getvalue()
@@ -254,7 +260,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown_cell(cell: Cell | None) -> str:
+def _markdown_cell(cell: Printed | None) -> str:
     if cell is None:
         return ""
     value = f"**{cell.value}**" if cell.best else cell.value
@@ -364,7 +370,7 @@ def _latex_heading(task: str, columns: int) -> str:
     return f"\\multicolumn{{{columns}}}{{c}}{{{latex_text(task)}}}"
 
 
-def _latex_value(cell: Cell | None) -> str:
+def _latex_value(cell: Printed | None) -> str:
     if cell is None:
         return ""
     value = _latexnumber(cell.value)
@@ -372,7 +378,7 @@ def _latex_value(cell: Cell | None) -> str:
     return (f"\\textbf{{{value}}}" if cell.best else value) + mark
 
 
-def _latex_interval(cell: Cell | None) -> str:
+def _latex_interval(cell: Printed | None) -> str:
     if cell is None or cell.interval is None:
         return ""
     return f"{{\\scriptsize {_latexnumber('–'.join(cell.interval))}}}"

@@ -14,8 +14,9 @@ from typing import Any
 
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.export.rows import Result, labels, load
-from vlm_harness.logs.lines import Line, slug
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.lines import slug
+from vlm_harness.logs.run import Run
+from vlm_harness.types import SETTINGS, LogLine
 
 OPTION = "--wandb-args"
 ARGUMENTS = (
@@ -33,8 +34,7 @@ MOST_ROWS = 10_000
 MOST_TEXT = 10_000
 """Characters of a text that are sent."""
 SAMPLE = ("sample_id", "pair", "set", "category", "order_index", "prompt")
-RESULT = ("model", "task", "task_version", "protocol", "command", "order", "decoding", "image_mode",
-          "labels")  # fmt: skip
+RESULT = ("model", "task", "task_version", "protocol", *SETTINGS)
 NUMBERS = ("value", "ci_low", "ci_high", "n", "chance")
 
 
@@ -104,10 +104,10 @@ def log(folder: Path, arguments: dict[str, Any]) -> str:
 def _log(folder: Path, arguments: dict[str, Any]) -> str:
     import wandb
 
-    recorded = RecordedRun(folder)
+    recorded = Run(folder)
     results = load([folder])
     manifest = recorded.manifest
-    config = {**manifest["config"], "identity_sha256": manifest["identity_sha256"]}
+    config = {**manifest.config.to_dict(), "identity_sha256": manifest.identity_sha256}
     # wandb's own setting comes before our default; a console that it wraps it would send as well.
     name = {} if os.environ.get("WANDB_NAME") else {"name": recorded.name}
     settings = wandb.Settings(console="off")
@@ -125,7 +125,7 @@ def _log(folder: Path, arguments: dict[str, Any]) -> str:
     return f"wandb: {run.url or 'nothing was sent'}{note}"
 
 
-def _send(run: Any, recorded: RecordedRun, results: Sequence[Result]) -> list[str]:
+def _send(run: Any, recorded: Run, results: Sequence[Result]) -> list[str]:
     """Returns the cells of the grid that were cut."""
     import wandb
 
@@ -139,7 +139,7 @@ def _send(run: Any, recorded: RecordedRun, results: Sequence[Result]) -> list[st
     run.log({"results": wandb.Table(columns, [*_rows(results)], allow_mixed_types=True)})
     artifact = wandb.Artifact(slug(recorded.name).replace("+", "-")[:128], "results")
     for file in ("results.json", "manifest.json"):
-        artifact.add_file(str(recorded.folder / file))
+        artifact.add_file(str(recorded.path / file))
     run.log_artifact(artifact)
     return cut
 
@@ -149,14 +149,14 @@ def _names(results: Sequence[Result]) -> list[str]:
 
     They become names of files, too.
     """
-    several = len({result["model"] for result in results}) > 1
+    several = len({result.row.model for result in results}) > 1
     return [
         "/".join(
             slug(part)
             for part in (
-                *([result["model"]] if several else []),
-                result["task"],
-                result["protocol"],
+                *([result.row.model] if several else []),
+                result.row.task,
+                result.row.protocol,
                 *(f"{field} {value}" for field, value in label.items()),
             )
         )
@@ -167,48 +167,49 @@ def _names(results: Sequence[Result]) -> list[str]:
 def _summary(result: Result, name: str) -> dict[str, Any]:
     """All metrics of a row, not just those that tables show."""
     return {
-        f"{name}/{metric}{suffix}": numbers[key]
-        for metric, numbers in result["metrics"].items()
-        for key, suffix in (("value", ""), ("ci_low", "/ci_low"), ("ci_high", "/ci_high"))
-        if numbers[key] is not None
+        f"{name}/{metric}{suffix}": value
+        for metric, found in result.row.metrics.items()
+        for value, suffix in (
+            (found.value, ""),
+            (found.ci_low, "/ci_low"),
+            (found.ci_high, "/ci_high"),
+        )
+        if value is not None
     }
 
 
 def _rows(results: Sequence[Result]) -> Iterator[list[Any]]:
     for result in results:
-        for metric, numbers in result["metrics"].items():
-            yield [
-                *(result[field] for field in RESULT),
-                metric,
-                *(numbers[key] for key in NUMBERS),
-                result["complete"],
-            ]
+        row = {**result.row.grid, "task_version": result.row.task_version}
+        for metric, found in result.row.metrics.items():
+            numbers = (getattr(found, name) for name in NUMBERS)
+            yield [*(row[name] for name in RESULT), metric, *numbers, result.row.complete]
 
 
-def _samples(recorded: RecordedRun, result: Result) -> tuple[Any, bool]:
+def _samples(recorded: Run, result: Result) -> tuple[Any, bool]:
     """The first samples of a cell as a table, and whether there are more."""
     import wandb
 
     columns = [
         *SAMPLE, "options", "response", "prediction", "target", "correct", "status", "error",
     ]  # fmt: skip
-    lines = list(islice(recorded.lines([result.variant]), MOST_ROWS + 1))
+    lines = list(islice(recorded.lines([result.row.cell]), MOST_ROWS + 1))
     rows = [_sample(line) for line in lines[:MOST_ROWS]]
     return wandb.Table(columns=columns, data=rows, allow_mixed_types=True), len(lines) > MOST_ROWS
 
 
-def _sample(line: Line) -> list[Any]:
-    options, response = line["options"], line["response"]
-    answer = response.get("text")
+def _sample(line: LogLine) -> list[Any]:
+    options, response = line.options, line.response
+    answer = response.text
     return [
-        *(_short(line.get(field)) for field in SAMPLE),
+        *(_short(getattr(line, name)) for name in SAMPLE),
         _short(json.dumps(options, ensure_ascii=False)),
-        _short(json.dumps(response.get("scores")) if answer is None else answer),
-        None if line["prediction"] is None else _short(options[line["prediction"]]),
-        _short(options[line["target"]]),
-        line["correct"],
-        line["status"],
-        _short(line["error"]),
+        _short(json.dumps(response.scores) if answer is None else answer),
+        None if line.prediction is None else _short(options[line.prediction]),
+        _short(options[line.target]),
+        line.correct,
+        line.status,
+        _short(line.error),
     ]
 
 

@@ -16,18 +16,22 @@ from pydantic_core import PydanticCustomError
 
 from vlm_harness import paths
 from vlm_harness.errors import InputError, listing, printable, suggest
-from vlm_harness.files import from_json, to_json
+from vlm_harness.files import read_json, to_json
 from vlm_harness.logs.lines import slug
+from vlm_harness.metrics import METRICS
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import MetricName, Name, Spec, TaskSpec
 from vlm_harness.specs.validation import parse
 from vlm_harness.specs.yamlfile import YamlFile
+from vlm_harness.types import GRID
 
 MAX_BYTES = 2**20
 """Of a file: a run of all tasks under all protocols is a fifth of it."""
 ROUNDING = 1e-6
 """By which a mean of cosines in float32 may be above one."""
+ASKED_BY = tuple(name for name in GRID if name != "model")
+"""Fields of a result that tell it from other results of its model."""
 BESIDE = ("README.md",)
 """Files of the results folder that are no entries."""
 
@@ -109,7 +113,7 @@ class EntryRun(Spec):
 
 
 class EntryMetric(Spec):
-    """A value with its 95% interval; fractions, but for cosines and modules of `evaluate`."""
+    """A value with its 95% interval; shares are fractions."""
 
     value: float | None
     ci_low: float | None
@@ -153,7 +157,7 @@ class EntryResult(Spec):
         if self.primary_metric not in self.metrics:
             raise _misfit(f"primary_metric {self.primary_metric!r} is not one of metrics")
         for name, metric in self.metrics.items():
-            low, high = _range(name)
+            low, high = METRICS.declared(name).range
             for key in ("value", "ci_low", "ci_high", "chance"):
                 number = getattr(metric, key)
                 if number is not None and not low - ROUNDING <= number <= high + ROUNDING:
@@ -172,10 +176,7 @@ class EntryResult(Spec):
     @property
     def asked(self) -> tuple[str, ...]:
         """What tells it from other results of its model."""
-        return (
-            self.task, self.protocol, self.command, self.order, self.decoding, self.image_mode,
-            self.labels,
-        )  # fmt: skip
+        return tuple(getattr(self, name) for name in ASKED_BY)
 
     @property
     def primary(self) -> EntryMetric:
@@ -215,12 +216,6 @@ class Row:
     entry: Entry
     result: EntryResult
     newest: bool
-
-
-def _range(metric: str) -> tuple[float, float]:
-    if metric.startswith("evaluate:"):
-        return -1e9, 1e9  # whatever its module makes of it
-    return (-1.0, 1.0) if "cosine" in metric else (0.0, 1.0)
 
 
 def rows(entries: Sequence[Entry]) -> list[Row]:
@@ -297,11 +292,9 @@ def read_entry(path: Path) -> Entry:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"too large: an entry has at most {MAX_BYTES} bytes", where=path)
-        data = from_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=path) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+    data = read_json(path)
     entry = entry_of(data, path)
     if path.name != entry.file_name:
         raise InputError(

@@ -15,10 +15,11 @@ from vlm_harness import paths
 from vlm_harness.backends import BACKENDS
 from vlm_harness.errors import InputError
 from vlm_harness.files import write_json, write_text
-from vlm_harness.leaderboard.entry import Entry, Row, rows
+from vlm_harness.leaderboard.entry import ASKED_BY, Entry, Row, rows
 from vlm_harness.logs.labels import common_prefix
 from vlm_harness.logs.lines import slug
-from vlm_harness.metrics.display import HIGHER_IS_BETTER, SHORT, chance, interval, number
+from vlm_harness.metrics import METRICS
+from vlm_harness.metrics.display import chance, interval, number, scale
 from vlm_harness.published.rows import PublishedRow
 from vlm_harness.published.tables import load, paper_tables
 from vlm_harness.report import templating as html
@@ -26,12 +27,14 @@ from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import Spec, TaskSpec
+from vlm_harness.types import SETTINGS, Estimate
 
 Data = dict[str, Any]
 Chances = Mapping[tuple[str, str], float]
 """By task and metric."""
-UNKNOWN = {"ci_low": None, "ci_high": None, "n": None, "chance": None}
-ASKED = ("protocol", "command", "order", "decoding", "image_mode", "labels")
+UNKNOWN = Estimate(value=None, ci_low=None, ci_high=None, n=0, chance=None)
+"""Of a published number nothing else is known."""
+ASKED = ASKED_BY[1:]
 """What ``EntryResult.asked`` holds behind the task."""
 
 
@@ -70,8 +73,14 @@ def build(
             }
         )
     data = {
-        "short": SHORT,
-        "ranked": sorted(HIGHER_IS_BETTER),
+        "metrics": _metrics(families),
+        "settings": {
+            name: {
+                "usual": [value for value in (setting.usual, setting.absent) if value is not None],
+                "words": setting.words,
+            }
+            for name, setting in SETTINGS.items()
+        },
         "runs": [_run(entry, found[id(entry)]) for entry in runs],
         "families": families,
     }
@@ -101,6 +110,18 @@ def build(
         _make(output / "reports")
         shutil.copyfile(reports / name, output / "reports" / name)
     return output / "index.html"
+
+
+def _metrics(families: Sequence[Data]) -> Data:
+    """What is declared of each metric of the site."""
+    names = dict.fromkeys(
+        name for family in families for task in family["tasks"] for name in task["metrics"]
+    )
+    found = {name: METRICS.declared(name) for name in names}
+    return {
+        name: {"short": metric.short, "unit": metric.unit, "direction": metric.direction}
+        for name, metric in found.items()
+    }
 
 
 def _make(folder: Path) -> None:
@@ -167,7 +188,7 @@ def _family(name: str, tasks: Sequence[TaskSpec], chances: Chances) -> Data:
                 "primary": task.primary_metric,
                 "metrics": list(task.metrics),
                 "chance": {
-                    m: {"value": found, "text": chance([{"chance": found}])}
+                    m: {"value": found, "text": f"{scale(m) * found:.3g}"}
                     for m in task.metrics
                     for found in [chances.get((task.task, m))]
                     if found is not None
@@ -222,7 +243,7 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
             "run": numbers[id(row.entry)],
             "version": result.task_version,
             "metrics": {
-                name: _said(name, metric.model_dump(mode="json"))
+                name: _said(name, Estimate(**metric.model_dump()))
                 for name, metric in result.metrics.items()
                 if metric.value is not None
             },
@@ -257,7 +278,8 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
             same.append(fitting)
         fitting["cells"][row.task] = {
             "metrics": {
-                name: _said(name, {**UNKNOWN, "value": value}) for name, value in row.values.items()
+                name: _said(name, UNKNOWN.model_copy(update={"value": value}))
+                for name, value in row.values.items()
             },
             "tables": row.tables,
             "note": row.note,
@@ -271,13 +293,15 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
     return [row for rows in found.values() for row in rows]
 
 
-def _said(name: str, metric: Data) -> Data:
+def _said(name: str, metric: Estimate) -> Data:
     """A metric with its numbers as they are said everywhere."""
+    assert metric.value is not None
     return {
-        **metric,
-        "text": number(name, metric["value"]),
-        "ends": interval(name, metric["ci_low"], metric["ci_high"], "–"),
-        "chance_text": chance([metric]),
+        **metric.to_dict(),
+        "n": metric.n or None,
+        "text": number(name, metric.value),
+        "ends": interval(name, metric.ci_low, metric.ci_high, "–"),
+        "chance_text": chance(name, [metric]),
     }
 
 

@@ -5,10 +5,9 @@ that is not the one here. It is no proof against fraud: who makes up all of it c
 found out.
 """
 
-import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,22 @@ from vlm_harness.leaderboard.entry import Entry, check_url, dump, entry_of, rais
 from vlm_harness.logs.identity import digest_of
 from vlm_harness.logs.lines import log_path
 from vlm_harness.logs.rescore import rescored
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import DESCRIPTIVE, Spec, TaskSpec
+from vlm_harness.specs.schemas import PromptSpec, TaskSpec
 from vlm_harness.tasks.prompts import asker
-from vlm_harness.types import Variant
+from vlm_harness.types import GRID, SETTINGS, RecordedModel, RecordedTask, ResultRow
 
 TOLERANCE = 1e-9
-ROW_KEYS = (
-    "task", "task_version", "protocol", "command", "order", "decoding", "image_mode", "labels",
-    "primary_metric", "metrics", "n_samples", "n_groups", "n_incomplete", "n_unparsed", "n_tied",
-)  # fmt: skip
+NORMAL = ("image_mode", "normal")
+"""Which goes without saying."""
+ROW_KEYS = {
+    *GRID, "task_version", "primary_metric", "metrics", "n_samples", "n_groups", "n_incomplete",
+    "n_unparsed", "n_tied",
+} - {"model"}  # fmt: skip
 Problems = Iterator[InputError]
-Rows = list[dict[str, Any]]
+Rows = list[ResultRow]
 
 
 def submit(
@@ -69,19 +70,19 @@ def entries_of(folder: Path, registry: Registry, report_url: str | None = None) 
             check_url(report_url)
         except PydanticCustomError as error:
             raise InputError(str(error), where="--report-url") from None
-    run = RecordedRun(folder)
+    run = Run(folder)
     rows: Rows = []
     raise_all(list(_problems(run, registry, rows)))
-    models = dict.fromkeys(row["model"] for row in rows)
+    models = dict.fromkeys(row.model for row in rows)
     return [
-        _entry(run, name, [r for r in rows if r["model"] == name], report_url) for name in models
+        _entry(run, name, [row for row in rows if row.model == name], report_url) for name in models
     ]
 
 
 # --- what speaks against a run --------------------------------------------------------------------
 
 
-def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
+def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
     """All that speaks against a run; puts what its logs give into ``rows``.
 
     What rests on something that was changed is not looked at: it would say nothing.
@@ -92,10 +93,10 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
     if not changed:
         yield from _partial(run)
         yield from _changed_tasks(run, registry)
-    if run.manifest.get("finished") is None:
+    if not run.finished:
         yield InputError(
             "the run is not finished",
-            where=run.folder,
+            where=run.path,
             hint="Run the same command again: it goes on where it was stopped.",
         )
         return
@@ -104,7 +105,7 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
     if changed or edited:
         return
     try:
-        rows += rescored(run, run.manifest["config"]["labels"])
+        rows += rescored(run)
     except InputError as error:
         yield error
         return
@@ -112,60 +113,59 @@ def _problems(run: RecordedRun, registry: Registry, rows: Rows) -> Problems:
     yield from _changed_results(run, rows)
 
 
-def _invented(run: RecordedRun) -> Problems:
-    for name, spec in run.manifest["identity"].get("models", {}).items():
-        backend = _info(run, name).get("backend", spec.get("backend"))
+def _invented(run: Run) -> Problems:
+    for name, spec in run.manifest.identity.models.items():
+        backend = str(_info(run, name).backend or spec.get("backend"))
         if backend in BACKENDS and BACKENDS.get(backend).answers == "invented":
             yield InputError(
                 f"the model {name} is of the backend {backend}, which makes its answers up",
-                where=run.folder,
+                where=run.path,
             )
 
 
-def _partial(run: RecordedRun) -> Problems:
+def _partial(run: Run) -> Problems:
     """A run of a part of the samples. What of it is missing is seen in its rows."""
-    identity = run.manifest["identity"]
+    identity = run.manifest.identity
     again = "Run it again without, under another --run-id."
-    if identity["limit"] is not None:
-        text = f"the run was limited to {identity['limit']} samples of each task (--limit)"
-        yield InputError(text, where=run.folder, hint=again)
-    if identity.get("samples"):
+    if identity.limit is not None:
+        text = f"the run was limited to {identity.limit} samples of each task (--limit)"
+        yield InputError(text, where=run.path, hint=again)
+    if identity.samples:
         text = "the run was of chosen samples alone (--samples)"
-        yield InputError(text, where=run.folder, hint=again)
+        yield InputError(text, where=run.path, hint=again)
 
 
-def _changed_identity(run: RecordedRun) -> Problems:
-    manifest = run.manifest
-    identity = manifest["identity"]
+def _changed_identity(run: Run) -> Problems:
+    identity = run.manifest.identity
+    planned = [each.variant for each in identity.cells]
     try:
-        planned = [Variant.of(cell["variant"]) for cell in identity["cells"]]
         whole = (
-            digest_of(identity) == manifest["identity_sha256"]
-            and planned == run.variants
-            and {variant.task for variant in planned} <= identity["tasks"].keys()
-            and {variant.model for variant in planned} <= identity["models"].keys()
+            digest_of(identity.to_dict()) == run.manifest.identity_sha256
+            and planned == run.cells
+            and {cell.task for cell in planned} <= identity.tasks.keys()
+            and {cell.model for cell in planned} <= identity.models.keys()
         )
     except (KeyError, TypeError, AttributeError, ValueError):
         whole = False
     if not whole:
         yield InputError(
             "the manifest was changed: its identity is not that of its checksum and its cells",
-            where=run.folder / "manifest.json",
+            where=run.path / "manifest.json",
             hint="Put the file back as the run wrote it, or run it again with --fresh.",
         )
 
 
-def _changed_logs(run: RecordedRun) -> Problems:
-    sums = run.manifest.get("logs")
+def _changed_logs(run: Run) -> Problems:
+    sums = run.manifest.logs
     if sums is None:
         yield InputError(
             "the manifest has no checksums of the logs: it was written before they were kept",
-            where=run.folder / "manifest.json",
+            where=run.path / "manifest.json",
             hint="Run the same command again: it finds the run finished, and adds them.",
         )
         return
-    for path in dict.fromkeys(log_path(run.folder, variant) for variant in run.variants):
-        name = path.relative_to(run.folder).as_posix()
+    for path in dict.fromkeys(log_path(run.path, cell) for cell in run.cells):
+        name = path.relative_to(run.path).as_posix()
         text = None
         if not path.is_file():
             text = "the log is not there"
@@ -181,26 +181,25 @@ def _changed_logs(run: RecordedRun) -> Problems:
             )
 
 
-def _missing_samples(run: RecordedRun, rows: Rows) -> Problems:
-    planned = run.manifest["identity"]["limit"] is None and not run.manifest["identity"].get(
-        "samples"
-    )
+def _missing_samples(run: Run, rows: Rows) -> Problems:
+    identity = run.manifest.identity
+    planned = identity.limit is None and not identity.samples
     again = "Run the same command again: it asks them again."
     for row in rows:
-        if row["n_errors"]:
-            text = f"{row['n_errors']} of {row['n_samples']} samples failed: {_cell(row)}"
-            yield InputError(text, where=run.folder, hint=again)
-        elif planned and not row["complete"]:
-            text = f"only {row['n_samples']} of {row['n_expected']} lines are there: {_cell(row)}"
-            yield InputError(text, where=run.folder, hint=again)
+        if row.n_errors:
+            text = f"{row.n_errors} of {row.n_samples} samples failed: {_cell(row)}"
+            yield InputError(text, where=run.path, hint=again)
+        elif planned and not row.complete:
+            text = f"only {row.n_samples} of {row.n_expected} lines are there: {_cell(row)}"
+            yield InputError(text, where=run.path, hint=again)
 
 
-def _changed_results(run: RecordedRun, rows: Rows) -> Problems:
-    path = run.folder / "results.json"
-    hint = f"`vlm-harness rescore {run.folder}` writes it anew, from the logs."
+def _changed_results(run: Run, rows: Rows) -> Problems:
+    path = run.path / "results.json"
+    hint = f"`vlm-harness rescore {run.path}` writes it anew, from the logs."
     try:
         found = from_json(path.read_bytes())["results"]
-        by_cell = {Variant.of(row): row for row in found}
+        by_cell = {tuple(row[name] for name in GRID): row for row in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "these are no results of a run"
         yield InputError(f"cannot be read: {reason}", where=path, hint=hint)
@@ -209,20 +208,22 @@ def _changed_results(run: RecordedRun, rows: Rows) -> Problems:
     if len(found) != len(rows):
         text = f"it has {len(found)} rows, and the logs give {len(rows)}"
     for row in rows:
-        other = by_cell.get(Variant.of(row))
+        other = by_cell.get(tuple(row.grid.values()))
         if text is None and other is None:
             text = f"it has no row of {_cell(row)}"
-        elif text is None and (difference := _difference(other, row)):
+        elif text is None and (difference := _difference(other, row.to_dict())):
             text = f"{_cell(row)}: {difference}"
     if text:
         yield InputError(f"it is not what the logs give: {text}", where=path, hint=hint)
 
 
-def _cell(row: Mapping[str, Any]) -> str:
-    how = ", ".join(
-        row[name] for name in Variant._fields[2:] if row[name] not in ("none", "normal")
-    )
-    return f"{row['model']} on {row['task']} ({how})"
+def _cell(row: ResultRow) -> str:
+    settings = [
+        value
+        for name, value in row.grid.items()
+        if name in SETTINGS and value != SETTINGS[name].absent and (name, value) != NORMAL
+    ]
+    return f"{row.model} on {row.task} ({', '.join([row.protocol, *settings])})"
 
 
 def _difference(one: Any, other: Any, at: tuple[str, ...] = ()) -> str | None:
@@ -246,13 +247,13 @@ def _difference(one: Any, other: Any, at: tuple[str, ...] = ()) -> str | None:
 # --- tasks that are not those here ----------------------------------------------------------------
 
 
-def _changed_tasks(run: RecordedRun, registry: Registry) -> Problems:
+def _changed_tasks(run: Run, registry: Registry) -> Problems:
     known = registry.names("task")
-    for name in run.manifest["identity"]["tasks"]:
+    for name in run.manifest.identity.tasks:
         if name not in known:
             yield InputError(
                 f"the task {name!r} is not known here{suggest(name, known)}",
-                where=run.folder,
+                where=run.path,
                 hint="The leaderboard holds results of tasks that all can run. --include-path "
                 "takes a folder of more.",
             )
@@ -263,19 +264,19 @@ def _changed_tasks(run: RecordedRun, registry: Registry) -> Problems:
             yield error
 
 
-def _changed_task(run: RecordedRun, here: TaskSpec, registry: Registry) -> Problems:
+def _changed_task(run: Run, here: TaskSpec, registry: Registry) -> Problems:
     recorded = run.task(here.task)
-    version = recorded["spec"]["version"]
+    version = recorded.spec.version
     again = "Run it again with the task as it is here."
     if version != here.version:
         yield InputError(
             f"the run is of version {version} of task {here.task}, and here it is {here.version}",
-            where=run.folder,
+            where=run.path,
             hint=again,
         )
         return
     # Through the schema of today, so that what an older run left out has its default.
-    one, other = _essence(run.spec(here.task)), _essence(here)
+    one, other = run.spec(here.task).essence(), here.essence()
     changed = [key for key in other if to_json(one[key]) != to_json(other[key])]
     if changed:
         yield InputError(
@@ -289,53 +290,43 @@ def _changed_task(run: RecordedRun, here: TaskSpec, registry: Registry) -> Probl
     yield from _changed_data(recorded, here, registry, run)
 
 
-def _essence(spec: Spec) -> dict[str, Any]:
-    """A spec without what it says of itself."""
-    dump: dict[str, Any] = json.loads(spec.model_dump_json(exclude=set(DESCRIPTIVE)))
-    for key in DESCRIPTIVE & (dump.get("dataset") or {}).keys():
-        del dump["dataset"][key]
-    return dump
-
-
-def _changed_words(run: RecordedRun, here: TaskSpec, registry: Registry) -> Problems:
+def _changed_words(run: Run, here: TaskSpec, registry: Registry) -> Problems:
     """Templates and commands may come from other files than the task's."""
-    for cell in run.manifest["identity"]["cells"]:
-        variant = cell["variant"]
-        protocol = variant["protocol"]
-        if variant["task"] != here.task or not PROTOCOLS.get(protocol).uses_prompt:
+    for asked in run.manifest.identity.cells:
+        protocol, command = asked.variant.protocol, asked.variant.command
+        if asked.variant.task != here.task or not PROTOCOLS.get(protocol).uses_prompt:
             continue
-        asks = asker(here, protocol, getattr(here.protocols, protocol), registry)
-        template = {k: v for k, v in cell["template"].items() if k not in DESCRIPTIVE}
-        recorded = [template, cell.get("question"), cell.get("command")]
-        now = [_essence(asks.template), asks.question, asks.commands.get(variant["command"])]
+        asks = asker(here, protocol, here.protocols.use(protocol), registry)
+        described = PromptSpec.descriptive()
+        template = {k: v for k, v in asked.template.items() if k not in described}
+        recorded = [template, asked.question, asked.command]
+        now = [asks.template.essence(), asks.question, asks.commands.get(command)]
         for what, one, other in zip(
             ("template", "question", "command"), recorded, now, strict=True
         ):
             if one != other:
                 yield InputError(
                     f"the {what} that task {here.task} was asked with ({protocol}, "
-                    f"{variant['command']}) is not the one here",
+                    f"{command}) is not the one here",
                     where=asks.template.at() if what == "template" else asks.where,
                     hint="Run it again with the prompts as they are here.",
                 )
                 return
 
 
-def _changed_data(
-    recorded: Mapping[str, Any], here: TaskSpec, registry: Registry, run: RecordedRun
-) -> Problems:
+def _changed_data(recorded: RecordedTask, here: TaskSpec, registry: Registry, run: Run) -> Problems:
     """Label corrections, and files whose checksums the task gives."""
     overlay = registry.overlay(here.overlay) if here.overlay else None
-    before = recorded["overlay"] and recorded["overlay"].get("corrections")
-    if before != (overlay and _essence(overlay)["corrections"]):
+    before = recorded.overlay and recorded.overlay.get("corrections")
+    if before != (overlay and overlay.essence()["corrections"]):
         yield InputError(
             f"the label corrections of task {here.task} are not those here",
-            where=overlay.at("corrections") if overlay else run.folder,
+            where=overlay.at("corrections") if overlay else run.path,
             hint="Run it again with the corrections as they are here.",
         )
     pinned = here.dataset.source.sha256 if here.dataset.source else {}
     for path, digest in pinned.items():
-        if recorded["data"].get(path, digest) != digest:
+        if recorded.data.get(path, digest) != digest:
             yield InputError(
                 f"the run read another {path} than the one that task {here.task} names",
                 where=here.at("dataset", "source", "sha256"),
@@ -346,7 +337,7 @@ def _changed_data(
 # --- the entry ------------------------------------------------------------------------------------
 
 
-def _entry(run: RecordedRun, name: str, rows: Sequence[dict[str, Any]], url: str | None) -> Entry:
+def _entry(run: Run, name: str, rows: Sequence[ResultRow], url: str | None) -> Entry:
     manifest = run.manifest
     return entry_of(
         {
@@ -354,35 +345,38 @@ def _entry(run: RecordedRun, name: str, rows: Sequence[dict[str, Any]], url: str
             "model": _model(run, name, rows),
             "run": {
                 "id": run.name,
-                "identity_sha256": manifest["identity_sha256"],
-                "vlm_harness": manifest.get("vlm_harness"),
-                "git_commit": _mapping(manifest.get("environment")).get("git_commit"),
-                "finished": manifest["finished"],
-                "seed": manifest["identity"]["seed"],
-                "command_line": _command_line(str(manifest.get("command_line") or "")),
+                "identity_sha256": manifest.identity_sha256,
+                "vlm_harness": manifest.vlm_harness,
+                "git_commit": manifest.environment.git_commit,
+                "finished": manifest.finished,
+                "seed": manifest.identity.seed,
+                "command_line": _command_line(manifest.command_line),
                 "report_url": url,
             },
-            "results": [{key: row[key] for key in ROW_KEYS} for row in rows],
+            "results": [
+                {key: value for key, value in row.to_dict().items() if key in ROW_KEYS}
+                for row in rows
+            ],
         },
-        run.folder / "manifest.json",
+        run.path / "manifest.json",
     )
 
 
-def _model(run: RecordedRun, name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    identity = run.manifest["identity"]
-    spec, info = identity["models"].get(name, {}), _info(run, name)
-    checkpoint = str(info.get("checkpoint") or spec.get("checkpoint") or "")
-    if identity["checkpoints"].get(name) is not None or checkpoint.startswith(("/", "~")):
+def _model(run: Run, name: str, rows: Sequence[ResultRow]) -> dict[str, Any]:
+    identity = run.manifest.identity
+    spec, info = identity.models.get(name, {}), _info(run, name)
+    checkpoint = str(info.checkpoint or spec.get("checkpoint") or "")
+    if identity.checkpoints.get(name) is not None or checkpoint.startswith(("/", "~")):
         checkpoint = Path(checkpoint).name  # where it lies on this machine helps nobody
-    encoder = spec.get("vision_encoder") or _mapping(info.get("details")).get("vision_encoder")
-    protocols = {row["protocol"] for row in rows}
+    encoder = spec.get("vision_encoder") or info.details.get("vision_encoder")
+    protocols = {row.protocol for row in rows}
     return {
         "name": name,
-        "backend": info.get("backend") or spec.get("backend"),
+        "backend": info.backend or spec.get("backend"),
         "checkpoint": checkpoint,
-        "revision": info.get("revision"),
-        "parameters": info.get("parameters"),
-        "dtype": info.get("dtype"),
+        "revision": info.revision,
+        "parameters": info.parameters,
+        "dtype": info.dtype,
         "encoder": encoder,
         # What it can be asked tells what it is: a backend of recorded answers is of no family.
         "family": "dual encoder"
@@ -393,14 +387,9 @@ def _model(run: RecordedRun, name: str, rows: Sequence[dict[str, Any]]) -> dict[
     }
 
 
-def _info(run: RecordedRun, name: str) -> Mapping[str, Any]:
+def _info(run: Run, name: str) -> RecordedModel:
     """What the model told of itself once loaded."""
-    found: Mapping[str, Any] = run.manifest.get("models", {}).get(name) or {}
-    return found
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return run.manifest.models.get(name) or RecordedModel()
 
 
 def _command_line(text: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from vlm_harness.errors import listing
 from vlm_harness.files import to_json
-from vlm_harness.specs.schemas import DESCRIPTIVE
-from vlm_harness.types import Variant
+from vlm_harness.specs.schemas import DatasetSpec, ModelSpec, PromptSpec, TaskSpec
+from vlm_harness.types import GRID, Cell
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
@@ -18,12 +18,15 @@ def digest_of(identity: Mapping[str, Any]) -> str:
         model["args"].pop("device", None)
         if plain["checkpoints"][name] is not None:
             del model["checkpoint"]
-    specs = [*plain["models"].values(), *(task["spec"] for task in plain["tasks"].values())]
-    specs += [task["spec"]["dataset"] for task in plain["tasks"].values()]
-    specs += [cell["template"] for cell in plain["cells"]]
-    for spec in specs:
-        for key in DESCRIPTIVE & spec.keys():
-            del spec[key]
+    for kind, specs in (
+        (ModelSpec, plain["models"].values()),
+        (TaskSpec, [task["spec"] for task in plain["tasks"].values()]),
+        (DatasetSpec, [task["spec"]["dataset"] for task in plain["tasks"].values()]),
+        (PromptSpec, [cell["template"] for cell in plain["cells"]]),
+    ):
+        for spec in specs:
+            for key in kind.descriptive() & spec.keys():
+                del spec[key]
     text = to_json(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -35,7 +38,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         for key in ("seed", "limit", "samples", "dtype")
         if old.get(key) != new[key]
     ]
-    for name, many in (("model", "models"), ("task", "tasks")):
+    for name, many, described in (
+        ("model", "models", ModelSpec.descriptive()),
+        ("task", "tasks", frozenset[str]()),
+    ):
         before, after = old.get(many, {}), new[many]
         if before.keys() != after.keys():
             found.append(f"{many} {listing(before)}, now {listing(after)}")
@@ -45,7 +51,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
                 key
                 for key in after[each]
                 if before[each].get(key) != after[each][key]
-                and key not in DESCRIPTIVE
+                and key not in described
                 and (key != "images" or not found)
             ]
             if parts:
@@ -53,9 +59,12 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name in new["checkpoints"]:
         if old.get("checkpoints", {}).get(name) != new["checkpoints"][name]:
             found.append(f"the weights of {name}")
-    cells = [[Variant(**cell["variant"]) for cell in each.get("cells", [])] for each in (old, new)]
-    for field in Variant._fields[2:]:  # model and task were named above
-        before, after = ({getattr(cell, field) for cell in side} for side in cells)
+    cells = [
+        [Cell.model_validate(cell["variant"]) for cell in each.get("cells", [])]
+        for each in (old, new)
+    ]
+    for field in list(GRID)[2:]:  # model and task were named above
+        before, after = ({cell.grid[field] for cell in side} for side in cells)
         if before != after:
             found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")
     return "; ".join(found) or "the words of its prompts"

@@ -5,93 +5,106 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.files import write_json
-from vlm_harness.logs.lines import Line, key_of, locked, verdict
-from vlm_harness.logs.results import summarise
-from vlm_harness.logs.run import RecordedRun
-from vlm_harness.protocols.protocol import answer
-from vlm_harness.specs import yamlfile
+from vlm_harness.logs.lines import locked
+from vlm_harness.logs.results import reads_text, record, summarise
+from vlm_harness.logs.run import Run
+from vlm_harness.logs.schema import Results
+from vlm_harness.protocols import answer
 from vlm_harness.specs.schemas import OverlaySpec, TaskSpec
 from vlm_harness.specs.validation import parse
-from vlm_harness.types import OptionScore, Outcome, Response
+from vlm_harness.specs.yamlfile import YamlFile
+from vlm_harness.types import AnswerRecord, LogLine, OptionScore, Outcome, Response
 
 
-def rescore(folder: Path, labels: str | None = None) -> tuple[Path, list[dict[str, Any]]]:
+def rescore(run: Run | Path | str, labels: str | None = None) -> Results:
     """Score a run's log again, under its own labels or others.
 
     Writes ``results.json``, or ``results.<labels>.json`` beside it where the labels are not the
     run's own. The sample logs are not touched.
 
-    Returns:
-        The file written, and its rows.
+    Args:
+        labels: ``corrected`` or ``original``; the run's own where None.
 
     Raises:
         InputError: no run folder, or a log that does not fit its manifest.
     """
-    run = RecordedRun(folder)
-    own = run.manifest["config"]["labels"]
-    labels = labels or own
-    with locked(folder):
+    run = run if isinstance(run, Run) else Run(run)
+    with locked(run.path):
         rows = rescored(run, labels)
-        path = folder / ("results.json" if labels == own else f"results.{labels}.json")
-        write_json(path, {"schema": run.manifest["schema"], "results": rows})
-    return path, rows
+        write_json(results_path(run, labels), rows.to_dict())
+    return rows
 
 
-def rescored(run: RecordedRun, labels: str) -> list[dict[str, Any]]:
-    """The rows of ``results.json`` that follow from a run's log under some labels.
+def results_path(run: Run, labels: str | None = None) -> Path:
+    """Where the results under some labels are."""
+    own = labels in (None, run.manifest.config.labels)
+    return run.path / ("results.json" if own else f"results.{labels}.json")
+
+
+def rescored(run: Run, labels: str | None = None) -> Results:
+    """The rows that follow from a run's log under some labels; nothing is written.
 
     Raises:
         InputError: no run folder, or a log that does not fit its manifest.
     """
-    manifest = run.manifest
-    identity = manifest["identity"]
-    tasks = {name: run.spec(name) for name in identity["tasks"]}
-    corrections = {name: _corrections(task["overlay"]) for name, task in identity["tasks"].items()}
-    lines = run.lines_by_variant(run.variants)
-    return [
-        summarise(
-            tasks[variant.task],
-            variant._replace(labels=labels),
-            {
-                key_of(line): _rescored(
-                    line, tasks[variant.task], labels, corrections[variant.task]
-                )
-                for line in lines[variant]
-            }.values(),
-            expected,
-            limit=identity["limit"],
-            seed=identity["seed"],
+    identity = run.manifest.identity
+    labels = labels or run.manifest.config.labels
+    tasks = {name: run.spec(name) for name in identity.tasks}
+    corrections = {name: _corrections(task.overlay) for name, task in identity.tasks.items()}
+    lines = run.lines_by_cell(run.cells)
+    rows = Results()
+    for cell, expected in run.expected.items():
+        task = tasks[cell.task]
+        texts = reads_text(task)
+        scored = {
+            line.key: record(
+                _rescored(line, task, labels, corrections[cell.task]), task.positive, texts
+            )
+            for line in lines[cell]
+        }
+        rows.append(
+            summarise(
+                task,
+                cell.replace(labels=labels),
+                scored.values(),
+                expected,
+                limit=identity.limit,
+                seed=identity.seed,
+            )
         )
-        for expected, variant in zip(manifest["expected"], lines, strict=True)
-    ]
+    return rows
 
 
-def _rescored(line: Line, task: TaskSpec, labels: str, corrections: Mapping[str, str]) -> Line:
-    target = line["target_original"]
-    corrected = corrections.get(line["sample_id"])
-    if labels == "corrected" and corrected in line["options"]:
-        target = line["options"].index(corrected)
-    if line["status"] == "error" and "text" not in line["response"]:
-        outcome = Outcome("error", detail=line["error"])
+def _rescored(
+    line: LogLine, task: TaskSpec, labels: str, corrections: Mapping[str, str]
+) -> LogLine:
+    target = line.target_original
+    corrected = corrections.get(line.sample_id)
+    if labels == "corrected" and corrected in line.options:
+        target = line.options.index(corrected)
+    if line.status == "error" and line.response.text is None:
+        outcome = Outcome("error", detail=line.error)
     else:
-        use = getattr(task.protocols, line["protocol"])
+        use = task.protocols.use(line.protocol)
         outcome = answer(
-            line["protocol"], _response(line), line["shown"], tuple(line["order"]), use
+            line.protocol, _response(line.response), line.shown, tuple(line.order), use
         )
-    return {**line, **verdict(outcome, target)}
+    return line.model_copy(update=outcome.verdict(target))
 
 
-def _response(line: Line) -> Response:
-    found = line["response"]
-    scores = found.get("scores")
+def _response(found: AnswerRecord) -> Response:
+    scores = found.scores
     return Response(
-        text=found.get("text"),
-        scores=None if scores is None else tuple(OptionScore(score) for score in scores),
+        text=found.text,
+        # A number that was not finite is null in the log.
+        scores=None
+        if scores is None
+        else tuple(OptionScore(float("nan") if each is None else each) for each in scores),
     )
 
 
 def _corrections(overlay: Mapping[str, Any] | None) -> dict[str, str]:
     if overlay is None:
         return {}
-    spec = parse(OverlaySpec, yamlfile.YamlFile(Path("overlay"), dict(overlay)))
+    spec = parse(OverlaySpec, YamlFile(Path("overlay"), dict(overlay)))
     return {str(correction.id): correction.answer for correction in spec.corrections}

@@ -1,6 +1,17 @@
 """Metrics: from scored samples to values with intervals."""
 
-from vlm_harness.metrics.metric import METRICS, Metric, Record, groups, guess
+from vlm_harness.metrics.metric import Equal, Metric, Record, groups, guess, metric
+from vlm_harness.metrics.registry import METRICS
 from vlm_harness.metrics.stats import Statistic, Units
 
-__all__ = ["METRICS", "Metric", "Record", "Statistic", "Units", "groups", "guess"]
+__all__ = [
+    "METRICS",
+    "Equal",
+    "Metric",
+    "Record",
+    "Statistic",
+    "Units",
+    "groups",
+    "guess",
+    "metric",
+]

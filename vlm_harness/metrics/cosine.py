@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics.metric import Record, groups
+from vlm_harness.metrics.metric import Record, groups, metric
 from vlm_harness.metrics.stats import Units
 from vlm_harness.specs.schemas import GroupRules
 
 
+@metric("mean pair cosine", short="pair cosine", unit="cosine", needs={"pairs"}, reads_text=False)
 def mean_pair_cosine(records: Sequence[Record], rules: GroupRules) -> Units:
     """Mean cosine similarity of the image embeddings of whole pairs, one value a pair."""
     whole, _ = groups(records, "pair", rules.pair.size)

@@ -1,25 +1,10 @@
-"""How scores are said, wherever they are shown: names of metrics, numbers, what is worth naming."""
+"""How values of metrics are printed, by the unit that each metric declares."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-SHORT = {
-    "individual_accuracy": "individual",
-    "pair_accuracy": "pair",
-    "set_accuracy": "set",
-    "mean_pair_cosine": "pair cosine",
-    "relaxed_pair_accuracy": "relaxed pair",
-    "relaxed_pair_accuracy_sum": "relaxed (sum)",
-    "text_to_image_accuracy": "text-to-image",
-    "text_to_image_pair_accuracy": "text-to-image pair",
-    "group_accuracy": "group",
-    "two_way_accuracy": "two-way",
-    "two_way_pair_accuracy": "two-way pair",
-    "f1": "F1",
-    "yes_ratio": "yes",
-    "whatsup_official_pair_accuracy": "pair/(n/2)",
-    "whatsup_official_set_accuracy": "set/(n/4)",
-}
+from vlm_harness.metrics.metric import Unit
+from vlm_harness.metrics.registry import METRICS
+from vlm_harness.types import Estimate
 
 COMPARED = {
     "individual_accuracy": "Indiv.",
@@ -27,24 +12,51 @@ COMPARED = {
     "set_accuracy": "Set of 4",
 }
 """What the paper's Tables 1 and 2 show of each task, in their order and words."""
-
-HIGHER_IS_BETTER = frozenset(SHORT) - {"mean_pair_cosine", "yes_ratio"} | {"precision", "recall"}
-"""Of others it is not known (modules of ``evaluate``), or nothing is better."""
+DECIMALS: dict[Unit, int] = {"share": 1, "cosine": 3, "count": 1, "number": 3}
 
 
-def is_cosine(metric: str) -> bool:
-    return "cosine" in metric
+def short(metric: str) -> str:
+    """Over a column."""
+    return METRICS.declared(metric).short
+
+
+def title(metric: str) -> str:
+    """Within a sentence."""
+    return METRICS.declared(metric).title
+
+
+def unit(metric: str) -> Unit:
+    return METRICS.declared(metric).unit
+
+
+def scale(metric: str) -> int:
+    """What a value is multiplied by to be printed: shares are in percent."""
+    return 100 if unit(metric) == "share" else 1
+
+
+def decimals(metric: str) -> int:
+    return DECIMALS[unit(metric)]
+
+
+def percent(share: float) -> str:
+    """A share that is no metric."""
+    return f"{100 * share:.{DECIMALS['share']}f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares that are no metrics, in percentage points."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no "-0.0"
 
 
 def number(metric: str, value: float) -> str:
-    """Percent with one decimal; cosines as they are, with three."""
-    return f"{value:.3f}" if is_cosine(metric) else f"{100 * value:.1f}"
+    """Shares in percent with one decimal; cosines and numbers as they are, with three."""
+    return f"{scale(metric) * value:.{decimals(metric)}f}"
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference of two values, in percentage points; cosines as they are."""
-    value, digits = (value, 3) if is_cosine(metric) else (100 * value, 1)
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # no "-0.0"
+    """A difference of two values; of shares in percentage points."""
+    digits = decimals(metric)
+    return f"{round(scale(metric) * value, digits) + 0.0:+.{digits}f}"  # no "-0.0"
 
 
 def signed_interval(metric: str, low: float | None, high: float | None) -> str:
@@ -55,26 +67,31 @@ def signed_interval(metric: str, low: float | None, high: float | None) -> str:
 
 
 def interval(metric: str, low: float | None, high: float | None, dash: str = "-") -> str:
-    """In whole percent; of a cosine with three decimals. Empty where there is none."""
+    """Of shares in whole percent. Empty where there is none."""
     if low is None or high is None:
         return ""
-    if is_cosine(metric):
-        return f"{low:.3f}{dash}{high:.3f}"
-    return f"{100 * low:.0f}{dash}{100 * high:.0f}"
+    if unit(metric) == "share":
+        return f"{100 * low:.0f}{dash}{100 * high:.0f}"
+    return f"{number(metric, low)}{dash}{number(metric, high)}"
 
 
-def chance(metrics: Iterable[Mapping[str, Any] | None], dash: str = "-") -> str:
+def chance(metric: str, estimates: Iterable[Estimate | None], dash: str = "-") -> str:
     """A range where it differs, as it may where some groups are incomplete."""
-    known = sorted(each["chance"] for each in metrics if each and each["chance"] is not None)
-    return dash.join(dict.fromkeys(f"{100 * chance:.3g}" for chance in known[:1] + known[-1:]))
+    known = sorted(each.chance for each in estimates if each and each.chance is not None)
+    texts = (f"{scale(metric) * chance:.3g}" for chance in known[:1] + known[-1:])
+    return dash.join(dict.fromkeys(texts))
+
+
+def units_note(metrics: Iterable[str]) -> str:
+    """What printed values of some metrics are: percent, where there is any share."""
+    units = {unit(name) for name in metrics}
+    if "share" not in units:
+        return ""
+    others = [f"{each}s" for each in DECIMALS if each in units - {"share"}]
+    return f"percent, but for {' and '.join(others)}" if others else "percent"
 
 
 def p_value(value: float | None, none: str = "-") -> str:
     if value is None:
         return none
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def words(metric: str) -> str:
-    """The name of a metric within a sentence."""
-    return metric.replace("_", " ")

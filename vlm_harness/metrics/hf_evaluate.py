@@ -18,10 +18,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from vlm_harness.errors import InputError
-from vlm_harness.metrics.metric import EVALUATE, Metric, Record
+from vlm_harness.metrics.metric import Compute, Record
 from vlm_harness.metrics.stats import Statistic
 from vlm_harness.specs.schemas import GroupRules, TaskSpec
 
+EVALUATE = "evaluate:"
+"""Before the name of a module."""
 KINDS = ("metric", "comparison", "measurement")
 
 
@@ -73,8 +75,8 @@ def modules(task: TaskSpec, *, fetch: bool = False) -> dict[str, Module]:
     }
 
 
-def metric(name: str) -> Metric:
-    """The metric of that name; its module must be there."""
+def metric(name: str) -> Compute:
+    """The function of that name; its module must be there."""
     module = load(name)
 
     def units(records: Sequence[Record], rules: GroupRules) -> Statistic:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vlm_harness.metrics.metric import Record, groups
+from vlm_harness.metrics.metric import Equal, Record, groups, share
 from vlm_harness.metrics.stats import Units
 from vlm_harness.specs.schemas import GroupRules
 
@@ -34,6 +34,12 @@ NONE = Matches(0.0, 0.0, 0.0, 0.0, True)
 # --- the relaxed constraint (paper, section 5.2) -------------------------------------------------
 
 
+@share(
+    "relaxed pair accuracy",
+    short="relaxed pair",
+    needs={"pairs"},
+    omits="ratios need scores above 0",
+)
 def relaxed_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of pairs that prefer the right match to the crossed one.
 
@@ -58,6 +64,12 @@ def relaxed_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units
     return _over_pairs(records, rules, right, 1 / 2)
 
 
+@share(
+    "relaxed pair accuracy (sum)",
+    short="relaxed (sum)",
+    needs={"pairs"},
+    equals=Equal("relaxed_pair_accuracy", "scores are log-probabilities"),
+)
 def relaxed_pair_accuracy_sum(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of pairs with s11 + s22 > s12 + s21, defined whatever the signs.
 
@@ -69,11 +81,13 @@ def relaxed_pair_accuracy_sum(records: Sequence[Record], rules: GroupRules) -> U
 # --- the other direction --------------------------------------------------------------------------
 
 
+@share("text-to-image accuracy", short="text-to-image", needs={"pairs"})
 def text_to_image_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of right options that score higher with their own image than with the other."""
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s21, s.s22 > s.s12], 1 / 2)
 
 
+@share("text-to-image pair accuracy", short="text-to-image pair", needs={"pairs"})
 def text_to_image_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of pairs of which both options choose their own image.
 
@@ -83,6 +97,7 @@ def text_to_image_pair_accuracy(records: Sequence[Record], rules: GroupRules) ->
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s21 and s.s22 > s.s12], 1 / 4)
 
 
+@share("group accuracy", short="group", needs={"pairs"})
 def group_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of pairs right in both directions (Winoground's group score).
 
@@ -94,6 +109,7 @@ def group_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
 # --- two-way out of a four-way pass ---------------------------------------------------------------
 
 
+@share("two-way accuracy", short="two-way", needs={"pairs"})
 def two_way_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of samples that prefer their own option to their partner's, whatever others scored.
 
@@ -102,6 +118,7 @@ def two_way_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s12, s.s22 > s.s21], 1 / 2)
 
 
+@share("two-way pair accuracy", short="two-way pair", needs={"pairs"})
 def two_way_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of pairs of which both samples do."""
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s12 and s.s22 > s.s21], 1 / 4)

@@ -1,20 +1,21 @@
-"""Metrics: from scored samples to units, which ``stats`` turns into a value with an interval.
+"""What a metric is: a function from records to units, and a declaration of all that is known of it.
 
 A metric is a function ``(records, rules) -> Units`` (or ``Statistic``, where it is no ratio of
-sums); the units say what chance is. Pairs and sets
-are scored whole: an incomplete group is counted elsewhere (``n_incomplete``) and is in no group
-metric.
+sums), declared with ``@metric(...)``. Nothing is told from its name. The units say what chance is.
+Pairs and sets are scored whole: an incomplete group is counted elsewhere (``n_incomplete``) and is
+in no group metric.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 from vlm_harness.metrics.stats import Statistic, Units
-from vlm_harness.plugins import Plugins
 from vlm_harness.specs.schemas import GroupRules
-from vlm_harness.types import cluster
+from vlm_harness.types import Status, cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Record:
     """What was generated; None where options were scored."""
     positive: int | None = None
     """The option that is the task's ``positive``; None where the sample does not have it."""
+    status: Status = "ok"
+    tied: bool = False
 
     @property
     def cluster(self) -> str:
@@ -48,55 +51,105 @@ class Record:
         return cluster(self.sample_id, self.pair, self.set)
 
 
-Metric = Callable[[Sequence[Record], GroupRules], Units | Statistic]
+Compute = Callable[[Sequence[Record], GroupRules], Units | Statistic]
+Unit = Literal["share", "cosine", "count", "number"]
+"""What a value is: shares are printed in percent, all others as they are."""
+Direction = Literal["higher", "lower"]
+Need = Literal["positive", "pairs", "sets"]
+"""What a task must say for a metric to be defined: which option is ``positive``, ``sample.pair``,
+``sample.set``."""
+RANGES: dict[Unit, tuple[float, float]] = {
+    "share": (0.0, 1.0),
+    "cosine": (-1.0, 1.0),
+    "count": (0.0, math.inf),
+    "number": (-math.inf, math.inf),
+}
 
 
-EVALUATE = "evaluate:"
-"""Before the name of a module of the library ``evaluate``."""
+@dataclass(frozen=True)
+class Equal:
+    """Another metric that a metric equals, so that it need not be shown or tested beside it."""
+
+    metric: str
+    when: Literal["groups are complete", "scores are log-probabilities"] = "groups are complete"
 
 
-class Metrics(Plugins[Metric]):
-    """Those listed and installed, and modules of the library ``evaluate`` under ``evaluate:``."""
+@dataclass(frozen=True)
+class Metric:
+    """A metric with all that is known of it. Called as its function is."""
 
-    def check(self, name: str, where: object = None) -> None:
-        if not name.startswith(EVALUATE):
-            super().check(name, where)
+    compute: Compute
+    title: str
+    """Within a sentence: ``pair accuracy``."""
+    short: str
+    """Over a column, where room is scarce: ``pair``."""
+    unit: Unit = "number"
+    direction: Direction | None = None
+    """Which values are better; None where none are."""
+    range: tuple[float, float] = RANGES["number"]
+    """Least and greatest value."""
+    needs: frozenset[Need] = frozenset()
+    reads_text: bool = True
+    """Whether it looks at ``Record.text``. False saves the memory of all texts of a run."""
+    equals: Equal | None = None
+    omits: str | None = None
+    """Why complete groups may be left out, where they may."""
 
-    def _load(self, name: str) -> Any:
-        if not name.startswith(EVALUATE):
-            return super()._load(name)
-        from vlm_harness.metrics import hf_evaluate
+    def __call__(self, records: Sequence[Record], rules: GroupRules) -> Units | Statistic:
+        units = self.compute(records, rules)
+        if isinstance(units, Units) and units.proportion and self.unit != "share":
+            return replace(units, proportion=False)
+        return units
 
-        return hf_evaluate.metric(name)
+    @property
+    def description(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.compute) or "").partition("\n")[0]
 
-
-METRICS = Metrics(
-    "metric",
-    "vlm_harness.metrics",
-    {
-        "individual_accuracy": "vlm_harness.metrics.accuracy:individual_accuracy",
-        "pair_accuracy": "vlm_harness.metrics.accuracy:pair_accuracy",
-        "set_accuracy": "vlm_harness.metrics.accuracy:set_accuracy",
-        "relaxed_pair_accuracy": "vlm_harness.metrics.matches:relaxed_pair_accuracy",
-        "relaxed_pair_accuracy_sum": "vlm_harness.metrics.matches:relaxed_pair_accuracy_sum",
-        "text_to_image_accuracy": "vlm_harness.metrics.matches:text_to_image_accuracy",
-        "text_to_image_pair_accuracy": "vlm_harness.metrics.matches:text_to_image_pair_accuracy",
-        "group_accuracy": "vlm_harness.metrics.matches:group_accuracy",
-        "two_way_accuracy": "vlm_harness.metrics.matches:two_way_accuracy",
-        "two_way_pair_accuracy": "vlm_harness.metrics.matches:two_way_pair_accuracy",
-        "f1": "vlm_harness.metrics.yes_no:f1",
-        "precision": "vlm_harness.metrics.yes_no:precision",
-        "recall": "vlm_harness.metrics.yes_no:recall",
-        "yes_ratio": "vlm_harness.metrics.yes_no:yes_ratio",
-        "mean_pair_cosine": "vlm_harness.metrics.cosine:mean_pair_cosine",
-        "whatsup_official_pair_accuracy": "vlm_harness.metrics.whatsup:official_pair_accuracy",
-        "whatsup_official_set_accuracy": "vlm_harness.metrics.whatsup:official_set_accuracy",
-    },
-)
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best value; None where nothing is better, or there is no value."""
+        if self.direction is None:
+            return None
+        return (max if self.direction == "higher" else min)(values, default=None)
 
 
-NEED_POSITIVE = frozenset({"f1", "precision", "recall", "yes_ratio"})
-"""Metrics that a task can only have where it says which option is ``positive``."""
+def metric(
+    title: str,
+    *,
+    short: str | None = None,
+    unit: Unit = "number",
+    direction: Direction | None = None,
+    range: tuple[float, float] | None = None,
+    needs: Iterable[Need] = (),
+    reads_text: bool = True,
+    equals: Equal | None = None,
+    omits: str | None = None,
+) -> Callable[[Compute], Metric]:
+    """Declare a metric; parameters are the fields of ``Metric``.
+
+    ``range`` is that of the unit where it is not given: 0 to 1 for shares, -1 to 1 for cosines,
+    from 0 for counts, unbounded for numbers.
+    """
+
+    def declare(compute: Compute) -> Metric:
+        return Metric(
+            compute,
+            title,
+            short or title,
+            unit,
+            direction,
+            range or RANGES[unit],
+            frozenset(needs),
+            reads_text,
+            equals,
+            omits,
+        )
+
+    return declare
+
+
+share = partial(metric, unit="share", direction="higher", reads_text=False)
+"""An accuracy, or another share of which more is better, that reads no texts."""
 
 
 def groups(

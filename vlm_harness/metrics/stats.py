@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from vlm_harness.types import Estimate
+
 Interval = tuple[float | None, float | None]
 Floats = npt.NDArray[np.float64]
 
@@ -100,17 +102,6 @@ class Statistic:
         return (None, None) if low == high else (low, high)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A metric's value with its 95% interval and what a uniform guess would give."""
-
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    chance: float | None
-
-
 def interval(
     units: Units, *, seed: int = 0, confidence: float = 0.95, resamples: int = 1000
 ) -> Interval:
@@ -180,7 +171,8 @@ def _bootstrap(
 def estimate(units: Units | Statistic, chance: float | None = None, *, seed: int = 0) -> Estimate:
     """Value and interval; ``chance`` where it is not that of the units."""
     low, high = units.interval(seed) if isinstance(units, Statistic) else interval(units, seed=seed)
-    return Estimate(units.value, low, high, units.n, units.chance if chance is None else chance)
+    known = units.chance if chance is None else chance
+    return Estimate(value=units.value, ci_low=low, ci_high=high, n=units.n, chance=known)
 
 
 # --- two of a kind --------------------------------------------------------------------------------

@@ -7,16 +7,18 @@ benchmark it equals ``pair_accuracy`` and ``set_accuracy``.
 
 from collections.abc import Sequence
 
-from vlm_harness.metrics.metric import Record, groups, guess
+from vlm_harness.metrics.metric import Equal, Record, groups, guess, share
 from vlm_harness.metrics.stats import Units
 from vlm_harness.specs.schemas import GroupRules
 
 
+@share("pair accuracy over n/2", short="pair/(n/2)", needs={"pairs"}, equals=Equal("pair_accuracy"))
 def official_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Right pairs over n/2, as What'sUp's own code divides."""
     return _over_samples(records, "pair", rules.pair.size)
 
 
+@share("set accuracy over n/4", short="set/(n/4)", needs={"sets"}, equals=Equal("set_accuracy"))
 def official_set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
     """Right sets over n/4, as What'sUp's own code divides."""
     return _over_samples(records, "set", rules.set.size)

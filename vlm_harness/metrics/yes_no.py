@@ -12,7 +12,7 @@ nothing wherever no is right; POPE's own script reads as yes whatever is not no.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vlm_harness.metrics.metric import Record, guess
+from vlm_harness.metrics.metric import Record, guess, share
 from vlm_harness.metrics.stats import Units
 from vlm_harness.specs.schemas import GroupRules
 
@@ -25,22 +25,26 @@ class Counts(NamedTuple):
     fn: float
 
 
+@share("F1", needs={"positive"})
 def f1(records: Sequence[Record], rules: GroupRules) -> Units:
     """F1 of the positive option, 2 TP / (2 TP + FP + FN); what is no answer is FP or FN."""
     counted = _with_positive(records)
     return _ratio(counted, lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn), n=len(counted))
 
 
+@share("precision", needs={"positive"})
 def precision(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of positive answers that are right, TP / (TP + FP); what is no answer may be FP."""
     return _ratio(_with_positive(records), lambda c: (c.tp, c.tp + c.fp))
 
 
+@share("recall", needs={"positive"})
 def recall(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of samples whose right option is positive that are answered so, TP / (TP + FN)."""
     return _ratio(_with_positive(records), lambda c: (c.tp, c.tp + c.fn), by_answers=False)
 
 
+@share("yes ratio", short="yes", needs={"positive"}, direction=None)
 def yes_ratio(records: Sequence[Record], rules: GroupRules) -> Units:
     """Share of answers that are positive, right or wrong; what is no answer is left out (n)."""
     counted = _with_positive(records)

@@ -17,20 +17,23 @@ from typing import Any
 from vlm_harness import paths
 from vlm_harness.backends.resolve import family, resolve
 from vlm_harness.errors import HarnessError, InputError, TooManyErrors
+from vlm_harness.metrics import METRICS
+from vlm_harness.metrics.display import scale
 from vlm_harness.protocols.protocol import PROTOCOLS
-from vlm_harness.published.tables import Cell
+from vlm_harness.published.tables import TableCell
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.runs.plan import check_images
 from vlm_harness.runs.state import Progress
 from vlm_harness.specs.registry import Registry
 from vlm_harness.tasks.task import load_task
+from vlm_harness.types import ResultRow
 
 
 @dataclass(frozen=True)
 class Measured:
     """A cell beside its number as measured here, in the same unit; or why there is none."""
 
-    cell: Cell
+    cell: TableCell
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -64,7 +67,7 @@ class Here:
         self._models: dict[str, InputError | None] = {}
         self._data: dict[tuple[str, bool], InputError | None] = {}
 
-    def model(self, cell: Cell) -> InputError | None:
+    def model(self, cell: TableCell) -> InputError | None:
         """Why the weights of a cell's model are neither here nor to be had from the hub, if so."""
         assert cell.model is not None
         if cell.model not in self._models:
@@ -72,7 +75,7 @@ class Here:
             self._models[cell.model] = _problem(lambda: family(spec).check(spec))
         return self._models[cell.model]
 
-    def data(self, cell: Cell) -> InputError | None:
+    def data(self, cell: TableCell) -> InputError | None:
         """Why a cell's data cannot be read, if so; images are only looked for."""
         model = None if cell.model is None else resolve(cell.model, self.registry)
         key = (cell.task, model is None or family(model).reads_images)
@@ -80,7 +83,7 @@ class Here:
             self._data[key] = _problem(lambda: self._read(*key))
         return self._data[key]
 
-    def problems(self, cell: Cell) -> list[InputError]:
+    def problems(self, cell: TableCell) -> list[InputError]:
         return [problem for problem in (self.model(cell), self.data(cell)) if problem]
 
     def _read(self, name: str, images: bool) -> None:
@@ -104,7 +107,7 @@ def _problem(look: Any) -> InputError | None:
 
 
 def measure(
-    wanted: Sequence[Cell],
+    wanted: Sequence[TableCell],
     here: Here,
     *,
     progress: Progress | None = None,
@@ -121,7 +124,7 @@ def measure(
     is the first of a run that was stopped by failing samples.
     """
     groups: dict[tuple[str, str, str], dict[str, None]] = {}
-    outcomes: dict[Cell, Measured] = {}
+    outcomes: dict[TableCell, Measured] = {}
     for cell in wanted:
         problems = here.problems(cell)
         if problems:
@@ -131,7 +134,7 @@ def measure(
             key = (cell.protocol, cell.decoding, str(cell.model))
             groups.setdefault(key, {})[cell.task] = None
     stopped: TooManyErrors | None = None
-    found: dict[tuple[str, ...], list[dict[str, Any]] | HarnessError] = {}
+    found: dict[tuple[str, ...], list[ResultRow] | HarnessError] = {}
     for protocol, how, models, tasks in _calls(groups):
         labels = {resolve(model, here.registry).model: model for model in models}
         keys = [(protocol, how, model, task) for model in models for task in tasks]
@@ -153,7 +156,7 @@ def measure(
                 stopped = stopped or error
         else:
             for row in run.results:
-                of_cell = (protocol, how, labels[row["model"]], row["task"])
+                of_cell = (protocol, how, labels[row.model], row.task)
                 rows = found.setdefault(of_cell, [])
                 if isinstance(rows, list):
                     rows.append(row)
@@ -175,15 +178,16 @@ def _calls(
         yield protocol, how, models, list(names)
 
 
-def _outcome(cell: Cell, rows: list[dict[str, Any]] | HarnessError) -> Measured:
+def _outcome(cell: TableCell, rows: list[ResultRow] | HarnessError) -> Measured:
     if isinstance(rows, HarnessError):
         return Measured(cell, problem=str(rows).splitlines()[0])
-    best = max(rows, key=lambda row: row["metrics"][cell.metric]["value"] or 0.0)
-    metric = best["metrics"][cell.metric]
-    scale = 1 if "cosine" in cell.metric else 100
+    better = min if METRICS.declared(cell.metric).direction == "lower" else max
+    valued = [row for row in rows if row.metrics[cell.metric].value is not None]
+    best = better(valued or rows, key=lambda row: row.metrics[cell.metric].value or 0.0)
+    metric = best.metrics[cell.metric]
     value, low, high = (
-        None if metric[key] is None else scale * metric[key]
-        for key in ("value", "ci_low", "ci_high")
+        None if each is None else scale(cell.metric) * each
+        for each in (metric.value, metric.ci_low, metric.ci_high)
     )
-    command = best["command"] if len(rows) > 1 else None
-    return Measured(cell, value, low, high, metric["n"], command=command)
+    command = best.command if len(rows) > 1 else None
+    return Measured(cell, value, low, high, metric.n, command=command)

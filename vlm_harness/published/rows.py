@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from vlm_harness.backends.resolve import resolve
-from vlm_harness.published.tables import Cell, cells, load, paper_tables
+from vlm_harness.metrics.display import scale
+from vlm_harness.published.tables import TableCell, cells, load, paper_tables
 from vlm_harness.specs.registry import Registry
 
 Key = tuple[str, str | None, str, str, str, bool]
@@ -69,7 +70,7 @@ def _rows_of(number: int, registry: Registry) -> Iterator[PublishedRow]:
     table = load(str(number))
     says = table.reference
     reference = "; ".join(says) if isinstance(says, list) else says
-    by_row: dict[Key, list[Cell]] = {}
+    by_row: dict[Key, list[TableCell]] = {}
     for cell in cells(table, registry):
         key = (cell.name, cell.model, cell.task, cell.protocol, cell.decoding, cell.cited)
         if cell.value is not None:
@@ -96,9 +97,10 @@ def _rows_of(number: int, registry: Registry) -> Iterator[PublishedRow]:
         )
 
 
-def _fraction(cell: Cell) -> float:
+def _fraction(cell: TableCell) -> float:
     assert cell.value is not None
-    return cell.value if "cosine" in cell.metric else round(cell.value / 100, 6)
+    factor = scale(cell.metric)
+    return cell.value if factor == 1 else round(cell.value / factor, 6)
 
 
 def _agree(one: PublishedRow, other: PublishedRow) -> bool:

@@ -12,7 +12,8 @@ from vlm_harness import paths
 from vlm_harness.backends import decoding
 from vlm_harness.backends.resolve import resolve
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.metrics.metric import METRICS
+from vlm_harness.metrics import METRICS
+from vlm_harness.metrics.display import decimals
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
@@ -63,7 +64,7 @@ class PublishedTable(NamedSpec):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number of a table, and what gives it again."""
 
     name: str
@@ -86,7 +87,7 @@ class Cell:
     @property
     def digits(self) -> int:
         """Decimals that are printed: of percentages one, of cosines three."""
-        return 3 if "cosine" in self.metric else 1
+        return decimals(self.metric)
 
 
 def load(table: str) -> PublishedTable:
@@ -121,7 +122,7 @@ def _paper_folder() -> Path:
     return paths.bundled() / "leaderboard" / "paper"
 
 
-def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ()) -> list[Cell]:
+def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ()) -> list[TableCell]:
     """The cells of a table, row by row; of ``models`` alone, where any is named.
 
     Raises:
@@ -140,7 +141,7 @@ def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ())
     return [cell for cell in found if not models or cell.model in models]
 
 
-def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell]:
+def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[TableCell]:
     row = table.rows[index]
     place: tuple[str | int, ...] = ("rows", index)
     columns = table.columns if row.columns is None else row.columns
@@ -164,7 +165,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Cell
         says = at if column.protocol else place
         _check(column, protocol, registry, table.at(*at), table.at(*says, "protocol"))
         generates = PROTOCOLS.get(protocol).kind == "generate"
-        yield Cell(
+        yield TableCell(
             row.name,
             row.model,
             column.task,

@@ -6,13 +6,13 @@ from typing import Any
 
 from vlm_harness.analysis.compare import CHOOSABLE, Comparison, Row
 from vlm_harness.analysis.flips import Flips
-from vlm_harness.metrics.display import SHORT, is_cosine, signed, signed_interval
-from vlm_harness.report.gallery import Cell
+from vlm_harness.metrics.display import short, signed, signed_interval, unit, units_note
+from vlm_harness.report.gallery import Answers
 from vlm_harness.report.page import Options, Written, facts, write_page
-from vlm_harness.types import Variant
+from vlm_harness.types import SETTINGS, Cell, Setting
 
-Names = dict[tuple[Variant, Variant], str]
-"""What each two variants that were compared are called on the page."""
+Names = dict[tuple[Cell, Cell], str]
+"""What each two cells that were compared are called on the page."""
 
 
 def write(found: Comparison, path: Path, options: Options) -> Written:
@@ -22,23 +22,24 @@ def write(found: Comparison, path: Path, options: Options) -> Written:
         InputError: it cannot be written, or would be larger than it may.
     """
     names = _names(found.flips)
-    cells = [
-        Cell(side.run, variant, names[flips.a, flips.b], f"{side.name}: {variant.model}", lines)
+    answers = [
+        Answers(side.run, cell, names[flips.a, flips.b], f"{side.name}: {cell.model}", lines)
         for flips, pairs in zip(found.flips, found.pairs, strict=True)
-        for side, variant, lines in (
+        for side, cell, lines in (
             (found.a, flips.a, [x for x, _ in pairs]),
             (found.b, flips.b, [y for _, y in pairs]),
         )
     ]
-    runs = {side.folder: side.run for side in (found.a, found.b)}
+    runs = {side.path: side.run for side in (found.a, found.b)}
+    differences = _differences(found.rows, names)
     a, b = found.flips[0].a.model, found.flips[0].b.model
     sections = {"differences": "Differences", "flips": "Flips", "samples": "Samples"}
     return write_page(
         "comparison.html.j2",
         path,
-        cells,
+        answers,
         options,
-        charts={"differences": {"kind": "differences", "data": _differences(found.rows, names)}},
+        charts={"differences": {"kind": "differences", "data": differences}} if differences else {},
         comparison=True,
         title=f"{a} and {b}" if a != b else f"{a}: two ways",
         lead=" · ".join(
@@ -53,7 +54,7 @@ def write(found: Comparison, path: Path, options: Options) -> Written:
             for row in found.rows
         ],
         flips=[_counted(names[each.a, each.b], each) for each in found.flips],
-        short=SHORT,
+        units=units_note(dict.fromkeys(row.metric for row in found.rows)),
         runs=[facts(run) for run in runs.values()],
     )
 
@@ -71,26 +72,28 @@ def _names(flips: Sequence[Flips]) -> Names:
     }
 
 
-def _asked(variants: Sequence[Variant]) -> str:
+def _asked(cells: Sequence[Cell]) -> str:
     """A model, and how it was asked as far as that is the same throughout."""
-    same = [{getattr(variant, field) for variant in variants} for field in CHOOSABLE]
-    return ", ".join(
-        f"{field.replace('_', ' ')} {value}" if field in ("command", "order") else value
-        for field, values in zip(CHOOSABLE, same, strict=True)
-        for value in values
-        if len(values) == 1 and value not in ("none", "normal")
-    )
+    same = {name: {cell.grid[name] for cell in cells} for name in CHOOSABLE}
+    said = []
+    for name, values in same.items():
+        setting = SETTINGS.get(name, Setting(""))
+        usual = setting.usual if name == "image_mode" else setting.absent
+        said += [
+            f"{setting.words}{value}" for value in values if len(values) == 1 and value != usual
+        ]
+    return ", ".join(said)
 
 
 def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
     found = []
     for row in rows:
-        if not is_cosine(row.metric):
+        if unit(row.metric) == "share":
             ends = signed_interval(row.metric, row.ci_low, row.ci_high)
             found.append(
                 {
                     "facet": names[row.a, row.b],
-                    "label": SHORT.get(row.metric, row.metric),
+                    "label": short(row.metric),
                     "value": row.difference,
                     "low": row.ci_low,
                     "high": row.ci_high,

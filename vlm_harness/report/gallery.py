@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vlm_harness.errors import InputError
-from vlm_harness.logs.lines import Line
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.report.thumbnails import Shown
-from vlm_harness.types import ImageRef, Variant
+from vlm_harness.types import Cell, ImageRef, LogLine
 
 Data = dict[str, Any]
 LONG = 20_000
@@ -21,16 +20,16 @@ LONG = 20_000
 VERDICTS = {"unparsed": "u", "error": "e"}
 
 
-class Cell(NamedTuple):
-    """What a run answered to a task in one way."""
+class Answers(NamedTuple):
+    """What a run answered in one cell of its grid."""
 
-    run: RecordedRun
-    variant: Variant
+    run: Run
+    cell: Cell
     task: str
-    """What the task is called on the page; cells of one name were asked the same."""
+    """What the task is called on the page; tasks of one name are the same."""
     label: str
     """What tells it from the others of the task."""
-    lines: Sequence[Line]
+    lines: Sequence[LogLine]
 
 
 @dataclass
@@ -51,68 +50,66 @@ class _Interned:
 class _Task:
     """One task as some answerers were asked it: the same samples, whatever run they are in."""
 
-    cells: list[Cell] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
     _samples: dict[str, Data] = field(default_factory=dict)
     _prompts: _Interned = field(default_factory=_Interned)
     _candidates: _Interned = field(default_factory=_Interned)
 
-    def add(self, cell: Cell, root: str) -> None:
+    def add(self, answers: Answers, root: str) -> None:
         """``root``: where the run found its images."""
-        self.cells.append(cell)
-        for line in cell.lines:
-            self._take(len(self.cells) - 1, line, root)
+        self.answers.append(answers)
+        for line in answers.lines:
+            self._take(len(self.answers) - 1, line, root)
 
-    def _take(self, number: int, line: Line, root: str) -> None:
+    def _take(self, number: int, line: LogLine, root: str) -> None:
         """A line of the answerer of that number."""
         sample = self._samples.setdefault(
-            line["sample_id"],
+            line.sample_id,
             {
-                "id": line["sample_id"],
-                "pair": line["pair"],
-                "set": line["set"],
-                "category": line["category"],
-                "options": line["options"],
-                "target": line["target"],
+                "id": line.sample_id,
+                "pair": line.pair,
+                "set": line.set,
+                "category": line.category,
+                "options": line.options,
+                "target": line.target,
                 "lines": [],
             },
         )
-        if line["pair_cosine"] is not None:
-            sample.setdefault("cosines", {})[number] = round(line["pair_cosine"], 4)
+        if line.pair_cosine is not None:
+            sample.setdefault("cosines", {})[number] = round(line.pair_cosine, 4)
         found = self._line(number, line, sample["target"])
-        found["images"] = [
-            Shown(each["path"], each["sha256"], root) for each in line.get("images") or ()
-        ]
-        found["normal"] = line["image_mode"] == "normal"
+        found["images"] = [Shown(each.path, each.sha256, root) for each in line.images or ()]
+        found["normal"] = line.image_mode == "normal"
         sample["lines"].append(found)
 
-    def _line(self, number: int, line: Line, target: int) -> Data:
+    def _line(self, number: int, line: LogLine, target: int) -> Data:
         """With short names, and without what is as it mostly is: a page may have many."""
-        response = line["response"]
-        text = response.get("text")
-        found: Data = {"a": number, "v": _verdict(line), "p": line["prediction"]}
-        if line.get("prompt"):
-            found["q"] = self._prompts.number(line["prompt"][:LONG])
-        elif line.get("candidates"):
-            found["c"] = self._candidates.number(tuple(line["candidates"]))
+        response = line.response
+        text = response.text
+        found: Data = {"a": number, "v": _verdict(line), "p": line.prediction}
+        if line.prompt:
+            found["q"] = self._prompts.number(line.prompt[:LONG])
+        elif line.candidates:
+            found["c"] = self._candidates.number(tuple(line.candidates))
         if text is not None:
             found["t"] = text[:LONG]
             if len(text) > LONG:
                 found["x"] = len(text)
-        for short, name in (("s", "scores"), ("l", "sum_logprobs")):
-            if response.get(name):
-                found[short] = [None if v is None else float(f"{v:.5g}") for v in response[name]]
-        if line["order"] != sorted(line["order"]):
-            found["o"] = line["order"]
-        if line["shown"] != [line["options"][index] for index in line["order"]]:
+        for short, values in (("s", response.scores), ("l", response.sum_logprobs)):
+            if values:
+                found[short] = [None if v is None else float(f"{v:.5g}") for v in values]
+        if line.order != sorted(line.order):
+            found["o"] = line.order
+        if line.shown != [line.options[index] for index in line.order]:
             # With the letters that they had there: (a) is another option in another order.
-            found["w"] = self._candidates.number(tuple(line["shown"]))
-        if line["order_index"]:
-            found["i"] = line["order_index"]
-        for short, name in (("d", "extraction"), ("e", "error")):
-            if line.get(name):
-                found[short] = line[name][:LONG]
-        if line["target"] != target:
-            found["g"] = line["target"]
+            found["w"] = self._candidates.number(tuple(line.shown))
+        if line.order_index:
+            found["i"] = line.order_index
+        for short, said in (("d", line.extraction), ("e", line.error)):
+            if said:
+                found[short] = said[:LONG]
+        if line.target != target:
+            found["g"] = line.target
         return found
 
     def data(self, position: Mapping[str, int], images: _Interned) -> Data:
@@ -129,8 +126,8 @@ class _Task:
             groups.setdefault((kind, key), []).append(number)
         categories = dict.fromkeys(sample["category"] for _, sample in samples)
         return {
-            "name": self.cells[0].task,
-            "answerers": [cell.label for cell in self.cells],
+            "name": self.answers[0].task,
+            "answerers": [each.label for each in self.answers],
             "samples": [sample for _, sample in samples],
             "groups": [
                 {"kind": kind, "key": key, "members": members}
@@ -162,11 +159,11 @@ def _settle_images(sample: Data, images: _Interned) -> None:
             line["m"] = [images.number(each) for each in found]
 
 
-def _verdict(line: Line) -> str:
+def _verdict(line: LogLine) -> str:
     """r(ight), w(rong), t(ied), u(nparsed), e(rror)."""
-    if line["correct"]:
+    if line.correct:
         return "r"
-    return VERDICTS.get(line["status"]) or ("t" if line["prediction"] is None else "w")
+    return VERDICTS.get(line.status) or ("t" if line.prediction is None else "w")
 
 
 @dataclass(frozen=True)
@@ -184,11 +181,11 @@ class Gallery:
         return sum(len(task["samples"]) for task in self.tasks)
 
 
-def collect(cells: Sequence[Cell], data_dir: str | None) -> Gallery:
+def collect(answers: Sequence[Answers], data_dir: str | None) -> Gallery:
     """The samples of some cells of runs, and where their images are."""
     tasks: dict[str, _Task] = {}
-    for cell in cells:
-        tasks.setdefault(cell.task, _Task()).add(cell, str(cell.run.data_root(data_dir)))
+    for each in answers:
+        tasks.setdefault(each.task, _Task()).add(each, str(each.run.data_root(data_dir)))
     images = _Interned()
     refs: dict[tuple[str, str], ImageRef] = {}
     notes: dict[str, None] = {}
@@ -196,14 +193,15 @@ def collect(cells: Sequence[Cell], data_dir: str | None) -> Gallery:
     for task in tasks.values():
         positions: dict[str, int] = {}
         # Of runs that found the same in another place, each has images of its own to be looked for.
-        for cell in {str(c.run.data_root(data_dir)): c for c in reversed(task.cells)}.values():
-            root = cell.run.data_root(data_dir)
+        by_root = {str(each.run.data_root(data_dir)): each for each in reversed(task.answers)}
+        for each in by_root.values():
+            root = each.run.data_root(data_dir)
             try:
-                samples = cell.run.read_again(cell.variant.task, root).samples
+                samples = each.run.read_again(each.cell.task, root).samples
             except InputError as error:
-                notes[f"{cell.task}: shown without images, since {error.message}"] = None
+                notes[f"{each.task}: shown without images, since {error.message}"] = None
                 continue
             positions = {sample.id: number for number, sample in enumerate(samples)}
-            refs.update({(str(root), r.path): r for each in samples for r in each.images})
+            refs.update({(str(root), r.path): r for sample in samples for r in sample.images})
         found.append(task.data(positions, images))
     return Gallery(found, images.values, refs, list(notes))

@@ -8,10 +8,10 @@ from typing import Any
 from vlm_harness.analysis import agreement
 from vlm_harness.errors import InputError
 from vlm_harness.files import write_bytes
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.report import templating as html
 from vlm_harness.report import thumbnails
-from vlm_harness.report.gallery import Cell, collect
+from vlm_harness.report.gallery import Answers, collect
 from vlm_harness.report.thumbnails import NO_ROOM, Thumbnails
 
 Data = dict[str, Any]
@@ -60,7 +60,7 @@ class Written:
 def write_page(
     template: str,
     path: Path,
-    cells: Sequence[Cell],
+    answers: Sequence[Answers],
     options: Options,
     *,
     charts: Data,
@@ -73,7 +73,7 @@ def write_page(
         InputError: it would be larger even without images, or cannot be written.
     """
     most = int(options.max_size * MB)
-    gallery = collect(cells, options.data_dir)
+    gallery = collect(answers, options.data_dir)
 
     def page(images: Thumbnails) -> bytes:
         data = {
@@ -90,6 +90,7 @@ def write_page(
             data,
             images.chunks,
             styles=["gallery.css"],
+            drawn=charts.keys(),
             gallery_notes=gallery.notes,
             images_said=said,
             **context,
@@ -116,37 +117,35 @@ def write_page(
     return Written(path, len(content), gallery.n_samples, images.n, images.size, notes)
 
 
-def facts(run: RecordedRun) -> Data:
+def facts(run: Run) -> Data:
     """What the manifest says of a run, in words."""
     manifest = run.manifest
-    environment = manifest.get("environment") or {}
-    cores = environment.get("cpu_count")
-    hardware = environment.get("gpus") or [f"{cores} CPU cores" if cores else None]
+    environment = manifest.environment
+    cores = environment.cpu_count
+    hardware = environment.gpus or ([f"{cores} CPU cores"] if cores else [])
     found = {
-        "finished": manifest.get("finished") or "not yet",
-        "vlm-harness": _joined(
-            " ", manifest.get("vlm_harness"), "commit", environment.get("git_commit")
-        ),
-        "hardware": _joined(", ", *hardware, environment.get("platform")),
-        "seed": manifest["identity"]["seed"],
-        "identity": manifest["identity_sha256"],
+        "finished": manifest.finished or "not yet",
+        "vlm-harness": _joined(" ", manifest.vlm_harness, "commit", environment.git_commit),
+        "hardware": _joined(", ", *hardware, environment.platform),
+        "seed": manifest.identity.seed,
+        "identity": manifest.identity_sha256,
         "libraries": ", ".join(
-            f"{name} {version}" for name, version in environment.get("packages", {}).items()
+            f"{name} {version}" for name, version in environment.packages.items()
         ),
     }
-    for name, model in manifest.get("models", {}).items():
-        size = model.get("parameters")
+    for name, model in manifest.models.items():
+        size = model.parameters
         found[name] = _joined(
             ", ",
-            model.get("checkpoint"),
-            model.get("revision"),
-            model.get("dtype"),
-            model.get("device"),
+            model.checkpoint,
+            model.revision,
+            model.dtype,
+            model.device,
             f"{size / 1e6:,.1f} million parameters" if size else None,
         )
     return {
         "name": run.name,
-        "command_line": manifest.get("command_line", ""),
+        "command_line": manifest.command_line,
         "facts": {name: value for name, value in found.items() if value not in ("", None)},
     }
 

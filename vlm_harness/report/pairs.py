@@ -10,15 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vlm_harness import images
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.logs.lines import Line, variant_of
-from vlm_harness.logs.run import RecordedRun, check_paired
+from vlm_harness.logs.run import Run, check_paired
 from vlm_harness.specs.schemas import TaskSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
-from vlm_harness.types import ImageRef, Sample, Variant
+from vlm_harness.types import Cell, ImageRef, LogLine, Manifest, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +73,7 @@ class Sheet:
     notes: Sequence[str]
 
 
-Pair = Mapping[str, Mapping[Variant, Line]]
+Pair = Mapping[str, Mapping[Cell, LogLine]]
 """The lines of a pair, by sample and row."""
 
 
@@ -82,7 +81,7 @@ class _Log(NamedTuple):
     """What was answered to a task, as far as it can be shown."""
 
     spec: TaskSpec
-    rows: Sequence[Variant]
+    rows: Sequence[Cell]
     pairs: Mapping[str, Pair]
 
 
@@ -94,7 +93,7 @@ def collect(
     Raises:
         InputError: no run folder, a task that is not in it, no pair, or data that are not there.
     """
-    run = RecordedRun(folder)
+    run = Run(folder)
     check_paired(folder, tasks, dict.fromkeys(cell.task for cell in run.paired))
     shown = [cell for cell in run.paired if not tasks or cell.task in tasks]
     logs = {
@@ -119,19 +118,19 @@ def collect(
     return Sheet(run.name, tiles, n_pairs, notes)
 
 
-def _read(run: RecordedRun, cells: Sequence[Variant]) -> _Log:
+def _read(run: Run, cells: Sequence[Cell]) -> _Log:
     """What the first cell of each model and protocol answered in the first order of the options."""
     task = run.spec(cells[0].task)
-    first: dict[tuple[str, str], Variant] = {}
+    first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         first.setdefault((cell.model, cell.protocol), cell)
     rows = list(first.values())
-    pairs: dict[str, dict[str, dict[Variant, Line]]] = {}
+    pairs: dict[str, dict[str, dict[Cell, LogLine]]] = {}
     for line in run.lines(rows):
-        pair = line.get("pair")
-        if pair is not None and line["order_index"] == 0:
-            by_row = pairs.setdefault(pair, {}).setdefault(line["sample_id"], {})
-            by_row[variant_of(line)] = line
+        pair = line.pair
+        if pair is not None and line.order_index == 0:
+            by_row = pairs.setdefault(pair, {}).setdefault(line.sample_id, {})
+            by_row[line.cell] = line
     size = task.grouping.pair.size
     return _Log(task, rows, {key: pair for key, pair in pairs.items() if len(pair) == size})
 
@@ -156,26 +155,26 @@ def _choose(logs: Mapping[str, _Log], count: int, prefer_few_options: bool) -> d
 
 def _agree(pair: Pair) -> bool:
     """Whether each image of a pair was got right by all who were asked, or by none."""
-    return all(len({line.get("correct") for line in by.values()}) == 1 for by in pair.values())
+    return all(len({line.correct for line in by.values()}) == 1 for by in pair.values())
 
 
 def _n_options(log: _Log) -> int:
     lines = (line for pair in log.pairs.values() for by in pair.values() for line in by.values())
-    return max((len(line["options"]) for line in lines), default=0)
+    return max((len(line.options) for line in lines), default=0)
 
 
 # --- what was shown and answered ------------------------------------------------------------------
 
 
-def _tiles(log: _Log, run: RecordedRun, chosen: Iterable[str], root: Path) -> Iterator[Tile]:
+def _tiles(log: _Log, run: Run, chosen: Iterable[str], root: Path) -> Iterator[Tile]:
     spec = log.spec
     task = run.read_again(spec.task, root)
     samples = {sample.id: sample for sample in task.samples}
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     position = {name: index for index, name in enumerate(samples)}
-    cells = [c for c in run.manifest["identity"]["cells"] if c["variant"]["task"] == spec.task]
+    cells = [each for each in run.manifest.identity.cells if each.variant.task == spec.task]
     # That of the first cell which has one: captions are scored without.
-    question = next((c["question"] for c in cells if c["question"]), spec.prompt.question)
+    question = next((each.question for each in cells if each.question), spec.prompt.question)
     n_protocols = Counter(row.model for row in log.rows)
     for key in chosen:
         # A run logs its lines in an order that is good for caches; the task's is that of the pair.
@@ -184,10 +183,10 @@ def _tiles(log: _Log, run: RecordedRun, chosen: Iterable[str], root: Path) -> It
             task=spec.task,
             pair=key,
             cosines={
-                row.model: line["pair_cosine"]
+                row.model: line.pair_cosine
                 for _, lines in pair
                 for row, line in lines.items()
-                if line.get("pair_cosine") is not None
+                if line.pair_cosine is not None
             },
             rows=[
                 row.model if n_protocols[row.model] == 1 else f"{row.model} / {row.protocol}"
@@ -202,29 +201,29 @@ def _tiles(log: _Log, run: RecordedRun, chosen: Iterable[str], root: Path) -> It
 def _asked(
     question: str,
     sample: Sample | None,
-    lines: Mapping[Variant, Line],
-    rows: Iterable[Variant],
+    lines: Mapping[Cell, LogLine],
+    rows: Iterable[Cell],
     refs: Mapping[str, ImageRef],
 ) -> Asked:
     some = next(iter(lines.values()))
-    logged = [line.get("images") or [] for line in lines.values()]
+    logged = [line.images or [] for line in lines.values()]
     # Some backends read no image, and log no checksum; another model's line may have it.
-    shown = max(logged, key=lambda entry: sum(image["sha256"] is not None for image in entry))
+    shown = max(logged, key=lambda entry: sum(image.sha256 is not None for image in entry))
     return Asked(
         question=_question(question, sample, some),
         # Those that the log names: under --images swapped they are the other sample's.
-        images=[_image(image["path"], image["sha256"], refs.get(image["path"])) for image in shown],
-        gold=str(some["options"][some["target"]]),
+        images=[_image(image.path, image.sha256, refs.get(image.path)) for image in shown],
+        gold=some.options[some.target],
         answers=[answer(lines.get(row)) for row in rows],
     )
 
 
-def _question(template: str, sample: Sample | None, line: Line) -> str:
-    options = [line["options"][index] for index in line["order"]]
+def _question(template: str, sample: Sample | None, line: LogLine) -> str:
+    options = [line.options[index] for index in line.order]
     with suppress(TemplateError):  # the data may have changed since
         if sample is not None and template:
             return str(compile_template(template)({**sample.fields, "options": options}))
-    return line.get("prompt") or " / ".join(options)
+    return line.prompt or " / ".join(options)
 
 
 def _image(path: str, sha256: str | None, ref: ImageRef | None) -> "Image | Absent":
@@ -240,34 +239,34 @@ def _image(path: str, sha256: str | None, ref: ImageRef | None) -> "Image | Abse
     return picture.pixels
 
 
-def answer(line: Line | None) -> Answer:
+def answer(line: LogLine | None) -> Answer:
     """What a line says was answered, in words."""
     if line is None:
         return Answer("missing", "not answered yet")
-    mark: Mark = "right" if line.get("correct") is True else "wrong"
-    text, prediction = line["response"].get("text"), line.get("prediction")
-    if line["status"] == "error":
-        return Answer(mark, f"error: {line.get('error')}")
-    if line["status"] == "unparsed":
+    mark: Mark = "right" if line.correct is True else "wrong"
+    text, prediction = line.response.text, line.prediction
+    if line.status == "error":
+        return Answer(mark, f"error: {line.error}")
+    if line.status == "unparsed":
         return Answer(mark, f'unparsed: "{text or ""}"')
-    if line.get("tied") or prediction is None:
+    if line.tied or prediction is None:
         return Answer(mark, "tied")
-    option = str(line["options"][prediction])
+    option = line.options[prediction]
     if text is None:
         return Answer(mark, option)
     return Answer(mark, text if len(text) <= LONG else f'{option}: "{text}"')
 
 
-def _notes(manifest: Mapping[str, Any], cells: Sequence[Variant]) -> list[str]:
+def _notes(manifest: Manifest, cells: Sequence[Cell]) -> list[str]:
     """What must be known to read the sheet rightly."""
     mode, labels = cells[0].image_mode, cells[0].labels
     several = len({(cell.model, cell.task, cell.protocol) for cell in cells}) < len(cells)
-    orders = any(cell.order in ("both", "cyclic") for cell in cells)
+    orders = any(cell.order_mode in ("both", "cyclic") for cell in cells)
     notes = [
         (mode == "swapped", "Images swapped: right is what holds for the pair's other image."),
         (mode == "none", "Asked without images."),
         (labels == "original", "Labels as published."),
         (several or orders, "Of each model the first command and first order of the options."),
-        (not manifest.get("finished"), "The run is not finished."),
+        (manifest.finished is None, "The run is not finished."),
     ]
     return [text for holds, text in notes if holds]

@@ -5,20 +5,40 @@ Plain data, for templates and for ``charts.js``.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from vlm_harness.analysis import agreement
 from vlm_harness.analysis.calibration import calibration
 from vlm_harness.errors import InputError
-from vlm_harness.logs.labels import common_prefix, run_names
+from vlm_harness.logs.labels import common_prefix
 from vlm_harness.logs.results import record
+from vlm_harness.logs.run import run_names
+from vlm_harness.metrics import display
 from vlm_harness.metrics.accuracy import individual_accuracy
-from vlm_harness.metrics.display import SHORT, interval, is_cosine, number, words
 from vlm_harness.metrics.stats import estimate
-from vlm_harness.report.gallery import Cell
+from vlm_harness.report.gallery import Answers
 from vlm_harness.report.page import Data, Options
-from vlm_harness.types import Variant
+from vlm_harness.types import GRID, Estimate, ResultRow
+
+
+class Row(NamedTuple):
+    """A row of results as a page shows it."""
+
+    result: ResultRow
+    name: str
+    """What the task is called on the page."""
+    label: str
+    """Who answered, as everywhere on the page."""
+    run: str
+    link: str
+    """To its samples."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What names it, by the heads of columns."""
+        return {**self.result.grid, "run": self.run}
+
 
 FEW = 12
 """Right answers that are told apart; more, as captions have, are no kinds of questions."""
@@ -27,14 +47,15 @@ MOST = 60
 
 
 def charts(
-    rows: Sequence[Data],
+    rows: Sequence[Row],
     breakdowns: Sequence[Data],
     calibrations: Sequence[Data],
     agreements: Sequence[agreement.Report],
 ) -> dict[str, Data]:
     """What ``charts.js`` draws, by the name of its place on the page."""
+    scores = _dots(rows)
     return {
-        "scores": {"kind": "dots", "name": "Scores", "data": _dots(rows)},
+        **({"scores": {"kind": "dots", "name": "Scores", "data": scores}} if scores else {}),
         **{
             f"breakdown-{index}": {
                 "kind": "dots",
@@ -42,6 +63,7 @@ def charts(
                 "data": part["chart"],
             }
             for index, part in enumerate(breakdowns)
+            if part["chart"]
         },
         "calibration": {"kind": "reliability", "data": _bins(calibrations)},
         **{
@@ -51,16 +73,17 @@ def charts(
     }
 
 
-def _dot(facet: str, label: str, name: str, metric: Mapping[str, Any]) -> Data:
-    ends = interval(name, metric["ci_low"], metric["ci_high"], "–")
+def _dot(facet: str, label: str, name: str, metric: Estimate) -> Data:
+    assert metric.value is not None
+    ends = display.interval(name, metric.ci_low, metric.ci_high, "–")
     return {
         "facet": _brief(facet),
         "label": _brief(label),
-        "value": metric["value"],
-        "low": metric["ci_low"],
-        "high": metric["ci_high"],
-        "chance": metric["chance"],
-        "text": number(name, metric["value"]) + (f" ({ends})" if ends else ""),
+        "value": metric.value,
+        "low": metric.ci_low,
+        "high": metric.ci_high,
+        "chance": metric.chance,
+        "text": display.number(name, metric.value) + (f" ({ends})" if ends else ""),
     }
 
 
@@ -68,42 +91,41 @@ def _brief(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _dots(rows: Sequence[Data]) -> list[Data]:
-    """The score to quote of each task; its name without what those of all tasks begin with."""
-    prefix = common_prefix(row["name"] for row in rows)
+def _dots(rows: Sequence[Row]) -> list[Data]:
+    """The score to quote of each task that is a share; without what the names of all tasks begin
+    with.
+    """
+    prefix = common_prefix(row.name for row in rows)
     return [
-        _dot(
-            f"{row['name'].removeprefix(prefix)}: {SHORT.get(name, name)}",
-            row["label"],
-            name,
-            row["metrics"][name],
-        )
+        _dot(f"{row.name.removeprefix(prefix)}: {display.short(name)}", row.label, name, metric)
         for row in rows
-        for name in [row["primary_metric"]]
-        if row["metrics"][name]["value"] is not None and not is_cosine(name)
+        for name, metric in [(row.result.primary_metric, row.result.primary)]
+        if metric.value is not None and display.unit(name) == "share"
     ]
 
 
 # --- parts of it ----------------------------------------------------------------------------------
 
 
-def breakdowns(cells: Sequence[Cell], rows: Sequence[Data]) -> Iterator[Data]:
+def breakdowns(answers: Sequence[Answers], rows: Sequence[Row]) -> Iterator[Data]:
     """Of each task by category, and by what the right answer was."""
-    for task in dict.fromkeys(cell.task for cell in cells):
-        own = [(cell, row) for cell, row in zip(cells, rows, strict=True) if cell.task == task]
+    for task in dict.fromkeys(each.task for each in answers):
+        own = [
+            (each, row.result) for each, row in zip(answers, rows, strict=True) if each.task == task
+        ]
         # Pairs of two categories are in neither: samples are, then.
-        for metric in (own[0][1]["primary_metric"], "individual_accuracy"):
+        for metric in (own[0][1].primary_metric, "individual_accuracy"):
             found = [
-                {"value": category, "label": cell.label, "n": each["n"], "metric": each}
-                for cell, row in own
-                for category, metrics in row["categories"].items()
-                for each in [metrics.get(metric)]
-                if each is not None and each["value"] is not None
+                {"value": category, "label": each.label, "n": estimate.n, "metric": estimate}
+                for each, result in own
+                for category, metrics in result.categories.items()
+                for estimate in [metrics.get(metric)]
+                if estimate is not None and estimate.value is not None
             ]
             if found:
                 yield _breakdown(task, "category", metric, found)
                 break
-        found = [{**each, "label": cell.label} for cell, _ in own for each in _by_answer(cell)]
+        found = [{**by, "label": each.label} for each, _ in own for by in _by_answer(each)]
         if found:
             yield _breakdown(task, "right answer", "individual_accuracy", found)
 
@@ -114,7 +136,9 @@ def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
         n[row["value"]] = max(n[row["value"]], row["n"])
     most = {value for value, _ in n.most_common(MOST)}
     rows = [row for row in rows if row["value"] in most]
-    caption = f"{words(metric).capitalize()} in percent, with 95% intervals; dashed: chance."
+    unit = " in percent" if display.unit(metric) == "share" else ""
+    caption = f"{display.title(metric)}{unit}, with 95% intervals; dashed: chance."
+    caption = caption[0].upper() + caption[1:]
     if len(n) > MOST:
         caption += f" Of {len(n):,} the {MOST} with most samples."
     return {
@@ -128,35 +152,35 @@ def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
         "chart": [
             _dot(str(row["value"]), row["label"], metric, row["metric"])
             for row in rows
-            if row["metric"]["value"] is not None
+            if row["metric"].value is not None and display.unit(metric) == "share"
         ],
     }
 
 
-def _by_answer(cell: Cell) -> list[Data]:
+def _by_answer(answers: Answers) -> list[Data]:
     """Accuracy where each option was right, and how often the model said it, right or not."""
-    options = {tuple(sorted(line["options"])) for line in cell.lines}
+    options = {tuple(sorted(line.options)) for line in answers.lines}
     if len(options) != 1 or len(min(options)) > FEW:
         return []
-    rules = cell.run.spec(cell.variant.task).grouping
-    seed = cell.run.manifest["identity"]["seed"]
+    rules = answers.run.spec(answers.cell.task).grouping
+    seed = answers.run.manifest.identity.seed
     said = Counter(
-        line["options"][line["prediction"]] for line in cell.lines if line["prediction"] is not None
+        line.options[line.prediction] for line in answers.lines if line.prediction is not None
     )
     found = []
     for option in min(options):
-        records = [record(line) for line in cell.lines if line["options"][line["target"]] == option]
-        metric = dataclasses.asdict(estimate(individual_accuracy(records, rules), seed=seed))
-        share = said[option] / len(cell.lines)
+        records = [record(line) for line in answers.lines if line.options[line.target] == option]
+        metric = estimate(individual_accuracy(records, rules), seed=seed)
+        share = said[option] / len(answers.lines)
         found.append({"value": option, "n": len(records), "metric": metric, "said": share})
     return found
 
 
-def calibrations(cells: Sequence[Cell]) -> Iterator[Data]:
-    for cell in cells:
-        found = calibration(cell.lines, seed=cell.run.manifest["identity"]["seed"])
+def calibrations(answers: Sequence[Answers]) -> Iterator[Data]:
+    for each in answers:
+        found = calibration(each.lines, seed=each.run.manifest.identity.seed)
         if found is not None:
-            yield {"task": cell.task, "label": cell.label, **dataclasses.asdict(found)}
+            yield {"task": each.task, "label": each.label, **dataclasses.asdict(found)}
 
 
 def _bins(calibrations: Sequence[Data]) -> list[Data]:
@@ -176,29 +200,32 @@ def _bins(calibrations: Sequence[Data]) -> list[Data]:
     ]
 
 
-def agreements(cells: Sequence[Cell], options: Options) -> tuple[list[agreement.Report], list[str]]:
+def agreements(
+    answers: Sequence[Answers], options: Options
+) -> tuple[list[agreement.Report], list[str]]:
     """Of tasks whose samples come in pairs; where it cannot be made, a note says why."""
-    paired = {variant.task for cell in cells for variant in cell.run.paired}
-    tasks = dict.fromkeys(cell.variant.task for cell in cells if cell.variant.task in paired)
+    paired = {cell.task for each in answers for cell in each.run.paired}
+    tasks = dict.fromkeys(each.cell.task for each in answers if each.cell.task in paired)
     found, notes = [], []
     for task in tasks:
-        own = [cell for cell in cells if cell.variant.task == task]
-        logged = any(line["pair_cosine"] is not None for cell in own for line in cell.lines)
+        own = [each for each in answers if each.cell.task == task]
+        logged = any(line.pair_cosine is not None for each in own for line in each.lines)
         if options.measure is agreement.from_log and not logged:
             continue  # no dual encoder answered it: nothing is wrong
-        runs = list({cell.run.folder: cell.run for cell in own}.values())
+        runs = list({each.run.path: each.run for each in own}.values())
         try:
             reports = agreement.analyse(
-                [run.folder for run in runs], options.measure, [task], options.threshold
+                [run.path for run in runs], options.measure, [task], options.threshold
             )
         except InputError as error:
             notes.append(f"No analysis of agreement for {task}: {error.message}.")
             continue
         names = run_names(runs)
-        label = {(names[c.run.folder], c.variant): c.label for c in own}
+        label = {(names[each.run.path], *each.cell.grid.values()): each.label for each in own}
         for report in reports:
             for row in report["rows"]:  # called as everywhere on the page
-                row["label"] = label.get((row["run"], Variant.of(row)), row["label"])
+                key = (row["run"], *(row[name] for name in GRID))
+                row["label"] = label.get(key, row["label"])
         found += [report for report in reports if report["n_pairs"]]
     return found, notes
 
@@ -207,7 +234,7 @@ def _cosines(report: agreement.Report) -> Data:
     bins = [
         {
             "label": _brief(row["label"]),
-            "text": number("", found["value"]),
+            "text": display.percent(found["value"]),
             "cosine": bounds["median"],
             "n": found["n"],
             "value": found["value"],

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
-from vlm_harness.errors import InputError, listing, printable, suggest
+from vlm_harness.errors import InputError, listing, not_found, printable
 from vlm_harness.files import to_json
-from vlm_harness.logs.labels import caveats, labels, run_names, shown_metrics, varying
-from vlm_harness.logs.results import read_results, summarise
-from vlm_harness.logs.run import RecordedRun
-from vlm_harness.metrics.display import SHORT
+from vlm_harness.logs.labels import caveats, labels, shown_metrics, varying
+from vlm_harness.logs.results import record, summarise
+from vlm_harness.logs.run import Run, run_names
+from vlm_harness.metrics.display import units_note
 from vlm_harness.report import parts
-from vlm_harness.report.gallery import Cell
-from vlm_harness.report.page import Data, Options, Written, facts, write_page
-from vlm_harness.types import Variant
+from vlm_harness.report.gallery import Answers
+from vlm_harness.report.page import Options, Written, facts, write_page
+from vlm_harness.types import Cell, ResultRow
 
 SECTIONS = {
     "scores": "Scores",
@@ -32,34 +32,37 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         InputError: no run folder, a task that is in none, a log that cannot be read, a file that
             cannot be written or would be larger than it may.
     """
-    runs = [RecordedRun(f) for f in {folder.resolve(): folder for folder in folders}.values()]
-    cells = _cells(runs, options.tasks)
-    rows = _results(cells)
-    fields = varying(rows)
-    if "command" not in fields and any(map(_commanded, cells)):
+    runs = [Run(f) for f in {folder.resolve(): folder for folder in folders}.values()]
+    answers = _answers(runs, options.tasks)
+    rows = _rows(answers)
+    results = [row.result for row in rows]
+    fields = varying(results)
+    if "command" not in fields and any(map(_commanded, answers)):
         fields = ["command", *fields]
-    fields += [name for name in ("labels", "run") if len({row[name] for row in rows}) > 1]
-    breakdowns, calibrations = list(parts.breakdowns(cells, rows)), list(parts.calibrations(cells))
-    agreements, notes = parts.agreements(cells, options)
-    models = dict.fromkeys(cell.variant.model for cell in cells)
-    tasks = dict.fromkeys(cell.task for cell in cells)
+    fields += [name for name in ("labels", "run") if len({row.fields[name] for row in rows}) > 1]
+    breakdowns = list(parts.breakdowns(answers, rows))
+    calibrations = list(parts.calibrations(answers))
+    agreements, notes = parts.agreements(answers, options)
+    models = dict.fromkeys(each.cell.model for each in answers)
+    tasks = dict.fromkeys(each.task for each in answers)
     found = {"breakdown": breakdowns, "calibration": calibrations, "agreement": agreements}
+    metrics = shown_metrics(results)
     return write_page(
         "report.html.j2",
         path,
-        cells,
+        answers,
         options,
         charts=parts.charts(rows, breakdowns, calibrations, agreements),
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         lead=f"{listing(models, 8)} on {listing(tasks, 8)}",
-        notes=[*_notes(runs, cells), *notes],
+        notes=[*_notes(runs, answers), *notes],
         sections=[(name, text) for name, text in SECTIONS.items() if found.get(name, True)],
         rows=rows,
-        metrics=shown_metrics(rows),
+        metrics=metrics,
+        units=units_note(metrics),
         fields=fields,
-        caveats=_caveats(cells, rows),
-        labels=listing({row["labels"] for row in rows}),
-        short=SHORT,
+        caveats=_caveats(answers, rows),
+        labels=listing({result.labels for result in results}),
         breakdowns=breakdowns,
         calibrations=calibrations,
         agreements=agreements,
@@ -71,102 +74,94 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
 # --- what is read ---------------------------------------------------------------------------------
 
 
-def _cells(runs: Sequence[RecordedRun], asked: Sequence[str]) -> list[Cell]:
+def _answers(runs: Sequence[Run], asked: Sequence[str]) -> list[Answers]:
     """What the runs answered; tasks of one name that are not the same are told apart by theirs."""
-    known = dict.fromkeys(variant.task for run in runs for variant in run.variants)
+    known = dict.fromkeys(cell.task for run in runs for cell in run.cells)
     for name in asked:
         if name not in known:
-            raise InputError(
-                f"no run has the task {name!r}{suggest(name, known)}",
-                where="--task",
-                hint=f"There are: {listing(known)}",
-            )
+            raise not_found(f"no run has the task {name!r}", name, known, where="--task")
     names_of = run_names(runs)
     names: dict[tuple[str, str], str] = {}
-    cells = []
+    found = []
     for run in runs:
-        wanted = [each for each in run.variants if not asked or each.task in asked]
-        lines = run.lines_by_variant(wanted)
-        for variant in wanted:
-            task = run.task(variant.task)
-            what = to_json([variant.task, task["spec"]["version"], task["data"]], sort_keys=True)
-            taken = {name for (one, _), name in names.items() if one == variant.task}
-            new = f"{variant.task} [{names_of[run.folder]}]" if taken else variant.task
-            name = names.setdefault((variant.task, what), new)
-            cells.append(Cell(run, variant, name, "", lines[variant]))
-    cells = [cell for cell in cells if cell.lines]
-    if not cells:
+        wanted = [cell for cell in run.cells if not asked or cell.task in asked]
+        lines = run.lines_by_cell(wanted)
+        for cell in wanted:
+            task = run.task(cell.task)
+            what = to_json([cell.task, task.spec.version, task.data], sort_keys=True)
+            taken = {name for (one, _), name in names.items() if one == cell.task}
+            new = f"{cell.task} [{names_of[run.path]}]" if taken else cell.task
+            name = names.setdefault((cell.task, what), new)
+            found.append(Answers(run, cell, name, "", lines[cell]))
+    found = [each for each in found if each.lines]
+    if not found:
         raise InputError(
             "nothing is answered yet",
-            where=listing(str(run.folder) for run in runs),
+            where=listing(str(run.path) for run in runs),
             hint="The command that began a run goes on with it.",
         )
-    named = labels([(names_of[cell.run.folder], cell.variant) for cell in cells])
-    return [cell._replace(label=label) for cell, label in zip(cells, named, strict=True)]
+    named = labels([(names_of[each.run.path], each.cell) for each in found])
+    return [each._replace(label=label) for each, label in zip(found, named, strict=True)]
 
 
-def _results(cells: Sequence[Cell]) -> list[Data]:
-    """The row of each cell, from ``results.json``; of an unfinished run, from its log."""
-    recorded: dict[Path, dict[Variant, Data]] = {}
-    names = run_names(list({cell.run.folder: cell.run for cell in cells}.values()))
+def _rows(answers: Sequence[Answers]) -> list[parts.Row]:
+    """The results of each cell, from ``results.json``; of an unfinished run, from its log."""
+    recorded: dict[Path, dict[Cell, ResultRow]] = {}
+    names = run_names(list({each.run.path: each.run for each in answers}.values()))
     found = []
-    for cell in cells:
-        folder = cell.run.folder
-        if folder not in recorded:
-            done = cell.run.manifest.get("finished") is not None
-            rows = read_results(cell.run) if done else []
-            recorded[folder] = {Variant.of(row): row for row in rows}
-        row = recorded[folder].get(cell.variant) or _summarised(cell)
-        link = urlencode({"task": printable(cell.task)})
-        found.append(
-            {**row, "name": cell.task, "label": cell.label, "run": names[folder], "link": link}
-        )
+    for each in answers:
+        run = each.run
+        if run.path not in recorded:
+            rows = run.results if run.finished else ()
+            recorded[run.path] = {row.cell: row for row in rows}
+        result = recorded[run.path].get(each.cell) or _summarised(each)
+        link = urlencode({"task": printable(each.task)})
+        found.append(parts.Row(result, each.task, each.label, names[run.path], link))
     return found
 
 
-def _summarised(cell: Cell) -> Data:
-    manifest = cell.run.manifest
-    expected = manifest["expected"][cell.run.variants.index(cell.variant)]
-    identity = manifest["identity"]
+def _summarised(answers: Answers) -> ResultRow:
+    run, task = answers.run, answers.run.spec(answers.cell.task)
     return summarise(
-        cell.run.spec(cell.variant.task),
-        cell.variant,
-        cell.lines,
-        expected,
-        limit=identity["limit"],
-        seed=identity["seed"],
+        task,
+        answers.cell,
+        (record(line, task.positive) for line in answers.lines),
+        run.expected[answers.cell],
+        limit=run.manifest.identity.limit,
+        seed=run.manifest.identity.seed,
     )
 
 
-def _notes(runs: Sequence[RecordedRun], cells: Sequence[Cell]) -> list[str]:
+def _notes(runs: Sequence[Run], answers: Sequence[Answers]) -> list[str]:
     """What must be known to read the page rightly."""
     notes = []
     for run in runs:
-        identity = run.manifest["identity"]
-        if run.manifest.get("finished") is None:
+        identity = run.manifest.identity
+        if not run.finished:
             notes.append(f"{run.name} is not finished: scores are of what is answered so far.")
-        if identity["limit"] is not None:
-            notes.append(f"{run.name} was limited to {identity['limit']} samples a task.")
-        if identity.get("samples"):
-            notes.append(f"{run.name} was of {len(identity['samples'])} chosen samples alone.")
-    modes = {cell.variant.image_mode for cell in cells}
+        if identity.limit is not None:
+            notes.append(f"{run.name} was limited to {identity.limit} samples a task.")
+        if identity.samples:
+            notes.append(f"{run.name} was of {len(identity.samples)} chosen samples alone.")
+    modes = {each.cell.image_mode for each in answers}
     if "swapped" in modes:
         notes.append("Under images swapped, right is what holds for the pair's other image.")
     if "none" in modes:
         notes.append("Under images none, no image was shown.")
-    if "original" in {cell.variant.labels for cell in cells}:
+    if "original" in {each.cell.labels for each in answers}:
         notes.append("Under labels original, right is what was published, errors included.")
     return notes
 
 
-def _commanded(cell: Cell) -> bool:
+def _commanded(answers: Answers) -> bool:
     """Whether a cell was asked by another command than the first of its task."""
-    return cell.variant.command in list(cell.run.spec(cell.variant.task).prompt.commands)[1:]
+    cell = answers.cell
+    return cell.command in list(answers.run.spec(cell.task).prompt.commands)[1:]
 
 
-def _caveats(cells: Sequence[Cell], rows: Sequence[Data]) -> list[str]:
+def _caveats(answers: Sequence[Answers], rows: Sequence[parts.Row]) -> list[str]:
     return [
-        f"{cell.label} on {cell.task}: {', '.join(found)}"
-        for cell, row in zip(cells, rows, strict=True)
-        if (found := caveats(row))
+        f"{each.label} on {each.task}: {', '.join(found)}"
+        for each, row in zip(answers, rows, strict=True)
+        if (found := caveats(row.result))
     ]

@@ -19,7 +19,8 @@ from markupsafe import Markup
 from vlm_harness import __version__, paths
 from vlm_harness.errors import printable
 from vlm_harness.files import to_json
-from vlm_harness.metrics import display as wording
+from vlm_harness.metrics import display
+from vlm_harness.types import Estimate
 
 FOLDER = Path(__file__).parent / "html"
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
@@ -108,16 +109,19 @@ def _templates() -> jinja2.Environment:
     environment.filters.update(
         number=_number,
         interval=_interval,
-        percent=lambda value: _number(value, ""),
-        signed=lambda value, metric: wording.signed(metric, value),
-        p_value=lambda value: wording.p_value(value, NONE),
+        percent=lambda value: NONE if value is None else display.percent(value),
+        points=lambda value: display.points(value),
+        signed=lambda value, metric: display.signed(metric, value),
+        p_value=lambda value: display.p_value(value, NONE),
+        short=display.short,
+        sentence=lambda text: text[:1].upper() + text[1:],
     )
     return environment
 
 
 def _number(value: float | None, metric: str) -> str:
-    return NONE if value is None else wording.number(metric, value)
+    return NONE if value is None else display.number(metric, value)
 
 
-def _interval(found: Mapping[str, Any], metric: str) -> str:
-    return wording.interval(metric, found["ci_low"], found["ci_high"], "–")
+def _interval(found: Estimate, metric: str) -> str:
+    return display.interval(metric, found.ci_low, found.ci_high, "–")

@@ -26,7 +26,7 @@ from vlm_harness.files import to_json
 from vlm_harness.images import Pictures
 from vlm_harness.runs.environment import versions
 from vlm_harness.runs.fingerprint import fingerprint
-from vlm_harness.specs.schemas import DESCRIPTIVE, ModelSpec
+from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
 SCHEMA = 1
@@ -226,7 +226,9 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
     if not family(spec).reads_images or spec.checkpoint == LOADED:
         return None
     weights = fingerprint(family(spec).files(spec)) or [info.checkpoint, info.revision]
-    dump = spec.model_dump(mode="json", exclude={"model", "checkpoint", "revision", *DESCRIPTIVE})
+    dump = spec.model_dump(
+        mode="json", exclude={"model", "checkpoint", "revision", *ModelSpec.descriptive()}
+    )
     dump["args"].pop("device", None)
     return {
         "weights": weights,

@@ -7,15 +7,16 @@ loaded once, and only if it has something left to do.
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Never, cast
 
 from pydantic import ValidationError
 
 from vlm_harness.backends.interface import Backend, LoadOptions
 from vlm_harness.backends.resolve import check_args, family, resolve
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, not_found
+from vlm_harness.logs.run import Run
+from vlm_harness.logs.schema import Results
 from vlm_harness.runs.batches import (
     BatchSize,
     GpuMemory,
@@ -27,57 +28,143 @@ from vlm_harness.runs.interrupts import Interrupts
 from vlm_harness.runs.plan import Plan, plan
 from vlm_harness.runs.state import Progress, State
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import ModelSpec, RunConfig
+from vlm_harness.specs.schemas import Dtype, ModelSpec, RunConfig
 from vlm_harness.types import Model
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
+class FinishedRun(Run):
+    """A run that was just finished.
 
-    path: Path
-    results: list[dict[str, Any]]
-    n_new: int
-    """Lines written by this call; zero where the run was finished before."""
-    cache: dict[str, Any] | None = None
-    """Under ``--cache``: ``path``, ``bytes``, and how many answers (of dual encoders, embeddings)
-    were ``asked`` of it and ``known``."""
+    Attributes:
+        n_new: lines written by this call; zero where the run was finished before.
+        cache: under ``--cache``: ``path``, ``bytes``, and how many answers (of dual encoders,
+            embeddings) were ``asked`` of it and ``known``.
+    """
+
+    def __init__(
+        self, path: Path, results: Results, n_new: int, cache: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(path)
+        self._results, self.n_new, self.cache = results, n_new, cache
+
+    @property
+    def results(self) -> Results:
+        return self._results
+
+
+AnyModel = str | ModelSpec | Backend
 
 
 def evaluate(
-    models: Sequence[str | ModelSpec | Backend],
-    tasks: Sequence[str],
+    models: AnyModel | Sequence[AnyModel],
+    tasks: str | Sequence[str],
     *,
+    protocol: str | Sequence[str] = (),
+    command: str | Sequence[str] = (),
+    decoding: str | Sequence[str] = "greedy",
+    order: Literal["fixed", "both", "cyclic", "random"] | None = None,
+    images: Literal["normal", "none", "swapped"] = "normal",
+    labels: Literal["corrected", "original"] = "corrected",
+    limit: int | None = None,
+    samples: str | Sequence[str] = (),
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | None = None,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    include_path: str | Path | Sequence[str | Path] = (),
+    output_dir: str | Path = "results",
+    run_id: str | None = None,
+    fresh: bool = False,
+    cache: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    max_errors: int | str = "10%",
+    timeout: float | None = None,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     argv: Sequence[str] | None = None,
-    **options: Any,
-) -> Run:
-    """Run models on tasks. ``options`` are the fields of ``RunConfig``.
+    **unknown: Never,
+) -> FinishedRun:
+    """Evaluate models on tasks, as ``vlm-harness run`` does.
 
-    ``models`` are names as for ``--model``, specs, or loaded backends of your own.
+    Every argument is the option of that name; those that the command takes several times take a
+    list. The same call finds its run again: an unfinished run is resumed, a finished one is read.
+
+    Args:
+        models: names as for ``--model``, model specs, or loaded backends; one or several.
+        tasks: names, groups or globs; one or several.
+        protocol: ``similarity``, ``generate``, ``choice``, ``likelihood``; the first that the model
+            and the task support where none is given.
+        command: names of the task's commands, or ``all``; its first where none is given.
+        decoding: ``NAME[:k=v,...]``.
+        order: which permutations of the options are shown; the task's where None.
+        images: ``none`` for the blind baseline, ``swapped`` to exchange the images of a pair.
+        labels: whether published label corrections are applied.
+        limit: at most so many samples per task, in complete groups.
+        samples: ids of samples; no others are evaluated.
+        batch_size: rows per batch.
+        workers: threads that read images ahead; as the device allows where None.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best that there is where None.
+        dtype: ``auto`` is float32 on a CPU and the checkpoint's own on a GPU.
+        seed: for random orders and bootstrap intervals.
+        data_dir: where the data are; ``$VLM_HARNESS_DATA`` or the user's cache where None.
+        include_path: folders or files with more task, model and prompt files.
+        output_dir: where run folders are.
+        run_id: name of the run folder; models, tasks and a hash where None.
+        fresh: overwrite an earlier run of this name.
+        cache: keep answers for other runs, and use those kept.
+        model_args: fields of the model file, or arguments of its backend.
+        max_errors: stop after so many failed samples, or such a share of them.
+        timeout: seconds after which a sample counts as failed.
+        trust_remote_code: run code that is part of a checkpoint.
+        progress: told while the run goes; nothing is printed where None.
+        argv: the command line that the manifest records.
+
+    Returns:
+        The run: ``results``, ``lines()``, ``to_pandas()``, ``manifest``, ``path``.
 
     Raises:
         InputError: anything unfit, before weights are loaded where it can be known by then.
         TooManyErrors: more samples failed than ``max_errors`` allows, or all of them.
     """
-    names = [model for model in models if isinstance(model, str)]
+    options = {name: value for name, value in locals().items() if name in RunConfig.model_fields}
+    for name in unknown:
+        known = [*RunConfig.model_fields, "models", "progress", "argv"]
+        known.remove("model")
+        raise not_found(f"evaluate() has no argument {name!r}", name, known)
+    one = isinstance(models, str) or not isinstance(models, Sequence)
+    chosen = [cast(AnyModel, models)] if one else list(cast(Sequence[AnyModel], models))
+    options |= {
+        "model": [model for model in chosen if isinstance(model, str)],
+        "data_dir": None if data_dir is None else str(data_dir),
+        "output_dir": str(output_dir),
+        "include_path": [str(path) for path in _listed(include_path)],
+        "model_args": dict(model_args or {}),
+    }
+    for name in ("protocol", "command", "samples", "decoding", "tasks"):
+        options[name] = options[name] if isinstance(options[name], str) else list(options[name])
     try:
-        config = RunConfig(model=names, tasks=list(tasks), **options)
+        config = RunConfig(**options)
     except ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(str(part) for part in detail["loc"])
         raise InputError(f"{detail['msg']} (found {detail['input']!r})", where=where) from None
-    return evaluate_config(config, models, progress=progress, argv=argv)
+    return evaluate_config(config, chosen, progress=progress, argv=argv)
+
+
+def _listed(value: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    return [value] if isinstance(value, str | Path) else value
 
 
 def evaluate_config(
     config: RunConfig,
-    models: Sequence[str | ModelSpec | Backend] | None = None,
+    models: Sequence[AnyModel] | None = None,
     *,
     progress: Progress | None = None,
     interrupts: Interrupts | None = None,
     argv: Sequence[str] | None = None,
-) -> Run:
+) -> FinishedRun:
     """Run what a configuration says; ``models``, where given, stand for those that it names."""
     registry = Registry.standard(config.include_path)
     specs: list[ModelSpec] = []
@@ -104,7 +191,7 @@ def run(
     argv: Sequence[str],
     loaded: Mapping[str, Backend] | None = None,
     interrupts: Interrupts | None = None,
-) -> Run:
+) -> FinishedRun:
     """Execute a plan: what an earlier try finished is kept, the rest is done."""
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(planned, argv))
@@ -117,7 +204,7 @@ def run(
                 folder.keep_sums(healed)
             else:  # stopped after its last line
                 folder.write_manifest({}, finished=True)
-            return Run(folder.path, results, 0)
+            return FinishedRun(folder.path, results, 0)
         infos: dict[str, Model] = {}
         used = None
         if planned.config.cache:
@@ -152,7 +239,9 @@ def run(
             if infos:
                 state.write_results()
         folder.write_manifest(infos, finished=True)
-        return Run(folder.path, state.results(), state.n_new, used.numbers() if used else None)
+        return FinishedRun(
+            folder.path, state.results(), state.n_new, used.numbers() if used else None
+        )
 
 
 def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:

@@ -22,24 +22,31 @@ from typing import IO, Any
 from vlm_harness import __version__, images
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, SampleError, listing
-from vlm_harness.files import write_json, write_text
+from vlm_harness.files import write_bytes, write_json
 from vlm_harness.logs.identity import difference, digest_of
 from vlm_harness.logs.lines import (
-    Line,
     dump_line,
-    key_of,
     locked,
     log_path,
-    read_lines,
     read_manifest,
+    read_written,
     slug,
-    verdict,
 )
-from vlm_harness.logs.schema import SCHEMA
+from vlm_harness.logs.schema import Results
 from vlm_harness.runs.environment import environment
 from vlm_harness.runs.identity import identity
 from vlm_harness.runs.plan import Item, Plan
-from vlm_harness.types import ImageRef, Model, Outcome, Response, Variant
+from vlm_harness.types import (
+    AnswerRecord,
+    Cell,
+    ImageRecord,
+    ImageRef,
+    LogLine,
+    Manifest,
+    Model,
+    Outcome,
+    Response,
+)
 
 LOOKED_AT = 100
 """Images of a finished run that are compared with those there are."""
@@ -73,7 +80,7 @@ class RunFolder:
         self._plan = plan
         self._argv = list(argv)
         self._streams: dict[Path, IO[str]] = {}
-        self._unhealed: dict[Path, dict[tuple[Any, ...], Line]] = {}
+        self._unhealed: dict[Path, Container[tuple[Any, ...]]] = {}
         self._lock = locked(self.path)
 
     def __enter__(self) -> "RunFolder":
@@ -105,16 +112,16 @@ class RunFolder:
         if self._plan.config.fresh:
             self._throw_away()
             return
-        manifest = read_manifest(self.path, missing_ok=True)
-        if not manifest and any((self.path / "samples").iterdir()):
+        manifest = self._recorded
+        if manifest is None and any((self.path / "samples").iterdir()):
             raise InputError(
                 "the folder holds sample logs without a manifest.json: what they were made of is "
                 "not known",
                 where=self.path,
                 hint="Put the manifest back, choose another --run-id, or delete the folder.",
             )
-        if manifest and manifest.get("identity_sha256") != self.digest:
-            changed = difference(manifest.get("identity", {}), self._identity)
+        if manifest is not None and manifest.identity_sha256 != self.digest:
+            changed = difference(manifest.identity.to_dict(), self._identity)
             raise InputError(
                 f"the folder holds another run: {changed}",
                 where=self.path,
@@ -139,53 +146,55 @@ class RunFolder:
 
     def check_same_dtype(self, model: Model) -> None:
         """``--dtype auto`` differs between CPU and GPU: one run must not mix the two."""
-        before = read_manifest(self.path, missing_ok=True).get("models", {}).get(model.name)
-        if before and before["dtype"] != model.dtype and any((self.path / "samples").iterdir()):
+        before = self._recorded.models.get(model.name) if self._recorded else None
+        if before and before.dtype != model.dtype and any((self.path / "samples").iterdir()):
             raise InputError(
-                f"the run was begun with {model.name} in {before['dtype']}, and it is now in "
+                f"the run was begun with {model.name} in {before.dtype}, and it is now in "
                 f"{model.dtype}",
                 where=self.path,
-                hint=f"Go on with --dtype {before['dtype']}, or begin anew with --fresh.",
+                hint=f"Go on with --dtype {before.dtype}, or begin anew with --fresh.",
             )
 
     # --- manifest --------------------------------------------------------------------------------
 
     @property
+    def _recorded(self) -> Manifest | None:
+        """The manifest as it is on disk; None of a run that begins now."""
+        return read_manifest(self.path) if (self.path / "manifest.json").is_file() else None
+
+    @property
     def finished(self) -> bool:
-        return read_manifest(self.path, missing_ok=True).get("finished") is not None
+        manifest = self._recorded
+        return manifest is not None and manifest.finished is not None
 
     def write_manifest(self, models: Mapping[str, Model], finished: bool = False) -> None:
-        old = read_manifest(self.path, missing_ok=True)
+        old = self._recorded
         plan = self._plan
-        write_json(
-            self.path / "manifest.json",
-            {
-                "schema": SCHEMA,
-                "run_id": self.path.name,
-                "vlm_harness": __version__,
-                "identity_sha256": self.digest,
-                "identity": self._identity,
-                "expected": [{**cell.variant._asdict(), **cell.expected} for cell in plan.cells],
-                "config": plan.config.model_dump(mode="json"),
-                "command_line": shlex.join(self._argv),
-                "started": old.get("started") or _now(),
-                "finished": _now() if finished else None,
-                "logs": self._sums() if finished else None,
-                "models": {
-                    **old.get("models", {}),
-                    **{name: dataclasses.asdict(model) for name, model in models.items()},
-                },
-                "data_dir": str(plan.data_dir),
-                "data_revision": {
-                    n: t.data_revision for n, t in plan.tasks.items() if t.data_revision
-                },
-                "environment": environment(),
+        manifest = {
+            "schema": 1,
+            "run_id": self.path.name,
+            "vlm_harness": __version__,
+            "identity_sha256": self.digest,
+            "identity": self._identity,
+            "expected": [planned.expected.to_dict() for planned in plan.cells],
+            "config": plan.config.model_dump(mode="json"),
+            "command_line": shlex.join(self._argv),
+            "started": (old and old.started) or _now(),
+            "finished": _now() if finished else None,
+            "logs": self._sums() if finished else None,
+            "models": {
+                **({name: model.to_dict() for name, model in old.models.items()} if old else {}),
+                **{name: dataclasses.asdict(model) for name, model in models.items()},
             },
-        )
+            "data_dir": str(plan.data_dir),
+            "data_revision": {n: t.data_revision for n, t in plan.tasks.items() if t.data_revision},
+            "environment": environment(),
+        }
+        write_json(self.path / "manifest.json", manifest)
 
     def _sums(self) -> dict[str, str]:
         """Checksums of the sample logs, by path in the folder; every line was flushed."""
-        paths = dict.fromkeys(self.log_path(cell.variant) for cell in self._plan.cells)
+        paths = dict.fromkeys(self.log_path(planned.cell) for planned in self._plan.cells)
         found = (path for path in paths if path.is_file())
         return {path.relative_to(self.path).as_posix(): checksum(path) for path in found}
 
@@ -195,60 +204,58 @@ class RunFolder:
         Those of other logs stay as they are, so that one that was edited is still known by its sum.
         """
         manifest = read_manifest(self.path)
-        known = manifest.get("logs")
+        known = manifest.logs
         changed = {path.relative_to(self.path).as_posix() for path in healed}
         if known is None or changed:
             sums = self._sums()
             known = sums if known is None else {**known, **{n: sums[n] for n in changed}}
-            write_json(self.path / "manifest.json", {**manifest, "logs": known})
+            write_json(self.path / "manifest.json", {**manifest.to_dict(), "logs": known})
 
-    def write_results(self, results: Sequence[Mapping[str, Any]]) -> None:
-        write_json(self.path / "results.json", {"schema": SCHEMA, "results": list(results)})
+    def write_results(self, results: Results) -> None:
+        write_json(self.path / "results.json", results.to_dict())
 
     # --- lines -----------------------------------------------------------------------------------
 
-    def log_path(self, variant: Variant) -> Path:
-        return log_path(self.path, variant)
+    def log_path(self, cell: Cell) -> Path:
+        return log_path(self.path, cell)
 
     def finished_lines(
-        self, variants: Sequence[Variant], planned: Container[tuple[Any, ...]]
-    ) -> dict[tuple[Any, ...], Line]:
+        self, cells: Iterable[Cell], planned: Container[tuple[Any, ...]]
+    ) -> dict[tuple[Any, ...], LogLine]:
         """Lines of an earlier try that are of this run and did not fail, by key.
 
         The files stay as they are until ``heal``.
         """
-        kept: dict[tuple[Any, ...], Line] = {}
-        for path in dict.fromkeys(self.log_path(variant) for variant in variants):
+        kept: dict[tuple[Any, ...], LogLine] = {}
+        for path in dict.fromkeys(self.log_path(cell) for cell in cells):
             if not path.exists():
                 continue
             n_read = n_bytes = 0
             lines = {}
-            for line in read_lines(path):
+            for line, data in read_written(path):
                 n_read += 1
-                n_bytes += len(dump_line(line).encode())
-                key = key_of(line)
-                if line["status"] != "error" and key in planned:
-                    lines[key] = line
+                n_bytes += len(data)
+                if line.status != "error" and line.key in planned:
+                    lines[line.key] = line
             if len(lines) != n_read or n_bytes != path.stat().st_size:
-                self._unhealed[path] = lines
+                self._unhealed[path] = lines.keys()
             kept.update(lines)
         return kept
 
-    def check_fits(self, line: Line, item: Item) -> None:
+    def check_fits(self, line: LogLine, item: Item) -> None:
         """Refuse a line that says of its sample what the task does not."""
         sample = item.sample
-        expected = {
-            "options": list(sample.options),
-            "target_original": sample.target_original,
-            "pair": sample.pair,
-            "set": sample.set,
-            "order_index": item.order_index,
-        }
-        for name, value in expected.items():
-            if line[name] != value:
+        for name, found, expected in (
+            ("options", line.options, list(sample.options)),
+            ("target_original", line.target_original, sample.target_original),
+            ("pair", line.pair, sample.pair),
+            ("set", line.set, sample.set),
+            ("order_index", line.order_index, item.order_index),
+        ):
+            if found != expected:
                 raise InputError(
-                    f"the line of {sample.id} was changed: {name} is {line[name]!r}, not {value!r}",
-                    where=self.log_path(item.cell.variant),
+                    f"the line of {sample.id} was changed: {name} is {found!r}, not {expected!r}",
+                    where=self.log_path(item.planned.cell),
                     hint="Without the line, the same command asks the sample again.",
                 )
 
@@ -258,22 +265,27 @@ class RunFolder:
         Returns:
             The files that were changed.
         """
-        for path, lines in self._unhealed.items():
-            write_text(path, "".join(dump_line(line) for line in lines.values()))
+        for path, keys in self._unhealed.items():
+            kept = {
+                line.key: data
+                for line, data in read_written(path)
+                if line.status != "error" and line.key in keys
+            }
+            write_bytes(path, b"".join(kept.values()))
         healed = list(self._unhealed)
         self._unhealed.clear()
         return healed
 
-    def check_same_images(self, lines: Iterable[Line]) -> None:
+    def check_same_images(self, lines: Iterable[LogLine]) -> None:
         """Refuse to go on where images are not those that the lines were made of.
 
         Of a finished run, which computes nothing any more, only some are looked at.
         """
         sums = {
-            image["path"]: image["sha256"]
+            image.path: image.sha256
             for line in lines
-            for image in line["images"]
-            if image["sha256"] is not None
+            for image in line.images or ()
+            if image.sha256 is not None
         }
         if not sums:
             return
@@ -295,10 +307,10 @@ class RunFolder:
 
     def write(
         self, item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]
-    ) -> Line:
+    ) -> LogLine:
         """Append the line of one sample."""
         line = make_line(item, response, outcome, sums)
-        path = self.log_path(item.cell.variant)
+        path = self.log_path(item.planned.cell)
         try:
             if path not in self._streams:
                 self._streams[path] = path.open("a", encoding="utf-8")
@@ -323,50 +335,45 @@ def _has_sum(ref: ImageRef, sha256: str) -> bool:
         return True  # it is not another image, and its sample was answered
 
 
-def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> Line:
-    """One JSON line, complete enough to be scored again without model, data or images."""
-    sample, variant = item.sample, item.cell.variant
-    return {
-        "schema": SCHEMA,
-        "model": variant.model,
-        "task": variant.task,
-        "task_version": item.cell.task.spec.version,
-        "protocol": variant.protocol,
-        "sample_id": sample.id,
-        "pair": sample.pair,
-        "set": sample.set,
-        "category": sample.category,
-        "images": [{"path": r.path, "sha256": sums.get(r.path)} for r in item.request.images],
-        "image_mode": variant.image_mode,
-        "prompt": item.request.prompt or None,
-        "options": list(sample.options),
-        "shown": list(item.prompt.shown),
-        "candidates": list(item.request.candidates) or None,
-        "order": list(item.prompt.order),
-        "order_index": item.order_index,
-        "order_mode": variant.order,
-        "command": variant.command,
-        "decoding": variant.decoding,
-        "response": _response(response),
-        "pair_cosine": _number(response.pair_cosine),
-        "labels": variant.labels,
-        "target_original": sample.target_original,
-        **verdict(outcome, sample.target),
-    }
+def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> LogLine:
+    """One line, complete enough to be scored again without model, data or images."""
+    sample, request = item.sample, item.request
+    return LogLine(
+        **item.planned.cell.fields,
+        task_version=item.planned.task.spec.version,
+        sample_id=sample.id,
+        pair=sample.pair,
+        set=sample.set,
+        category=sample.category,
+        images=[ImageRecord(path=r.path, sha256=sums.get(r.path)) for r in request.images],
+        prompt=request.prompt or None,
+        options=list(sample.options),
+        shown=list(item.prompt.shown),
+        candidates=list(request.candidates) or None,
+        order=list(item.prompt.order),
+        order_index=item.order_index,
+        response=_answer(response),
+        pair_cosine=_number(response.pair_cosine),
+        target_original=sample.target_original,
+        **outcome.verdict(sample.target),
+    )
 
 
-def _response(response: Response) -> dict[str, Any]:
+def _answer(response: Response) -> AnswerRecord:
     if response.text is not None:
-        return {"text": response.text}
+        return AnswerRecord(text=response.text)
     if response.scores is None:
-        return {}
+        return AnswerRecord()
     # Two lists of numbers read more easily than a list of objects, and are smaller.
     # JSON has no NaN; such a score has made the line an error already.
-    found: dict[str, Any] = {"scores": [_number(option.score) for option in response.scores]}
-    if any(option.n_tokens is not None for option in response.scores):
-        found["sum_logprobs"] = [_number(option.sum_logprob) for option in response.scores]
-        found["n_tokens"] = [option.n_tokens for option in response.scores]
-    return found
+    scores = [_number(option.score) for option in response.scores]
+    if all(option.n_tokens is None for option in response.scores):
+        return AnswerRecord(scores=scores)
+    return AnswerRecord(
+        scores=scores,
+        sum_logprobs=[_number(option.sum_logprob) for option in response.scores],
+        n_tokens=[option.n_tokens for option in response.scores],
+    )
 
 
 def _number(value: float | None) -> float | None:

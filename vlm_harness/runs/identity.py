@@ -7,7 +7,6 @@ as another.
 from typing import Any
 
 from vlm_harness.backends.resolve import family
-from vlm_harness.logs.schema import SCHEMA
 from vlm_harness.metrics import hf_evaluate
 from vlm_harness.runs.fingerprint import fingerprint, images_digest
 from vlm_harness.runs.plan import Plan
@@ -19,7 +18,7 @@ def identity(plan: Plan) -> dict[str, Any]:
     config = plan.config
     reads_images = any(family(model).reads_images for model in plan.models)
     return {
-        "schema": SCHEMA,
+        "schema": 1,
         "models": {m.model: m.model_dump(mode="json") for m in plan.models},
         "checkpoints": {m.model: fingerprint(family(m).files(m)) for m in plan.models},
         "tasks": {
@@ -34,12 +33,12 @@ def identity(plan: Plan) -> dict[str, Any]:
         },
         "cells": [
             {
-                "variant": cell.variant._asdict(),
-                "question": cell.asker.question,
-                "template": cell.asker.template.model_dump(mode="json"),
-                "command": cell.asker.commands[cell.variant.command],
+                "variant": planned.cell.to_dict(),
+                "question": planned.asker.question,
+                "template": planned.asker.template.model_dump(mode="json"),
+                "command": planned.asker.commands[planned.cell.command],
             }
-            for cell in plan.cells
+            for planned in plan.cells
         ],
         "seed": config.seed,
         "limit": config.limit,

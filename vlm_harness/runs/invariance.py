@@ -15,14 +15,13 @@ from typing import Any
 
 from vlm_harness.backends.interface import Backend
 from vlm_harness.backends.resolve import resolve
-from vlm_harness.logs.lines import Line, key_of
-from vlm_harness.logs.run import RecordedRun
+from vlm_harness.logs.run import Run
 from vlm_harness.runs.evaluator import load, run
 from vlm_harness.runs.plan import plan
 from vlm_harness.runs.state import Progress
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import RunConfig
-from vlm_harness.types import cluster
+from vlm_harness.types import LogLine
 
 SIZES = (1, 3, 16)
 COUNT = 64
@@ -45,26 +44,26 @@ def check_invariance(
     Raises:
         InputError: as the run itself.
     """
-    recorded = RecordedRun(folder)
+    recorded = Run(folder)
     progress = progress or Progress()
-    before = {key_of(line): line for line in _lines(recorded)}
+    before = {line.key: line for line in recorded.lines()}
     samples = {
-        task: _some([line for line in before.values() if line["task"] == task], count)
-        for task in dict.fromkeys(variant.task for variant in recorded.variants)
+        task: _some([line for line in before.values() if line.task == task], count)
+        for task in dict.fromkeys(cell.task for cell in recorded.cells)
     }
     registry = Registry.standard(config.include_path)
     rows = []
     for name in dict.fromkeys(config.model):
         spec = resolve(name, registry, config.model_args)
-        dtype = recorded.manifest.get("models", {}).get(spec.model, {}).get("dtype")
+        model = recorded.manifest.models.get(spec.model)
         # A task may have been asked under other protocols than the next.
         asked: dict[str, list[str]] = {}
-        for variant in recorded.variants:
-            if variant.model == spec.model and samples[variant.task]:
-                asked.setdefault(variant.task, []).append(variant.protocol)
+        for cell in recorded.cells:
+            if cell.model == spec.model and samples[cell.task]:
+                asked.setdefault(cell.task, []).append(cell.protocol)
         loaded: dict[str, Backend] = {}  # once for all batch sizes
         for size in sizes:
-            pairs: dict[str, list[tuple[Line, Line]]] = {}
+            pairs: dict[str, list[tuple[LogLine, LogLine]]] = {}
             for task, protocols in asked.items():
                 with tempfile.TemporaryDirectory() as place:
                     settings = config.model_copy(
@@ -83,22 +82,22 @@ def check_invariance(
                     if not loaded:
                         loaded[spec.model] = load(spec, planned, progress)
                     again = run(planned, progress, sys.argv, loaded)
-                    for line in _lines(RecordedRun(again.path)):
-                        pairs.setdefault(line["protocol"], []).append((before[key_of(line)], line))
+                    for line in again.lines():
+                        pairs.setdefault(line.protocol, []).append((before[line.key], line))
             rows += [
                 {
                     "batch_size": size,
                     "model": spec.model,
                     "protocol": protocol,
-                    "dtype": dtype,
+                    "dtype": model and model.dtype,
                     **compare(found),
                 }
-                for protocol, found in pairs.items()
+                for protocol, found in sorted(pairs.items())
             ]
     return rows
 
 
-def compare(pairs: Iterable[tuple[Line, Line]]) -> dict[str, Any]:
+def compare(pairs: Iterable[tuple[LogLine, LogLine]]) -> dict[str, Any]:
     """What differs between lines of one key."""
     pairs = list(pairs)
     differences = [
@@ -106,33 +105,26 @@ def compare(pairs: Iterable[tuple[Line, Line]]) -> dict[str, Any]:
         for one, other in pairs
         for a, b in zip(
             # A line that failed on one side has no scores.
-            one["response"].get("scores") or (),
-            other["response"].get("scores") or (),
+            one.response.scores or (),
+            other.response.scores or (),
             strict=False,
         )
         if a is not None and b is not None
     ]
     return {
         "n": len(pairs),
-        "flips": sum(one["prediction"] != other["prediction"] for one, other in pairs),
-        "texts": sum(
-            one["response"].get("text") != other["response"].get("text") for one, other in pairs
-        ),
+        "flips": sum(one.prediction != other.prediction for one, other in pairs),
+        "texts": sum(one.response.text != other.response.text for one, other in pairs),
         "max_score_difference": max(differences, default=None),
     }
 
 
-def _some(lines: Sequence[Line], count: int) -> list[str]:
+def _some(lines: Sequence[LogLine], count: int) -> list[str]:
     """Ids spread over a task's samples, in whole sets or pairs where there are any."""
     groups: dict[str, dict[str, None]] = {}
     for line in lines:
-        group = cluster(line["sample_id"], line["pair"], line["set"])
-        groups.setdefault(group, {})[line["sample_id"]] = None
+        groups.setdefault(line.cluster, {})[line.sample_id] = None
     members = list(groups.values())
     n_samples = sum(map(len, members))
     step = max(1, math.ceil(n_samples / count))
     return [sample for group in members[::step] for sample in group]
-
-
-def _lines(recorded: RecordedRun) -> Iterable[Line]:
-    return recorded.lines(sorted(recorded.variants))

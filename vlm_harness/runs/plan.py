@@ -9,9 +9,7 @@ from typing import Any, NoReturn
 from vlm_harness.backends import decoding
 from vlm_harness.backends.resolve import family
 from vlm_harness.errors import InputError, listing, suggest
-from vlm_harness.logs.lines import line_key
-from vlm_harness.metrics import hf_evaluate
-from vlm_harness.metrics.metric import METRICS, NEED_POSITIVE
+from vlm_harness.metrics import METRICS, hf_evaluate
 from vlm_harness.paths import data_dir
 from vlm_harness.protocols.extractors import EXTRACTORS
 from vlm_harness.protocols.protocol import PROTOCOLS, EvaluationProtocol
@@ -20,7 +18,16 @@ from vlm_harness.specs.schemas import GenerateUse, ModelSpec, ProtocolUse, RunCo
 from vlm_harness.tasks.orders import Order, OrderMode, orders
 from vlm_harness.tasks.prompts import NO_COMMAND, Asker, asker
 from vlm_harness.tasks.task import Task, load_task
-from vlm_harness.types import ImageMode, ImageRef, Prompt, Request, Sample, Variant
+from vlm_harness.types import (
+    Cell,
+    ExpectedCell,
+    ImageMode,
+    ImageRef,
+    Prompt,
+    Request,
+    Sample,
+    line_key,
+)
 
 DEFAULT_PROTOCOLS = ("generate", "similarity", "choice", "likelihood")
 
@@ -29,7 +36,7 @@ DEFAULT_PROTOCOLS = ("generate", "similarity", "choice", "likelihood")
 class Item:
     """One line to be written: a sample, asked in one way."""
 
-    cell: "Cell"
+    planned: "PlannedCell"
     sample: Sample
     order_index: int
     prompt: Prompt
@@ -38,14 +45,14 @@ class Item:
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells this line from all others of the run."""
-        return line_key(self.cell.variant, self.sample.id, self.prompt.order)
+        return line_key(self.planned.cell, self.sample.id, self.prompt.order)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the grid: a model on a task, under one protocol, command, order and decoding."""
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """One cell of the grid with all that it is made from."""
 
-    variant: Variant
+    cell: Cell
     model: ModelSpec
     task: Task
     protocol: EvaluationProtocol
@@ -66,7 +73,7 @@ class Cell:
                 yield sample, index, order
 
     @cached_property
-    def expected(self) -> dict[str, Any]:
+    def expected(self) -> ExpectedCell:
         """How many lines and groups the cell has when complete."""
         lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
         for sample, index, _ in self.asked():
@@ -74,26 +81,27 @@ class Cell:
             for kind, keys in groups.items():
                 if getattr(sample, kind) is not None:
                     keys.add((getattr(sample, kind), index))
-        return {
-            "n_lines": lines,
-            "n_available": len(self.task.ids),
-            "n_pairs": len(groups["pair"]),
-            "n_sets": len(groups["set"]),
-        }
+        return ExpectedCell(
+            **self.cell.grid,
+            n_lines=lines,
+            n_available=len(self.task.ids),
+            n_pairs=len(groups["pair"]),
+            n_sets=len(groups["set"]),
+        )
 
     def items(self) -> Iterator[Item]:
         """Every line of the cell, in the order of the task."""
         for sample, index, order in self.asked():
             if self.image_mode == "swapped" and sample.id not in self._partners:
                 continue  # its pair is incomplete, and is counted as such
-            prompt = self.asker.prompt(sample, order, self.variant.command)
+            prompt = self.asker.prompt(sample, order, self.cell.command)
             request = self.protocol.request(sample, prompt, self.use)
             partner = self._partners.get(sample.id)
             request = replace(
                 request,
                 images=self._images(sample, partner),
                 partner=self._partner_image(sample, partner),
-                decoding=self.variant.decoding,
+                decoding=self.cell.decoding,
                 order=order,
             )
             yield Item(self, sample, index, prompt, request)
@@ -120,7 +128,7 @@ class Plan:
     config: RunConfig
     models: Sequence[ModelSpec]
     tasks: Mapping[str, Task]
-    cells: Sequence[Cell]
+    cells: Sequence[PlannedCell]
     data_dir: Path
 
 
@@ -198,7 +206,7 @@ def plan(
     return Plan(config, models, tasks, cells, root)
 
 
-def _check_effect(config: RunConfig, cells: Sequence[Cell]) -> None:
+def _check_effect(config: RunConfig, cells: Sequence[PlannedCell]) -> None:
     """Refuse options that no cell of the grid takes notice of."""
     worded = any(cell.protocol.uses_prompt for cell in cells)
     writes = any(cell.protocol.kind == "generate" for cell in cells)
@@ -208,7 +216,7 @@ def _check_effect(config: RunConfig, cells: Sequence[Cell]) -> None:
         ("--decoding", any(text != "greedy" for text in config.decoding), writes, "writes text"),
     ):
         if given and not used and cells:
-            names = {cell.variant.protocol for cell in cells}
+            names = {each.cell.protocol for each in cells}
             raise InputError(
                 f"it has no effect: no protocol of this run ({listing(names)}) {what}",
                 where=option,
@@ -258,9 +266,9 @@ def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
 
 def _cells(
     config: RunConfig, registry: Registry, model: ModelSpec, task: Task, name: str
-) -> Iterator[Cell]:
+) -> Iterator[PlannedCell]:
     protocol = PROTOCOLS.get(name)
-    use = getattr(task.spec.protocols, name)
+    use = task.spec.protocols.use(name)
     option_lists = dict.fromkeys(sample.options for sample in task.samples)
     check_extractors(task.spec, name, use, list(option_lists)[:100])
     if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
@@ -291,17 +299,19 @@ def _cells(
         decodings = list(dict.fromkeys(map(decoding.canonical, config.decoding)))
     for command in commands:
         for text in decodings:
-            variant = Variant(
-                model.model,
-                task.spec.task,
-                name,
-                command,
-                order,
-                text,
-                config.images,
-                config.labels,
+            cell = Cell(
+                model=model.model,
+                task=task.spec.task,
+                protocol=name,
+                command=command,
+                order_mode=order,
+                decoding=text,
+                image_mode=config.images,
+                labels=config.labels,
             )
-            yield Cell(variant, model, task, protocol, use, asks, order, config.images, config.seed)
+            yield PlannedCell(
+                cell, model, task, protocol, use, asks, order, config.images, config.seed
+            )
 
 
 def check_extractors(
@@ -327,7 +337,7 @@ def check_metrics(task: TaskSpec) -> None:
     """Raise an InputError where a task names a metric that there is not, or cannot be computed."""
     for name in task.metrics:
         METRICS.check(name, task.at("metrics"))
-        if name in NEED_POSITIVE and task.positive is None:
+        if "positive" in METRICS.declared(name).needs and task.positive is None:
             raise InputError(
                 f"task {task.task}: the metric {name!r} is about one option, and none is named",
                 where=task.at("metrics"),

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.errors import TooManyErrors
-from vlm_harness.logs.lines import Line
-from vlm_harness.logs.results import for_metrics, summarise
+from vlm_harness.logs.results import reads_text, record, summarise
+from vlm_harness.logs.schema import Results
+from vlm_harness.metrics import Record
 from vlm_harness.protocols.protocol import answer
 from vlm_harness.runs.batches import sort
 from vlm_harness.runs.folder import RunFolder
 from vlm_harness.runs.interrupts import Interrupts
-from vlm_harness.runs.plan import Cell, Item, Plan
-from vlm_harness.types import Response, Variant
+from vlm_harness.runs.plan import Item, Plan, PlannedCell
+from vlm_harness.types import Cell, LogLine, Response, ResultRow
 
 Key = tuple[Any, ...]
-
-
 ALL_FAIL = 16
 """Where so many samples of a model fail before one succeeds, the model is to blame."""
 
@@ -55,49 +54,53 @@ class State:
     batch_failed: bool = False
 
     def __post_init__(self) -> None:
-        cells = [(cell, list(cell.items())) for cell in self.planned.cells]
+        cells = [(planned, list(planned.items())) for planned in self.planned.cells]
         kept = self.folder.finished_lines(
-            [cell.variant for cell, _ in cells], {item.key for _, items in cells for item in items}
+            (planned.cell for planned, _ in cells),
+            {item.key for _, items in cells for item in items},
         )
         self.folder.check_same_images(kept.values())
-        self._rows: dict[Variant, dict[str, Any]] = {}
-        self._lines: dict[Variant, dict[Key, Line]] = {}
-        self._left: dict[Variant, int] = {}
-        for cell, items in cells:
-            lines = self._lines[cell.variant] = {}
+        self._cells = {planned: _CellState(planned) for planned, _ in cells}
+        for planned, items in cells:
+            of = self._cells[planned]
             left = []
             self.total += len(items)
             for item in items:
-                if item.key in kept:
-                    self.folder.check_fits(kept[item.key], item)
-                    lines[item.key] = for_metrics(kept[item.key], cell.task.spec)
-                else:
+                line = kept.get(item.key)
+                if line is None:
                     left.append(item)
-            self._left[cell.variant] = len(left)
-            self.todo.setdefault(cell.variant.model, []).extend(left)
-        self.n_done = sum(map(len, self._lines.values()))
+                else:
+                    self.folder.check_fits(line, item)
+                    of.add(item.key, line)
+            of.left = len(left)
+            self.todo.setdefault(planned.cell.model, []).extend(left)
+        self.n_done = sum(len(of.records) for of in self._cells.values())
         for items in self.todo.values():
             sort(items)
         self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
 
     def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
         """Score and log one response."""
-        cell = item.cell
-        self._left[cell.variant] -= 1
+        planned = item.planned
+        of = self._cells[planned]
+        of.left -= 1
         if response is not None:
             outcome = answer(
-                cell.variant.protocol, response, item.prompt.shown, item.prompt.order, cell.use
+                planned.cell.protocol,
+                response,
+                item.prompt.shown,
+                item.prompt.order,
+                planned.use,
             )
             if outcome.status == "error":
                 self._count_error(item, outcome.detail)
             else:
                 self.failing = None
-            line = self.folder.write(item, response, outcome, sums)
-            self._lines[cell.variant][item.key] = for_metrics(line, cell.task.spec)
+            of.add(item.key, self.folder.write(item, response, outcome, sums))
             self.n_new += 1
-        self.progress.advance(cell)
-        if self._left[cell.variant] == 0:
-            self._summarise(cell)
+        self.progress.advance(planned.cell)
+        if of.left == 0:
+            self._summarise(planned)
             self.folder.write_results(self.results())
 
     def check_errors(self) -> None:
@@ -125,34 +128,34 @@ class State:
         self.failing, self.n_failing, self.first_failing = model, 0, None
 
     def check_not_all_failed(self) -> None:
-        for cell in self.planned.cells:
-            lines = self._lines[cell.variant].values()
-            if lines and all(line["status"] == "error" for line in lines):
-                variant = cell.variant
+        for planned, of in self._cells.items():
+            records = of.records.values()
+            if records and all(each.status == "error" for each in records):
+                cell = planned.cell
                 raise TooManyErrors(
-                    f"every sample failed of {variant.model} on {variant.task} "
-                    f"({variant.protocol})\nThe first: {next(iter(lines))['error']}\n"
+                    f"every sample failed of {cell.model} on {cell.task} "
+                    f"({cell.protocol})\nThe first: {of.first_error}\n"
                     f"The log is in {self.folder.path}"
                 )
 
-    def write_results(self) -> list[dict[str, Any]]:
+    def write_results(self) -> Results:
         """All rows, those of unfinished cells too."""
-        for cell in self.planned.cells:
-            if cell.variant not in self._rows:
-                self._summarise(cell)
+        for planned, of in self._cells.items():
+            if of.row is None:
+                self._summarise(planned)
         self.folder.write_results(self.results())
         return self.results()
 
-    def results(self) -> list[dict[str, Any]]:
-        cells = self.planned.cells
-        return [self._rows[cell.variant] for cell in cells if cell.variant in self._rows]
+    def results(self) -> Results:
+        return Results(of.row for of in self._cells.values() if of.row is not None)
 
-    def _summarise(self, cell: Cell) -> None:
-        self._rows[cell.variant] = summarise(
-            cell.task.spec,
-            cell.variant,
-            self._lines[cell.variant].values(),
-            cell.expected,
+    def _summarise(self, planned: PlannedCell) -> None:
+        of = self._cells[planned]
+        of.row = summarise(
+            planned.task.spec,
+            planned.cell,
+            of.records.values(),
+            planned.expected,
             limit=self.planned.config.limit,
             seed=self.planned.config.seed,
         )
@@ -160,12 +163,31 @@ class State:
     def _count_error(self, item: Item, reason: str | None) -> None:
         self.n_errors += 1
         self.n_failing += 1
-        said = f"{item.cell.variant.task}/{item.sample.id}: {reason}"
+        said = f"{item.planned.cell.task}/{item.sample.id}: {reason}"
         if self.first_failing is None:
             self.first_failing = said
         if self.first_error is None:
             self.first_error = said
             self.progress.warn(self.first_error)
+
+
+@dataclass
+class _CellState:
+    """What is known of one cell so far."""
+
+    planned: PlannedCell
+    records: dict[Key, Record] = field(default_factory=dict)
+    left: int = 0
+    first_error: str | None = None
+    row: ResultRow | None = None
+
+    def __post_init__(self) -> None:
+        self._texts = reads_text(self.planned.task.spec)
+
+    def add(self, key: Key, line: LogLine) -> None:
+        self.records[key] = record(line, self.planned.task.spec.positive, self._texts)
+        if self.first_error is None:
+            self.first_error = line.error
 
 
 def _allowed_errors(text: str, total: int) -> float:

@@ -33,13 +33,10 @@ MetricName = Annotated[
         max_length=120,
     ),
 ]
-# What a spec says of itself: changing a word of it must not make another run.
-DESCRIPTIVE = frozenset(
-    {
-        "description", "groups", "tags", "reference", "license", "verified", "source",
-        "vision_encoder",
-    }
-)  # fmt: skip
+DESCRIPTIVE = "descriptive"
+"""Marks a field that only describes: changing a word of it must not make another run."""
+
+
 Scalar = str | int | float | bool
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -53,6 +50,21 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @classmethod
+    def descriptive(cls) -> frozenset[str]:
+        """Names of the fields that only describe."""
+        fields = cls.model_fields.items()
+        return frozenset(name for name, each in fields if DESCRIPTIVE in each.metadata)
+
+    def essence(self) -> dict[str, Any]:
+        """What a spec says as plain data, without fields that only describe it."""
+        found = self.model_dump(mode="json", exclude=set(self.descriptive()))
+        for name in found:
+            value = getattr(self, name)
+            if isinstance(value, Spec):
+                found[name] = value.essence()
+        return found
 
     @classmethod
     def _check_templates(cls, value: Any) -> Any:
@@ -134,8 +146,8 @@ class DatasetSpec(Spec):
     delimiter: str = Field(
         ",", description="csv: what separates columns", min_length=1, max_length=1
     )
-    source: SourceSpec | None = None
-    verified: bool = Field(
+    source: Annotated[SourceSpec | None, DESCRIPTIVE] = None
+    verified: Annotated[bool, DESCRIPTIVE] = Field(
         True, description="false: the format was never tried on the benchmark's own files"
     )
 
@@ -245,16 +257,23 @@ class Protocols(Spec):
     def declared(self) -> list[str]:
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
+    def use(self, name: str) -> ProtocolUse:
+        """How the task asks under a protocol that it declares."""
+        found: ProtocolUse = getattr(self, name)
+        return found
+
 
 class TaskSpec(NamedSpec):
     """A benchmark."""
 
     task: Name
     version: int = Field(ge=1)
-    description: str = ""
-    groups: list[Name] = []
-    tags: list[str] = []
-    reference: str | list[str] | None = Field(None, description="paper, page")
+    description: Annotated[str, DESCRIPTIVE] = ""
+    groups: Annotated[list[Name], DESCRIPTIVE] = []
+    tags: Annotated[list[str], DESCRIPTIVE] = []
+    reference: Annotated[str | list[str] | None, DESCRIPTIVE] = Field(
+        None, description="paper, page"
+    )
     dataset: DatasetSpec
     tables: list[Name] = Field([], description="tables that the fields look rows up in, by name")
     each: dict[FieldName, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -308,7 +327,7 @@ class PromptSpec(NamedSpec):
     """A prompt template that tasks share."""
 
     prompt: Name
-    description: str = ""
+    description: Annotated[str, DESCRIPTIVE] = ""
     option: JinjaText = Field(
         "{{ option }}",
         description="one option as it is shown and, by likelihood, scored; may use `letter`, "
@@ -351,9 +370,11 @@ class OverlaySpec(NamedSpec):
     """Published label corrections."""
 
     overlay: Name
-    description: str = ""
-    reference: str | list[str]
-    verified: bool = Field(True, description="the corrections were checked by eye on the images")
+    description: Annotated[str, DESCRIPTIVE] = ""
+    reference: Annotated[str | list[str], DESCRIPTIVE]
+    verified: Annotated[bool, DESCRIPTIVE] = Field(
+        True, description="the corrections were checked by eye on the images"
+    )
     corrections: list[Correction] = Field(min_length=1)
 
 
@@ -361,8 +382,8 @@ class TableSpec(NamedSpec):
     """What the project adds to a benchmark, by a key of its rows, as captions for its questions."""
 
     table: Name
-    description: str = ""
-    reference: str | list[str] | None = None
+    description: Annotated[str, DESCRIPTIVE] = ""
+    reference: Annotated[str | list[str] | None, DESCRIPTIVE] = None
     rows: dict[str | int, Any] = Field(min_length=1, description="a value by key")
 
     @field_validator("rows")
@@ -375,7 +396,7 @@ class ModelSpec(NamedSpec):
     """A model: which backend runs which checkpoint, and how it wants to be asked."""
 
     model: Name
-    description: str = ""
+    description: Annotated[str, DESCRIPTIVE] = ""
     backend: Name
     checkpoint: str = Field(
         description="hub name, local folder or file (./ is beside this file), or architecture:tag"
@@ -388,12 +409,14 @@ class ModelSpec(NamedSpec):
         None, description="between prompt and answer when answers are scored (LLaVA: one space)"
     )
     args: dict[str, Any] = Field({}, description="arguments of the backend")
-    vision_encoder: str | None = Field(
+    vision_encoder: Annotated[str | None, DESCRIPTIVE] = Field(
         None, description="what sees the image, for people: models that share one say the same"
     )
-    reference: str | list[str] | None = None
-    license: str | None = None
-    verified: bool = Field(True, description="false: these weights were never run by the project")
+    reference: Annotated[str | list[str] | None, DESCRIPTIVE] = None
+    license: Annotated[str | None, DESCRIPTIVE] = None
+    verified: Annotated[bool, DESCRIPTIVE] = Field(
+        True, description="false: these weights were never run by the project"
+    )
 
     @field_validator("prompt_format")
     @classmethod
