@@ -10,7 +10,7 @@ from helpers_runs import go, lines, oracle, value
 from vlm_harness.analysis.sweeps import sweeps
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
-from vlm_harness.logs.lines import locked
+from vlm_harness.logs.lock import locked
 from vlm_harness.logs.rescore import rescore
 from vlm_harness.protocols.extractors import EXTRACTORS
 from vlm_harness.protocols.reading import Extraction

@@ -175,8 +175,9 @@ class Recorded(BaseModel):
     """Base of what is read from a run folder: frozen and strict. Unknown fields are kept."""
 
     model_config = ConfigDict(
-        extra="allow", frozen=True, strict=True, populate_by_name=True, protected_namespaces=()
-    )
+        extra="allow", frozen=True, strict=True, populate_by_name=True, protected_namespaces=(),
+        defer_build=True,
+    )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, unknown fields included."""

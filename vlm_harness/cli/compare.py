@@ -214,8 +214,8 @@ def _print(found: "Comparison", listed: int | None) -> None:
         console.print(plain(note, "yellow"))
 
 
-def _headline(side: "Side", variants: "list[Cell]") -> str:
-    return f"{side.name}: {variants[0].model} ({side.path})"
+def _headline(side: "Side", cells: "list[Cell]") -> str:
+    return f"{side.name}: {cells[0].model} ({side.path})"
 
 
 def _table(rows: "list[Row]", adjusted: bool) -> "Table":

@@ -303,10 +303,10 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         )
     console.print(table)
     console.print(
-        f"[dim]{units or 'value'} of the primary metric; worst, best: under which command and order "
-        "(0: that of the task); flips: samples not\nanswered alike everywhere; first shown: answers that "
-        "name the first option (without bias); *chosen on these samples: as\npapers quote it, and "
-        "too high by that[/]",
+        f"[dim]{units or 'value'} of the primary metric; worst, best: under which command and "
+        "order (0: that of the task);\nflips: samples not answered alike everywhere; first shown: "
+        "answers that name the first option (without bias);\n*chosen on these samples: as papers "
+        "quote it, and too high by that[/]",
         highlight=False,
     )
 

@@ -2,11 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-from filelock import FileLock, Timeout
 
 from vlm_harness.errors import InputError
 from vlm_harness.files import from_json, read_json, to_json
@@ -81,27 +78,3 @@ def read_manifest(folder: Path) -> Manifest:
             where=path,
             hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
         ) from None
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes.
-
-    Raises:
-        InputError: another process holds it, or nothing can be written there.
-    """
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            "the run folder is in use by another process",
-            where=folder,
-            hint="Wait for it to finish, or choose another --run-id.",
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot write there: {error.strerror}", where=folder) from None
-    try:
-        yield
-    finally:
-        lock.release()

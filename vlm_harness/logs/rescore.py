@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.files import write_json
-from vlm_harness.logs.lines import locked
+from vlm_harness.logs.lock import locked
 from vlm_harness.logs.results import reads_text, record, summarise
 from vlm_harness.logs.run import Run
 from vlm_harness.logs.schema import Results

@@ -26,12 +26,12 @@ from vlm_harness.files import write_bytes, write_json
 from vlm_harness.logs.identity import difference, digest_of
 from vlm_harness.logs.lines import (
     dump_line,
-    locked,
     log_path,
     read_manifest,
     read_written,
     slug,
 )
+from vlm_harness.logs.lock import locked
 from vlm_harness.logs.schema import Results
 from vlm_harness.runs.environment import environment
 from vlm_harness.runs.identity import identity
