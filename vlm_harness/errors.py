@@ -64,7 +64,9 @@ def not_found(
     """
     known = list(known)
     return InputError(
-        f"{message}{suggest(name, known)}", where=where, hint=hint.format(listing(known) or "none")
+        message + suggest(name, known),
+        where=where,
+        hint=hint.replace("{}", listing(known) or "none"),
     )
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, not_found
 
 T = TypeVar("T")
 
@@ -47,11 +47,7 @@ class Plugins(Generic[T]):
     def check(self, name: str, where: object = None) -> None:
         """Raise an InputError that suggests the nearest name, if there is no such part."""
         if name not in self:
-            raise InputError(
-                f"unknown {self.kind} {name!r}{suggest(name, self.names())}",
-                where=where,
-                hint=f"There are: {listing(self.names())}",
-            )
+            raise not_found(f"unknown {self.kind} {name!r}", name, self.names(), where=where)
 
     def get(self, name: str, where: object = None) -> T:
         """The part of that name, imported now.

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlm_harness.analysis.comparable import Side, both, paired
 from vlm_harness.analysis.flips import Flips, flips
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.logs.results import record
 from vlm_harness.logs.run import Run
 from vlm_harness.metrics import METRICS, Metric, Record
@@ -141,10 +141,8 @@ def compare(
         rows += [row for row in shown if not metrics or row.metric in metrics]
     for metric in metrics:
         if metric not in known:
-            raise InputError(
-                f"no task compared has the metric {metric!r}{suggest(metric, known)}",
-                where="--metric",
-                hint=f"There are: {listing(known)}",
+            raise not_found(
+                f"no task compared has the metric {metric!r}", metric, known, where="--metric"
             )
     if not rows:
         raise InputError(
@@ -203,10 +201,12 @@ def _side(name: str, run: Run, chosen: Mapping[str, str]) -> Side:
         known = {cell.grid[field] for cell in cells}
         if value not in known:
             option = f"--model-{name.lower()}" if field == "model" else f"--only {field}="
-            raise InputError(
-                f"side {name} has no {field.replace('_', ' ')} {value!r}{suggest(value, known)}",
+            raise not_found(
+                f"side {name} has no {field.replace('_', ' ')} {value!r}",
+                value,
+                known,
                 where=run.path,
-                hint=f"For {option} there are: {listing(known)}",
+                hint=f"For {option} there are: {{}}",
             )
         cells = [cell for cell in cells if cell.grid[field] == value]
     models = {cell.model for cell in cells}
@@ -225,8 +225,10 @@ def _matched(a: Side, b: Side, asked: Sequence[str]) -> list[tuple[Cell, Cell]]:
     shared = [name for name in tasks_a if name in tasks_b]
     for name in asked:
         if name not in shared:
-            raise InputError(
-                f"the sides have no common task {name!r}{suggest(name, shared)}",
+            raise not_found(
+                f"the sides have no common task {name!r}",
+                name,
+                shared,
                 where="--task",
                 hint=f"Side A has: {listing(tasks_a)}\nSide B has: {listing(tasks_b)}",
             )

@@ -12,7 +12,7 @@ from inspect import signature
 from keyword import iskeyword
 from typing import Any
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, not_found
 from vlm_harness.plugins import Plugins
 from vlm_harness.specs.yamlfile import scalar
 
@@ -89,11 +89,12 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     known = {key.rstrip("_") for key in signature(function).parameters}
     for key in arguments:
         if key.rstrip("_") not in known:
-            raise InputError(
-                f"decoding {name}: there is no argument {key.rstrip('_')!r}"
-                f"{suggest(key.rstrip('_'), known)}",
+            raise not_found(
+                f"decoding {name}: there is no argument {key.rstrip('_')!r}",
+                key.rstrip("_"),
+                known,
                 where="--decoding",
-                hint=f"It takes: {listing(sorted(known)) or 'none'}.",
+                hint="It takes: {}.",
             )
     try:
         function(**arguments)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.errors import InputError, SampleError, listing, suggest
+from vlm_harness.errors import SampleError, not_found
 from vlm_harness.images import Pictures
 from vlm_harness.specs.filters import strip_label
 from vlm_harness.specs.schemas import ModelSpec, Spec
@@ -89,9 +89,8 @@ HANDLERS: dict[str, Callable[[float], Handler]] = {
 
 def check(spec: ModelSpec) -> None:
     if spec.checkpoint not in HANDLERS:
-        raise InputError(
-            f"unknown handler {spec.checkpoint!r}{suggest(spec.checkpoint, HANDLERS)}",
-            hint=f"There are: {listing(HANDLERS)}.",
+        raise not_found(
+            f"unknown handler {spec.checkpoint!r}", spec.checkpoint, HANDLERS, hint="There are: {}."
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from vlm_harness.backends.family import BACKENDS, Family
 from vlm_harness.backends.hf.loading import DUAL_ENCODERS
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.files import read_json
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
@@ -40,10 +40,12 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
         raise InputError(f"there is no folder {Path(text).expanduser()}", where="--model")
     else:
         known = registry.names("model")
-        raise InputError(
-            f"unknown model {text!r}{suggest(text, known)}",
+        raise not_found(
+            f"unknown model {text!r}",
+            text,
+            known,
             where="--model",
-            hint=f"Models: {listing(known)}\n"
+            hint="Models: {}\n"
             "Or a folder with a checkpoint, or BACKEND:CHECKPOINT with a backend of "
             f"{listing(BACKENDS.names())}.\nLooked in: {registry.searched()}",
         )

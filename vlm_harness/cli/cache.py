@@ -39,7 +39,7 @@ def cache(ctx: Context, as_json: bool) -> None:
 @click.option("--model", help="Only what this model answered.")
 def clear(model: str | None) -> None:
     """Throw away what is kept."""
-    from vlm_harness.errors import InputError, listing, suggest
+    from vlm_harness.errors import not_found
     from vlm_harness.runs.cache import Cache, cache_file
 
     path = cache_file()
@@ -49,11 +49,7 @@ def clear(model: str | None) -> None:
     opened = Cache(path)
     known = opened.by_model()
     if model is not None and model not in known:
-        raise InputError(
-            f"nothing is kept of a model {model!r}{suggest(model, known)}",
-            where="--model",
-            hint=f"There are: {listing(known) or 'none'}.",
-        )
+        raise not_found(f"nothing is kept of a model {model!r}", model, known, where="--model")
     dropped = opened.clear(model)
     opened.close()
     say(f"{path}: {dropped} answers and embeddings thrown away")

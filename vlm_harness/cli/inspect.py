@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry, say
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import listing, not_found
 from vlm_harness.specs.registry import Registry
 
 KINDS = (
@@ -22,9 +22,7 @@ def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> Non
     """List tasks, groups, models, prompts, commands, overlays, tables, metrics, protocols,
     extractors, backends, readers or decodings."""
     if kind not in KINDS:
-        raise InputError(
-            f"cannot list {kind!r}{suggest(kind, KINDS)}", hint=f"There are: {', '.join(KINDS)}"
-        )
+        raise not_found(f"cannot list {kind!r}", kind, KINDS)
     rows = _rows(kind, include_path)
     if as_json:
         echo_json(rows)
@@ -120,7 +118,7 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
     """Show a file of one of these kinds with includes resolved, and where it is defined."""
     kinds = ("task", "model", "prompt", "overlay", "table")
     if kind not in kinds:
-        raise InputError(f"cannot show {kind!r}{suggest(kind, kinds)}", hint=f"One of {kinds}.")
+        raise not_found(f"cannot show {kind!r}", kind, kinds, hint=f"One of {kinds}.")
     found = registry(include_path)
     spec = getattr(found, kind)(name)
     data = spec.model_dump(mode="json", exclude_defaults=True)
@@ -140,7 +138,7 @@ def schema(kind: str) -> None:
     from vlm_harness.specs.schemas import KINDS as SPECS
 
     if kind not in SPECS:
-        raise InputError(f"no schema of {kind!r}{suggest(kind, SPECS)}", hint=listing(SPECS))
+        raise not_found(f"no schema of {kind!r}", kind, SPECS, hint=listing(SPECS))
     result = SPECS[kind].model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     if kind != "run":

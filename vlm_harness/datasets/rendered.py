@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.specs.schemas import DatasetSpec, Spec
 from vlm_harness.types import ImageRef
 
@@ -89,9 +89,8 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
 
     split = dataset.split or "test"
     if split not in SHARES:
-        raise InputError(
-            f"dataset.split: there is no split {split!r}{suggest(split, SHARES)}",
-            hint=f"There are: {listing(SHARES)}.",
+        raise not_found(
+            f"dataset.split: there is no split {split!r}", split, SHARES, hint="There are: {}."
         )
     try:
         args = RenderedArgs.model_validate(dataset.args)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import not_found
 
 if TYPE_CHECKING:
     from vlm_harness.export.rows import Result
@@ -29,11 +29,7 @@ def format_named(name: str) -> Format:
         InputError: there is no such format.
     """
     if name not in FORMATS:
-        raise InputError(
-            f"there is no format {name!r}{suggest(name, FORMATS)}",
-            where="--format",
-            hint=f"There are: {listing(FORMATS)}",
-        )
+        raise not_found(f"there is no format {name!r}", name, FORMATS, where="--format")
     module, function = FORMATS[name].split(":")
     found: Format = getattr(importlib.import_module(module), function)
     return found

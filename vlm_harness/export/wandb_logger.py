@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.export.rows import Result, labels, load
 from vlm_harness.logs.lines import slug
 from vlm_harness.logs.run import Run
@@ -66,11 +66,7 @@ def arguments(texts: Sequence[str]) -> dict[str, Any]:
 
 def _check(name: str, value: str) -> None:
     if name not in ARGUMENTS:
-        raise InputError(
-            f"there is no argument {name!r}{suggest(name, ARGUMENTS)}",
-            where=OPTION,
-            hint=f"There are: {listing(ARGUMENTS)}",
-        )
+        raise not_found(f"there is no argument {name!r}", name, ARGUMENTS, where=OPTION)
     if value not in ALLOWED.get(name, (value,)):
         raise InputError(
             f"{name}: {value!r} is not allowed{suggest(value, ALLOWED[name])}; allowed: "

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from vlm_harness.backends import BACKENDS
 from vlm_harness.datasets.files import checksum
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.files import from_json, to_json, write_text
 from vlm_harness.leaderboard.entry import Entry, check_url, dump, entry_of, raise_all
 from vlm_harness.logs.identity import digest_of
@@ -251,8 +251,10 @@ def _changed_tasks(run: Run, registry: Registry) -> Problems:
     known = registry.names("task")
     for name in run.manifest.identity.tasks:
         if name not in known:
-            yield InputError(
-                f"the task {name!r} is not known here{suggest(name, known)}",
+            yield not_found(
+                f"the task {name!r} is not known here",
+                name,
+                known,
                 where=run.path,
                 hint="The leaderboard holds results of tasks that all can run. --include-path "
                 "takes a folder of more.",

@@ -11,7 +11,7 @@ from pydantic import Field
 from vlm_harness import paths
 from vlm_harness.backends import decoding
 from vlm_harness.backends.resolve import resolve
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.metrics import METRICS
 from vlm_harness.metrics.display import decimals
 from vlm_harness.protocols.protocol import PROTOCOLS
@@ -133,8 +133,10 @@ def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ())
     known = list(dict.fromkeys(cell.model for cell in found if cell.model is not None))
     for model in models:
         if model not in known:
-            raise InputError(
-                f"the table has no model {model!r}{suggest(model, known)}",
+            raise not_found(
+                f"the table has no model {model!r}",
+                model,
+                known,
                 where="--model",
                 hint=f"It has: {listing(known) or 'none that can be run'}",
             )

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from vlm_harness.backends import decoding
 from vlm_harness.backends.resolve import family
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.metrics import METRICS, hf_evaluate
 from vlm_harness.paths import data_dir
 from vlm_harness.protocols.extractors import EXTRACTORS
@@ -241,10 +241,12 @@ def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[s
     for name in asked:
         PROTOCOLS.check(name, "--protocol")
         if name not in declared:
-            raise InputError(
-                f"task {task.task} does not declare the protocol {name!r}{suggest(name, declared)}",
+            raise not_found(
+                f"task {task.task} does not declare the protocol {name!r}",
+                name,
+                declared,
                 where="--protocol",
-                hint=f"It declares: {listing(declared)} ({task.at('protocols')}).",
+                hint=f"It declares: {{}} ({task.at('protocols')}).",
             )
     # Of a grid of dual encoders and MLLMs, each is asked in those ways that it can answer.
     found = [name for name in dict.fromkeys(asked) if name in able]
@@ -363,8 +365,10 @@ def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
     known = {name for task in tasks.values() for name in task.ids}
     for name in asked:
         if name not in known:
-            raise InputError(
-                f"no task has a sample {name!r}{suggest(name, known)}",
+            raise not_found(
+                f"no task has a sample {name!r}",
+                name,
+                known,
                 where="--samples",
                 hint=f"There are {len(known)} samples, such as {listing(sorted(known)[:5])}.",
             )

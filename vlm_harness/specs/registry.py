@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.paths import spec_roots
 from vlm_harness.specs import schemas as specs
 from vlm_harness.specs import validation as spec_check
@@ -64,10 +64,12 @@ class Registry:
         """The file that defines a name."""
         known = self._files[kind]
         if name not in known:
-            raise InputError(
-                f"unknown {kind} {name!r}{suggest(name, known)}",
+            raise not_found(
+                f"unknown {kind} {name!r}",
+                name,
+                known,
                 where=where,
-                hint=f"There are: {listing(known)}\nLooked in: {self.searched()}",
+                hint=f"There are: {{}}\nLooked in: {self.searched()}",
             )
         return known[name]
 
@@ -141,8 +143,10 @@ class Registry:
                 chosen.extend(found)
             else:
                 everything = [*known, *groups]
-                raise InputError(
-                    f"unknown task {pattern!r}{suggest(pattern, everything)}",
+                raise not_found(
+                    f"unknown task {pattern!r}",
+                    pattern,
+                    everything,
                     hint=f"Tasks: {listing(known)}\nGroups: {listing(groups)}\n"
                     f"Looked in: {self.searched()}",
                 )

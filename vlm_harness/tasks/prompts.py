@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, not_found
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import PromptSpec, ProtocolUse, TaskSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
@@ -32,10 +32,11 @@ class Asker:
 
     def check_command(self, name: str, task: str, protocol: str) -> None:
         if name not in self.commands:
-            raise InputError(
-                f"task {task}, protocol {protocol}: unknown command {name!r}"
-                f"{suggest(name, self.commands)}",
-                hint=f"There are: {listing(self.commands)}, or 'all'.",
+            raise not_found(
+                f"task {task}, protocol {protocol}: unknown command {name!r}",
+                name,
+                self.commands,
+                hint="There are: {}, or 'all'.",
             )
 
     def _shown(self, option: str, position: int) -> str:

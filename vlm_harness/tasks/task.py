@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import datasets
-from vlm_harness.errors import InputError, listing, suggest
+from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.files import to_json
 from vlm_harness.images import file_ref
 from vlm_harness.paths import inside
@@ -109,11 +109,12 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
             corrected.append(sample)
             continue
         if correction.answer not in sample.options:
-            raise InputError(
-                f"the correction of sample {sample.id} is to {correction.answer!r}"
-                f"{suggest(correction.answer, sample.options)}",
+            raise not_found(
+                f"the correction of sample {sample.id} is to {correction.answer!r}",
+                correction.answer,
+                sample.options,
                 where=overlay.at("corrections", index),
-                hint=f"The options of the sample are: {', '.join(sample.options)}",
+                hint="The options of the sample are: {}",
             )
         if sample.options[sample.target] != correction.was:
             raise InputError(
@@ -261,9 +262,10 @@ def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
 def _check_positive(spec: TaskSpec, samples: Sequence[Sample]) -> None:
     options = {option for sample in samples for option in sample.options}
     if spec.positive is not None and spec.positive not in options:
-        raise InputError(
-            f"positive: no sample has the option {spec.positive!r}"
-            f"{suggest(spec.positive, options)}",
+        raise not_found(
+            f"positive: no sample has the option {spec.positive!r}",
+            spec.positive,
+            options,
             where=spec.at("positive"),
             hint=f"There are: {listing(sorted(options), 5)}",
         )

@@ -26,7 +26,7 @@ from vlm_harness.backends.hf.loading import (
 )
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.backends.open_clip import OpenClipArgs
-from vlm_harness.errors import InputError, suggest
+from vlm_harness.errors import InputError, not_found
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model
 
@@ -121,8 +121,10 @@ def check(spec: ModelSpec) -> None:
         return
     known = open_clip.list_models()
     if name not in known:
-        raise InputError(
-            f"model {spec.model}: open_clip has no architecture {name!r}{suggest(name, known)}",
+        raise not_found(
+            f"model {spec.model}: open_clip has no architecture {name!r}",
+            name,
+            known,
             hint="`python -c 'import open_clip; print(open_clip.list_models())'` lists them.",
         )
     if args.weights:
@@ -131,8 +133,10 @@ def check(spec: ModelSpec) -> None:
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag is None or tag not in tags:
-        raise InputError(
-            f"model {spec.model}: {name} has no pretrained tag {tag!r}{suggest(tag or '', tags)}",
+        raise not_found(
+            f"model {spec.model}: {name} has no pretrained tag {tag!r}",
+            tag or "",
+            tags,
             hint=f"Write {name}:TAG with one of: {', '.join(tags) or '(none)'}; or args.weights.",
         )
     config = open_clip.get_pretrained_cfg(name, tag)
