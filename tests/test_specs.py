@@ -216,6 +216,16 @@ def test_every_violation_is_told_at_once() -> None:
     assert message[1].startswith("x.yaml:3: unknown key 'ordr'")
 
 
+def test_every_template_that_does_not_compile_is_told_at_once() -> None:
+    old, new = '["{{ name }}.png"]', '\n    - any_of: ["{{ a", b, "{% c %}"]\n    - "{{ d"'
+    told = [line.split(": bad Jinja")[0] for line in refusal(old, new).splitlines()]
+    assert told == [
+        "x.yaml:9: sample.images.0.any_of.0",
+        "x.yaml:9: sample.images.0.any_of.2",
+        "x.yaml:10: sample.images.1",
+    ]
+
+
 @pytest.mark.parametrize("text", ["task: t\nsample: null", "task: t", "task: t\ndataset: [1]"])
 def test_fragments(text: str) -> None:
     with pytest.raises(InputError, match=r"x\.yaml:\d: "):

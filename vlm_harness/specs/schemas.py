@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -41,7 +42,31 @@ Scalar = str | int | float | bool
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-JinjaText = Annotated[str, Field(description="a Jinja template")]
+def _texts(value: Any, at: yamlfile.Location = ()) -> Iterator[tuple[yamlfile.Location, str]]:
+    """Every text in a value, and where in it."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(item, (*at, key))
+
+
+def _check_templates(value: Any) -> Any:
+    """Compile every text in a value, so that a template that cannot run is an error of the file."""
+    for at, text in _texts(value):
+        try:
+            templates.compile_template(text)
+        except templates.TemplateError as error:
+            # Which of the value's texts it is, and which line of that, for the message.
+            raise PydanticCustomError(
+                "template", "{message}", {"message": str(error), "at": at, "line": error.line}
+            ) from None
+    return value
+
+
+JinjaText = Annotated[str, Field(description="a Jinja template"), AfterValidator(_check_templates)]
+JinjaValue = Annotated[Any, AfterValidator(_check_templates)]
+"""A text that is a Jinja template, a value without one, or lists and mappings of them."""
 
 
 class Spec(BaseModel):
@@ -65,18 +90,6 @@ class Spec(BaseModel):
             if isinstance(value, Spec):
                 found[name] = value.essence()
         return found
-
-    @classmethod
-    def _check_templates(cls, value: Any) -> Any:
-        for at, text in _texts(value):
-            try:
-                templates.compile_template(text)
-            except templates.TemplateError as error:
-                # Which of the field's texts it is, and which line of that, for the message.
-                raise PydanticCustomError(
-                    "template", "{message}", {"message": str(error), "at": at, "line": error.line}
-                ) from None
-        return value
 
 
 def _misfit(text: str, *at: str) -> PydanticCustomError:
@@ -174,11 +187,6 @@ class SampleSpec(Spec):
     set: JinjaText | None = None
     category: JinjaText | None = None
 
-    @field_validator("*")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
-
 
 class GroupRule(Spec):
     """What a pair or set must be."""
@@ -203,11 +211,6 @@ class PromptUse(Spec):
         {}, description="sentences after the question by name, or names of shared commands"
     )
 
-    @field_validator("question", "commands")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
-
 
 class ExtractorUse(Spec):
     """An extractor with its arguments."""
@@ -222,11 +225,6 @@ class ProtocolUse(Spec):
     template: Name | None = Field(None, description="its own template; its commands come with it")
     question: JinjaText | None = None
     commands: dict[Name, JinjaText] | list[Name] | None = None
-
-    @field_validator("question", "commands")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
 
 
 class GenerateUse(ProtocolUse):
@@ -279,7 +277,7 @@ class TaskSpec(NamedSpec):
     each: dict[FieldName, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="values by name: a row gives a sample for each (of several, each with each)"
     )
-    fields: dict[FieldName, Any] = Field(
+    fields: dict[FieldName, JinjaValue] = Field(
         {}, description="Jinja, in order; each may use the row's columns and the fields above it"
     )
     where: JinjaText | None = Field(None, description="rows for which this is false are left out")
@@ -300,11 +298,6 @@ class TaskSpec(NamedSpec):
     chance: dict[MetricName, float] = Field(
         {}, description="where it is not that of a uniform guess"
     )
-
-    @field_validator("fields", "where")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskSpec":
@@ -340,21 +333,11 @@ class PromptSpec(NamedSpec):
         {}, description="used where a protocol brings this template without commands of its own"
     )
 
-    @field_validator("option", "template", "commands")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
-
 
 class CommandsSpec(NamedSpec):
     """Named commands that tasks share."""
 
     commands: dict[Name, JinjaText]
-
-    @field_validator("commands")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
 
 
 class Correction(Spec):
@@ -417,11 +400,6 @@ class ModelSpec(NamedSpec):
     verified: Annotated[bool, DESCRIPTIVE] = Field(
         True, description="false: these weights were never run by the project"
     )
-
-    @field_validator("prompt_format")
-    @classmethod
-    def _templates(cls, value: Any) -> Any:
-        return cls._check_templates(value)
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -497,14 +475,3 @@ KINDS: dict[str, type[Spec]] = {
     "table": TableSpec,
     "run": RunConfig,
 }
-
-
-def _texts(value: Any, at: yamlfile.Location = ()) -> Iterator[tuple[yamlfile.Location, str]]:
-    """Every text in a value, and where in it."""
-    if isinstance(value, str):
-        yield at, value
-    elif isinstance(value, AnyOf):
-        yield from _texts(value.any_of, (*at, "any_of"))
-    elif isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(item, (*at, key))
