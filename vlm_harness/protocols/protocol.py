@@ -1,6 +1,6 @@
 """Protocols: how a model is asked, and what of its reply counts.
 
-Each module defines one: which kind of request it makes, and how a response becomes an answer.
+Each says which kind of request it makes, and how a response becomes an answer.
 ``outcome`` needs nothing but the response and the task, so that a log can be rescored alone.
 """
 
@@ -14,7 +14,7 @@ from vlm_harness.types import Kind, OptionScore, Outcome, Prompt, Request, Respo
 
 
 class EvaluationProtocol(Protocol):
-    """A module or object with these four names."""
+    """What a protocol has."""
 
     name: str
     kind: Kind
@@ -36,10 +36,10 @@ PROTOCOLS: Plugins[EvaluationProtocol] = Plugins(
     "protocol",
     "vlm_harness.protocols",
     {
-        "similarity": "vlm_harness.protocols.similarity:similarity",
+        "similarity": "vlm_harness.protocols.scored:similarity",
         "generate": "vlm_harness.protocols.generate:generate",
-        "choice": "vlm_harness.protocols.choice:choice",
-        "likelihood": "vlm_harness.protocols.likelihood:likelihood",
+        "choice": "vlm_harness.protocols.scored:choice",
+        "likelihood": "vlm_harness.protocols.scored:likelihood",
     },
 )
 
