@@ -15,20 +15,12 @@ from helpers_runs import first, log_line
 from helpers_runs import laconic as oracle
 from rich.cells import cell_len
 
-from vlm_harness.analysis.compare import (
-    Comparison,
-    Row,
-    _records,
-    _row,
-    compare,
-    difference_interval,
-    holm,
-    mcnemar,
-)
+from vlm_harness.analysis.compare import Comparison, compare
+from vlm_harness.analysis.differences import Row, _records, _row
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.metrics import METRICS, Record
-from vlm_harness.metrics.stats import Units
+from vlm_harness.metrics.stats import Units, difference_interval, holm, mcnemar
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import Cell, OptionScore, Request, Response

@@ -1,9 +1,8 @@
 """``vlm-harness compare``: two runs, or two models of one run, on the same samples."""
 
-import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vlm_harness.analysis.comparable import Side
-    from vlm_harness.analysis.compare import Comparison, Row
+    from vlm_harness.analysis.compare import Comparison
+    from vlm_harness.analysis.differences import Row
     from vlm_harness.analysis.flips import Flip, Flips
     from vlm_harness.types import Cell, Status
 
@@ -106,7 +106,7 @@ def compare_command(
         common=common,
     )
     if as_json:
-        echo_json(_plain(found))
+        echo_json(found.to_dict())
     else:
         _print(found, listed)
     if html is not None:
@@ -124,7 +124,7 @@ def _chosen(
     model: str | None, model_option: str, both: tuple[str, ...], own: tuple[str, ...], option: str
 ) -> dict[str, str]:
     """Values by field; what is said of one side goes before what is said of both."""
-    from vlm_harness.analysis.compare import CHOOSABLE
+    from vlm_harness.analysis.sides import CHOOSABLE
     from vlm_harness.backends.decoding import canonical
 
     chosen = {}
@@ -160,27 +160,6 @@ def _listed(flips: str | None) -> int | None:
             hint=f"--flips 20 lists twenty samples a table, --flips {ALL} every one that differs.",
         )
     return int(flips)
-
-
-def _plain(found: "Comparison") -> dict[str, Any]:
-    """As JSON: what both sides are, a row a metric, and what flipped."""
-    rows = [
-        {**dataclasses.asdict(row), "task": row.a.task, "a": row.a.to_dict(), "b": row.b.to_dict()}
-        for row in found.rows
-    ]
-    runs = {"run_a": str(found.a.path), "run_b": str(found.b.path)}
-    flips = [
-        {
-            "task": each.a.task,
-            "a": each.a.to_dict(),
-            "b": each.b.to_dict(),
-            "counts": each.counts(),
-            "samples": [dataclasses.asdict(flip) for flip in each.samples],
-            "groups": [dataclasses.asdict(group) for group in each.groups],
-        }
-        for each in found.flips
-    ]
-    return {**runs, "comparisons": rows, "flips": flips, "notes": list(found.notes)}
 
 
 # --- on the terminal ------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
 """What tells cells of the grid apart, which metrics are shown, and how results are to be read."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import takewhile
 
-from vlm_harness.errors import printable
 from vlm_harness.metrics import METRICS, display
 from vlm_harness.types import ASKED, GRID, SETTINGS, GridFields, ResultRow
 
@@ -134,7 +132,7 @@ def caveats(row: ResultRow) -> list[str]:
     return notes
 
 
-def html_table(rows: Sequence[ResultRow]) -> str:
+def results_table(rows: Sequence[ResultRow]) -> str:
     """Results as a table for a notebook."""
     names, settings = shown_metrics(rows), varying(rows)
     heads = ["model", "task", "protocol", *(name.replace("_", " ") for name in settings)]
@@ -150,13 +148,5 @@ def html_table(rows: Sequence[ResultRow]) -> str:
             ends = display.interval(name, metric.ci_low, metric.ci_high, "–")
             cells.append(display.number(name, metric.value) + (f" ({ends})" if ends else ""))
         lines.append([*cells, str(row.n_samples)])
-    body = "".join(f"<tr>{_cells('td', line)}</tr>" for line in lines)
     note = "; ".join(filter(None, [display.units_note(names), "95% intervals in brackets"]))
-    return (
-        f"<table><thead><tr>{_cells('th', heads)}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{escape(note.capitalize())}.</p>"
-    )
-
-
-def _cells(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{escape(printable(text))}</{tag}>" for text in texts)
+    return display.html_table(heads, lines, [note])

@@ -56,9 +56,9 @@ class Results(list[ResultRow]):
 
     def _repr_html_(self) -> str:
         """In a notebook: a table as the command prints it."""
-        from vlm_harness.logs.labels import html_table
+        from vlm_harness.logs.labels import results_table
 
-        return html_table(self)
+        return results_table(self)
 
 
 class _Content(Recorded):

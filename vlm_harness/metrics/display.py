@@ -1,7 +1,9 @@
 """How values of metrics are printed, by the unit that each metric declares."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from html import escape
 
+from vlm_harness.errors import printable
 from vlm_harness.metrics.metric import Unit
 from vlm_harness.metrics.registry import METRICS
 from vlm_harness.types import Estimate
@@ -95,3 +97,16 @@ def p_value(value: float | None, none: str = "-") -> str:
     if value is None:
         return none
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str]) -> str:
+    """A table for a notebook, with notes below it."""
+
+    def cells(tag: str, texts: Iterable[str]) -> str:
+        return "".join(f"<{tag}>{escape(printable(text))}</{tag}>" for text in texts)
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    below = "".join(f"<p>{escape(printable(note[:1].upper() + note[1:]))}.</p>" for note in notes)
+    return (
+        f"<table><thead><tr>{cells('th', heads)}</tr></thead><tbody>{body}</tbody></table>{below}"
+    )

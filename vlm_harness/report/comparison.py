@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.analysis.compare import CHOOSABLE, Comparison, Row
+from vlm_harness.analysis.compare import Comparison
+from vlm_harness.analysis.differences import Row
 from vlm_harness.analysis.flips import Flips
+from vlm_harness.analysis.sides import CHOOSABLE
 from vlm_harness.metrics.display import short, signed, signed_interval, unit, units_note
 from vlm_harness.report.gallery import Answers
 from vlm_harness.report.page import Options, Written, facts, write_page
