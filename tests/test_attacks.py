@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Edit, Tool, refused
-from helpers_runs import go
 
+from helpers.bench import ROOT, Edit, Tool, refused
+from helpers.runs import go
 from vlm_harness.errors import printable
 from vlm_harness.types import Request
 

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from helpers_models import tiny_clip
-from helpers_vlms import tiny_llava
 
+from helpers.bench import ROOT
+from helpers.models import tiny_clip
+from helpers.records import RULES, records
+from helpers.vlms import tiny_llava
 from vlm_harness.runs.evaluator import evaluate
 
 
@@ -61,8 +62,6 @@ def test_the_whole_benchmark_loads_and_can_be_answered(easy_vqa: Path, tmp_path:
 
 
 def test_the_metric_of_contributing_is_code_that_works() -> None:
-    from test_metrics import RULES, records
-
     text = (ROOT / "CONTRIBUTING.md").read_text()
     code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def " in c)
     scope: dict[str, object] = {}

@@ -17,11 +17,11 @@ from unittest.mock import patch
 
 import pytest
 import yaml
-from conftest import TASK, write_sides
-from helpers_runs import go
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from helpers.bench import TASK, write_sides
+from helpers.runs import go
 from vlm_harness import cli
 from vlm_harness.errors import InputError
 from vlm_harness.logs.lines import read_lines

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_images import drawing, file_bytes, memory_ref
 from PIL import Image, ImageOps
 
+from helpers.images import drawing, file_bytes, memory_ref
 from vlm_harness.errors import SampleError
 from vlm_harness.images import MAX_BYTES, Pictures, file_ref, load
 from vlm_harness.types import ImageRef

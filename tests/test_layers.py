@@ -6,7 +6,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers.bench import ROOT
 
 PACKAGE = ROOT / "vlm_harness"
 FOUNDATIONS = ("types", "errors", "plugins", "files", "paths", "deadline", "images")

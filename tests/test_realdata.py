@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
-from helpers_models import tiny_clip, tiny_open_clip, tiny_open_clip_siglip, tiny_siglip
-from helpers_runs import same_however_computed
-from helpers_vlms import tiny_llava
 
+from helpers.bench import ROOT
+from helpers.models import tiny_clip, tiny_open_clip, tiny_open_clip_siglip, tiny_siglip
+from helpers.runs import same_however_computed
+from helpers.vlms import tiny_llava
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.logs.rescore import rescore
 from vlm_harness.runs.evaluator import Run, evaluate

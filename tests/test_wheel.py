@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers.bench import ROOT
 
 
 @pytest.mark.slow
