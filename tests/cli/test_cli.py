@@ -289,6 +289,17 @@ def test_a_list_says_what_things_are(tool: Tool) -> None:
     for kind in ("tasks", "models", "metrics", "protocols", "extractors", "backends", "readers"):
         rows = json.loads(tool("list", kind, "--json").out)
         assert all(row["description"] for row in rows), kind
+        # Each of itself, and not of the module or class that it shares with others.
+        if kind not in ("tasks", "models"):
+            assert len({row["description"] for row in rows}) == len(rows), kind
+
+
+def test_a_list_of_metrics_says_how_to_read_each(tool: Tool) -> None:
+    rows = {row["name"]: row for row in json.loads(tool("list", "metrics", "--json").out)}
+    cosine = {key: rows["mean_pair_cosine"][key] for key in ("unit", "direction", "range", "needs")}
+    assert cosine == {"unit": "cosine", "direction": None, "range": [-1, 1], "needs": ["pairs"]}
+    assert rows["f1"]["direction"] == "higher"
+    assert rows["f1"]["needs"] == ["positive"]
 
 
 def test_json_of_a_run(tool: Tool) -> None:

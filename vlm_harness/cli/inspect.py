@@ -1,5 +1,6 @@
 """``list``, ``show`` and ``schema``: what there is, without importing torch."""
 
+import math
 from typing import Any
 
 import click
@@ -66,9 +67,7 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
         "decodings": DECODINGS,
     }
     plugins = found[kind]
-    return [
-        {"name": name, "description": _first_line(plugins.get(name))} for name in plugins.names()
-    ]
+    return [{"name": name, **_declared(plugins.get(name))} for name in plugins.names()]
 
 
 def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
@@ -98,15 +97,24 @@ def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
     return rows
 
 
-def _first_line(part: Any) -> str:
+def _declared(part: Any) -> dict[str, Any]:
+    """What a part says of itself, else the first line of its docstring."""
     import inspect
-    import sys
 
-    text = inspect.getdoc(part)
-    if not text or not (inspect.isfunction(part) or inspect.isclass(part)):
-        # An instance says what it is in the docstring of its module.
-        text = sys.modules[type(part).__module__].__doc__ if not inspect.isfunction(part) else text
-    return (text or "").strip().splitlines()[0] if text else ""
+    from vlm_harness.metrics import Metric
+
+    said = getattr(part, "description", None) or inspect.getdoc(part) or ""
+    found: dict[str, Any] = {"description": said.strip().partition("\n")[0]}
+    if isinstance(part, Metric):
+        low, high = (None if math.isinf(end) else end for end in part.range)
+        found |= {
+            "title": part.title,
+            "unit": part.unit,
+            "direction": part.direction,
+            "range": [low, high],
+            "needs": sorted(part.needs),
+        }
+    return found
 
 
 @click.command()

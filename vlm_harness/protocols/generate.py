@@ -10,6 +10,7 @@ from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 class Generate:
     name = "generate"
+    description = "Free text, then an extractor, a step of its own with a name (paper, A.1: keyword matching)."
     kind: Kind = "generate"
     uses_prompt = True
 

@@ -17,6 +17,8 @@ class EvaluationProtocol(Protocol):
     """What a protocol has."""
 
     name: str
+    description: str
+    """A line for ``vlm-harness list protocols``."""
     kind: Kind
     uses_prompt: bool
     """False where order and command cannot matter, as for captions scored by a dual encoder."""

@@ -19,6 +19,7 @@ class Scored:
     """A protocol by its candidates: one text per option of a sample, in canonical order."""
 
     name: str
+    description: str
     kind: Kind
     candidates: Callable[[Sample, Prompt], tuple[str, ...]]
     uses_prompt: bool = True
@@ -54,22 +55,32 @@ def _options(sample: Sample, prompt: Prompt) -> tuple[str, ...]:
     return tuple(prompt.shown[prompt.order.index(i)] for i in range(len(sample.options)))
 
 
-similarity = Scored("similarity", "similarity", _captions, uses_prompt=False)
-"""One number for an image and a caption (paper, section 3.1, equation 1).
-
-For dual encoders the number is the cosine of the two embeddings, in float32, without temperature
+similarity = Scored(
+    "similarity",
+    "One number for an image and a caption; the highest wins (paper, section 3.1, equation 1).",
+    "similarity",
+    _captions,
+    uses_prompt=False,
+)
+"""For dual encoders the number is the cosine of the two embeddings, in float32, without temperature
 or bias.
 """
 
-choice = Scored("choice", "score", _letters)
-"""Option letters ranked by the perplexity of the letter followed by EOS (paper, 4.1 and A.2).
-
-``A</s>`` against ``B</s>``. Lower perplexity is higher mean log-probability, which is what the log
-holds.
+choice = Scored(
+    "choice",
+    "Option letters ranked by the perplexity of the letter followed by EOS (paper, 4.1 and A.2).",
+    "score",
+    _letters,
+)
+"""``A</s>`` against ``B</s>``. Lower perplexity is higher mean log-probability, which is what the
+log holds.
 """
 
-likelihood = Scored("likelihood", "score", _options)
-"""Full options ranked by perplexity, EOS included, normalised by their tokens (paper, 5.2, A.2).
-
-exp(-score) is the perplexity.
-"""
+likelihood = Scored(
+    "likelihood",
+    "Full options ranked by perplexity, EOS included, normalised by their tokens "
+    "(paper, 5.2, A.2).",
+    "score",
+    _options,
+)
+"""exp(-score) is the perplexity."""
