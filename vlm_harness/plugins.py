@@ -71,4 +71,14 @@ class Plugins(Generic[T]):
         if name in self._builtin:
             module, attribute = self._builtin[name].split(":")
             return getattr(importlib.import_module(module), attribute)
-        return self._installed[name].load()
+        entry = self._installed[name]
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name != entry.module:
+                raise  # a package that it needs
+            raise InputError(
+                f"the {self.kind} {name!r} cannot be loaded: {error}",
+                where=f"entry point {self.group} of {entry.dist.name if entry.dist else '?'}",
+                hint=f"It is declared as {entry.value!r}.",
+            ) from error

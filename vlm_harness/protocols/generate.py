@@ -1,4 +1,4 @@
-"""Free text, then an extractor, a step of its own with a name (paper, A.1: keyword matching)."""
+"""The protocol that lets a model write."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 class Generate:
     name = "generate"
-    description = "Free text, then an extractor, a step of its own with a name (paper, A.1: keyword matching)."
+    description = (
+        "Free text, then an extractor, a step of its own with a name "
+        "(paper, A.1: keyword matching)."
+    )
     kind: Kind = "generate"
     uses_prompt = True
 

@@ -1,0 +1,11 @@
+"""An extractor for models that reason before they answer."""
+
+from collections.abc import Sequence
+
+from vlm_harness.protocols.extractors import Extraction, keyword
+
+
+def last_line(text: str, options: Sequence[str], *, ignore_case: bool = True) -> Extraction:
+    """The one option that the last line affirms; what stands before it does not count."""
+    lines = text.strip().splitlines()
+    return keyword(lines[-1] if lines else "", options, ignore_case=ignore_case)
