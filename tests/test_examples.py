@@ -73,6 +73,17 @@ def test_the_metric_of_contributing_is_code_that_works() -> None:
     assert (units.value, units.n) == (0.5, 2)
 
 
+def test_the_page_on_the_python_api_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text()
+    scope: dict[str, object] = {}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        exec(compile(block, f"docs/python.md, block {number}", "exec"), scope)
+    assert "did you mean 'whatsup_rendered_b_left_right'?" in capsys.readouterr().out
+
+
 def test_the_model_of_contributing_is_valid(tmp_path: Path) -> None:
     from vlm_harness.specs.registry import Registry
 

@@ -1,6 +1,7 @@
 """The evaluator with a fake backend: what is written, resumed, counted and refused."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from helpers.runs import go, lines, oracle, value
 from vlm_harness.analysis.sweeps import sweeps
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
+from vlm_harness.images import Pictures
 from vlm_harness.logs.lock import locked
 from vlm_harness.logs.rescore import rescore
 from vlm_harness.protocols.extractors import EXTRACTORS
 from vlm_harness.protocols.reading import Extraction
-from vlm_harness.runs.evaluator import evaluate
-from vlm_harness.types import OptionScore, Request, Response
+from vlm_harness.runs.evaluator import FinishedRun, evaluate
+from vlm_harness.types import Model, OptionScore, Request, Response
 
 REQUIRED = {
     "schema", "task", "task_version", "model", "sample_id", "pair", "set", "category", "images",
@@ -414,3 +416,58 @@ def test_options_of_the_wrong_kind_are_refused(bench: Path) -> None:
         go(bench, limit=0)
     with pytest.raises(InputError, match=r"argument 'orderr'; did you mean 'order'"):
         go(bench, orderr="both")
+
+
+# --- objects of one's own -------------------------------------------------------------------------
+
+
+class Mine:
+    """A model that no family is declared for."""
+
+    def __init__(self, answer: str = "left", revision: str | None = None) -> None:
+        self.answer, self.revision = answer, revision
+
+    def info(self) -> Model:
+        return Model(name="mine", backend="mine", checkpoint="none", revision=self.revision)
+
+    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+        return [Response(text=self.answer) for _ in requests]
+
+
+def evaluate_mine(bench: Path, model: Mine, **options: Any) -> FinishedRun:
+    return evaluate(
+        model,
+        "sides",
+        protocol=options.pop("protocol", "generate"),
+        data_dir=bench / "data",
+        include_path=bench / "specs",
+        output_dir=bench / "results",
+        **options,
+    )
+
+
+def test_an_object_needs_no_declared_family(bench: Path) -> None:
+    run = evaluate_mine(bench, Mine())
+    assert run.n_new == 12
+    assert run.results[0].metrics["individual_accuracy"].value == 0.5
+    assert evaluate_mine(bench, Mine(), images="none").n_new == 12
+
+
+def test_a_finished_run_of_an_object_is_not_read_for_another(bench: Path) -> None:
+    evaluate_mine(bench, Mine("left"))
+    with pytest.raises(InputError, match="whether mine is still the same object cannot be known"):
+        evaluate_mine(bench, Mine("right"))
+    assert evaluate_mine(bench, Mine("right"), fresh=True).n_new == 12
+
+
+def test_the_revision_of_an_object_names_its_run(bench: Path) -> None:
+    first = evaluate_mine(bench, Mine(revision="1"))
+    assert evaluate_mine(bench, Mine(revision="1")).n_new == 0
+    second = evaluate_mine(bench, Mine(revision="2"))
+    assert (second.n_new, second.path != first.path) == (12, True)
+
+
+def test_an_object_that_cannot_score_says_so(bench: Path) -> None:
+    with pytest.raises(TooManyErrors) as caught:
+        evaluate_mine(bench, Mine(), protocol="choice")
+    assert "no scores" in str(caught.value)

@@ -9,7 +9,7 @@ model.
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vlm_harness.backends.interface import Backend, LoadOptions, PromptFormat
 from vlm_harness.plugins import Plugins
@@ -68,6 +68,22 @@ class Family:
     def check(self, spec: ModelSpec) -> None:
         if self.checker:
             _attribute(self.checker)(spec)
+
+
+LOADED = "(loaded)"
+"""The checkpoint of a model that was passed to ``evaluate`` as an object."""
+
+OBJECT = Family(
+    summary="an object passed to evaluate()",
+    provides=frozenset(get_args(Kind)),
+    factory="",
+    args=Spec,
+    without_image=True,
+    local_files=False,
+)
+"""Stands for the family of an object whose ``info().backend`` is none of ``BACKENDS``. What the
+object cannot do shows in its responses.
+"""
 
 
 def _attribute(path: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vlm_harness.backends.family import BACKENDS, Family
+from vlm_harness.backends.family import BACKENDS, LOADED, OBJECT, Family
 from vlm_harness.backends.hf.loading import DUAL_ENCODERS
 from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.files import read_json
@@ -58,6 +58,8 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
 
 
 def family(spec: ModelSpec) -> Family:
+    if spec.checkpoint == LOADED and spec.backend not in BACKENDS:
+        return OBJECT
     return BACKENDS.get(spec.backend, spec.at("backend"))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from vlm_harness import __version__
 from vlm_harness.backends import decoding
+from vlm_harness.backends.family import LOADED
 from vlm_harness.backends.resolve import family
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.files import to_json
@@ -237,10 +238,6 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
         "device": (info.device or "").partition(":")[0],
         "versions": {"vlm_harness": __version__, **versions()},
     }
-
-
-LOADED = "(loaded)"
-"""The checkpoint of a model that was handed over as an object."""
 
 
 def _drawn(text: str) -> bool:

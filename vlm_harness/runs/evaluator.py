@@ -12,16 +12,14 @@ from typing import Any, Literal, Never, cast
 
 from pydantic import ValidationError
 
+from vlm_harness.backends.family import LOADED, OBJECT
 from vlm_harness.backends.interface import Backend, LoadOptions
 from vlm_harness.backends.resolve import check_args, family, resolve
 from vlm_harness.errors import InputError, not_found
 from vlm_harness.logs.run import Run
 from vlm_harness.logs.schema import Results
-from vlm_harness.runs.batches import (
-    BatchSize,
-    GpuMemory,
-)
-from vlm_harness.runs.cache import LOADED, Cache, CacheUse, cache_file
+from vlm_harness.runs.batches import BatchSize, GpuMemory
+from vlm_harness.runs.cache import Cache, CacheUse, cache_file
 from vlm_harness.runs.execute import execute, n_workers
 from vlm_harness.runs.folder import RunFolder
 from vlm_harness.runs.interrupts import Interrupts
@@ -177,7 +175,14 @@ def evaluate_config(
             specs.append(model)
         else:
             info = model.info()
-            specs.append(ModelSpec(model=info.name, backend=info.backend, checkpoint=LOADED))
+            specs.append(
+                ModelSpec(
+                    model=info.name,
+                    backend=info.backend,
+                    checkpoint=LOADED,
+                    revision=info.revision,
+                )
+            )
             loaded[info.name] = model
     interrupts = interrupts or Interrupts()
     with interrupts.held("planning"):
@@ -197,6 +202,8 @@ def run(
         folder = stack.enter_context(RunFolder(planned, argv))
         state = State(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
+        if state.n_done == state.total and folder.finished:
+            _check_same_objects(planned, folder.path)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
             healed = folder.heal()
             results = state.write_results()
@@ -242,6 +249,19 @@ def run(
         return FinishedRun(
             folder.path, state.results(), state.n_new, used.numbers() if used else None
         )
+
+
+def _check_same_objects(planned: Plan, path: Path) -> None:
+    """Refuse to read a finished run for an object whose code may have changed since."""
+    for model in planned.models:
+        if family(model) is OBJECT and model.revision is None:
+            raise InputError(
+                f"the run is finished, and whether {model.model} is still the same object cannot "
+                "be known",
+                where=path,
+                hint="Read it with open_run(), evaluate again with fresh=True, or let info() give "
+                "a revision, which names another run when it changes.",
+            )
 
 
 def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:
