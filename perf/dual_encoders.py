@@ -19,7 +19,7 @@ from PIL import Image
 
 from perf import timing
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.backends.open_clip import OpenClip
+from vlm_harness.backends.open_clip.encoder import OpenClip
 from vlm_harness.datasets.rendered import RELATIONS, draw, make_scene, object_pairs
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import ModelSpec

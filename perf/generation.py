@@ -29,8 +29,8 @@ TOKENS = 16
 
 def as_sent(vlm: HfVlm, line: LogLine) -> str:
     """The prompt of a line in the model's format."""
-    refs = tuple(ImageRef(image["path"], read=bytes) for image in line.images)
-    return vlm.formatter.text(Request("generate", refs, prompt=line.prompt))
+    refs = tuple(ImageRef(image.path, read=bytes) for image in line.images or ())
+    return vlm.formatter.text(Request("generate", refs, prompt=line.prompt or ""))
 
 
 def first_gap(vlm: HfVlm, line: LogLine, theirs: str, data: Path) -> float:
@@ -38,12 +38,12 @@ def first_gap(vlm: HfVlm, line: LogLine, theirs: str, data: Path) -> float:
     tokenizer = vlm.formatter.tokenizer
     one, other = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
-        for text in (line.response["text"], theirs)
+        for text in (line.response.text or "", theirs)
     )
     same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
     same = min(len(one), len(other)) if same is None else same
     prompt = as_sent(vlm, line) + tokenizer.decode(one[:same])
-    image = Image.open(data / line.images[0]["path"]).convert("RGB")
+    image = Image.open(mmvp.image_path(line, data)).convert("RGB")
     inputs = vlm.loaded.moved(vlm.formatter.inputs([prompt], [[image]]))
     with torch.inference_mode():
         best = vlm.loaded.model(**inputs).logits[0, -1].float().log_softmax(-1).topk(2).values
@@ -86,26 +86,28 @@ def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: 
     with ProcessPoolExecutor(
         max_workers=1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=Theirs.load,
-        initargs=(checkpoint, batch_size, *map(str, (ours.loaded.model.device, dtype))),
+        initializer=partial(
+            Theirs.load, checkpoint, batch_size, str(ours.loaded.model.device), dtype
+        ),
     ) as theirs:
         evaluated = partial(
             mmvp.answers, ours, "mmvp_generation", data_dir, images, batch_size=batch_size
         )
         lines = evaluated()  # not timed: the first calls of either are slower
-        prompts = [(as_sent(ours, line), data_dir / str(line.images[0]["path"])) for line in lines]
+        prompts = [(as_sent(ours, line), mmvp.image_path(line, data_dir)) for line in lines]
 
         def asked() -> list[str]:
             return theirs.submit(Theirs.answers, prompts).result()
 
         click.echo(f"{len(lines)} prompts, up to {TOKENS} tokens, batches of {batch_size}")
         for line, text in zip(lines, asked(), strict=True):
-            if line.response["text"] != text.strip():
+            if line.response.text != text.strip():
                 gap = first_gap(ours, line, text.strip(), data_dir)
-                click.echo(
-                    f"other text for image {line['sample_id']}: best two differ by {gap:.1e}"
-                )
-        jobs = {timing.OURS: evaluated, "lm-evaluation-harness, hf-multimodal": asked}
+                click.echo(f"other text for image {line.sample_id}: best two differ by {gap:.1e}")
+        jobs: dict[str, timing.Job] = {
+            timing.OURS: evaluated,
+            "lm-evaluation-harness, hf-multimodal": asked,
+        }
         timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
 
 

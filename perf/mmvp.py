@@ -9,7 +9,6 @@ import click
 
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.logs.run import Run
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import LogLine
@@ -46,6 +45,12 @@ def load(checkpoint: str, **spec: Any) -> HfVlm:
     )
 
 
+def image_path(line: LogLine, data_dir: Path) -> Path:
+    """Where the image of a line is."""
+    assert line.images
+    return data_dir / line.images[0].path
+
+
 def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> list[LogLine]:
     """A whole run over a task of ``tasks/``, and its log."""
     with tempfile.TemporaryDirectory() as folder:
@@ -58,5 +63,4 @@ def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> 
             output_dir=folder,
             **grid,
         )
-        recorded = Run(run.path)
-        return list(recorded.lines(recorded.variants))
+        return list(run.lines())

@@ -34,7 +34,9 @@ class OnePassEach:
         self.eos = self.processor.tokenizer.eos_token
 
     def run(self, lines: Sequence[LogLine], data: Path) -> list[Scores]:
-        return [[self.score(line, option, data) for option in line.candidates] for line in lines]
+        return [
+            [self.score(line, option, data) for option in line.candidates or ()] for line in lines
+        ]
 
     @torch.inference_mode()
     def score(self, line: LogLine, option: str, data: Path) -> float:
@@ -42,7 +44,7 @@ class OnePassEach:
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        image = Image.open(data / line.images[0]["path"]).convert("RGB")
+        image = Image.open(mmvp.image_path(line, data)).convert("RGB")
         answer = self.prefix + option + self.eos
         inputs = self.processor(text=prompt + answer, images=image, return_tensors="pt").to(
             self.model.device, self.model.dtype
@@ -69,15 +71,16 @@ def main(
     evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
     lines = evaluated()  # not timed: the first calls of either are slower
     expected = theirs.run(lines, data_dir)
-    found = [line.response["scores"] for line in lines]
+    found = [line.response.scores or [] for line in lines]
     furthest = max(
         abs(a - b)
         for one, other in zip(found, expected, strict=True)
         for a, b in zip(one, other, strict=True)
+        if a is not None
     )
     click.echo(f"{len(lines)} prompts, {sum(map(len, expected))} options, {images} images")
     click.echo(f"furthest two scores (mean log-probability): {furthest:.1e}")
-    jobs = {
+    jobs: dict[str, timing.Job] = {
         timing.OURS: evaluated,
         "a forward pass for every option": lambda: theirs.run(lines, data_dir),
     }

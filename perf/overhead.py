@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -78,11 +79,11 @@ def main(rounds: int) -> None:
     click.echo(f"50,000 samples: {each:.2f} ms a sample, {many_peak - few_peak:.0f} MB more")
     right = np.random.default_rng(0).integers(0, 2, 100_000).astype(float)
     units = Units(right, np.ones(100_000), 100_000)
-    jobs = {"interval of 100,000 samples": lambda: estimate(units)}
+    jobs: dict[str, timing.Job] = {"interval of 100,000 samples": lambda: estimate(units)}
     for words in ("--help", "list tasks", "validate"):
         command = [sys.executable, "-m", "vlm_harness", *words.split()]
-        jobs[f"vlm-harness {words}"] = lambda command=command: subprocess.run(
-            command, stdout=subprocess.DEVNULL, check=True
+        jobs[f"vlm-harness {words}"] = partial(
+            subprocess.run, command, stdout=subprocess.DEVNULL, check=True
         )
     for name, seconds in timing.in_turns(jobs, rounds).items():
         click.echo(f"{name:<32} {np.median(seconds):.2f} s")

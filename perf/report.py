@@ -85,7 +85,7 @@ def shrink(folder: Path) -> None:
 def first_view(page: Path) -> tuple[float, float] | None:
     """Seconds until something is seen, and until samples can be browsed; None: no browser."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from helpers_browser import FLAGS, chromium
+    from helpers.browser import FLAGS, chromium
 
     path = chromium()
     if path is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.registry import Registry
+from vlm_harness.types import Estimate, ResultRow
 
 TASKS = ["whatsup_rendered"]
 EXCHANGED = "names_exchanged"
@@ -57,15 +58,15 @@ def write(folder: Path, facts: Facts) -> None:
         llava = [spec for spec in specs if spec.model == "tiny-llava"]
         results += evaluate(llava, TASKS, protocol=["choice"], output_dir=runs).results
     for name in ABOUT:
-        rows = [row for row in results if row["model"] == name]
+        rows = [row for row in results if row.model == name]
         (folder / name / "README.md").write_text(card(name, rows, facts), encoding="utf-8")
         print(f"\n{name}\n{table(rows)}", flush=True)
 
 
-def card(name: str, rows: Sequence[Mapping[str, Any]], facts: Facts) -> str:
+def card(name: str, rows: Sequence[ResultRow], facts: Facts) -> str:
     steps = facts.llava_steps if name == "tiny-llava" else facts.clip_steps
-    lettered = [row for row in rows if row["protocol"] == "choice"]
-    exchanged = [row for row in rows if row["task"].startswith(EXCHANGED)]
+    lettered = [row for row in rows if row.protocol == "choice"]
+    exchanged = [row for row in rows if row.task.startswith(EXCHANGED)]
     plain = [row for row in rows if row not in lettered and row not in exchanged]
     minutes, drawing = facts.seconds[name] / 60, facts.seconds["data"] / 60
     return f"""\
@@ -99,7 +100,7 @@ and scores somewhat.
 ## Scores
 
 On the test split, percent with the 95% interval over pairs (four-way: over sets); protocol
-`{plain[0]["protocol"]}`: `vlm-harness --model {name} --tasks {",".join(TASKS)}`
+`{plain[0].protocol}`: `vlm-harness --model {name} --tasks {",".join(TASKS)}`
 
 {table(plain)}
 {_section("Asked by letter (`--protocol choice`)", lettered)}{_section(NAMES, exchanged)}"""
@@ -111,29 +112,28 @@ Who tells the two things apart answers these as well as those above; who has lea
 first-named thing is in these drawings, where the second is always in the middle, answers none"""
 
 
-def _section(heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _section(heading: str, rows: Sequence[ResultRow]) -> str:
     return f"\n{heading}:\n\n{table(rows)}\n" if rows else ""
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[ResultRow]) -> str:
     lines = [
         "| task | individual | pair | set of four | mean pair cosine |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        metrics = row["metrics"]
+        metrics = row.metrics
         cells = [
             _percent(metrics.get(metric))
             for metric in ("individual_accuracy", "pair_accuracy", "set_accuracy")
         ]
-        cosine = metrics["mean_pair_cosine"]["value"]
+        cosine = metrics["mean_pair_cosine"].value
         cells.append("" if cosine is None else f"{cosine:.3f}")
-        lines.append(f"| {row['task']} | {' | '.join(cells)} |")
+        lines.append(f"| {row.task} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _percent(metric: Mapping[str, Any] | None) -> str:
-    if metric is None or metric["value"] is None:
+def _percent(metric: Estimate | None) -> str:
+    if metric is None or metric.value is None or metric.ci_low is None or metric.ci_high is None:
         return ""
-    value, low, high = (100 * metric[key] for key in ("value", "ci_low", "ci_high"))
-    return f"{value:.1f} ({low:.0f}-{high:.0f})"
+    return f"{100 * metric.value:.1f} ({100 * metric.ci_low:.0f}-{100 * metric.ci_high:.0f})"

@@ -135,7 +135,7 @@ def patch_features(model: Any, pictures: Pictures, processor: Any) -> torch.Tens
     """What the model reads of each picture: bfloat16 of (pictures, patches, width)."""
     pixels = torch.from_numpy(pictures.pixels).flatten(0, 1)
     parts = []
-    for part in pixels.split(512):
+    for part in torch.split(pixels, 512):
         output = model.model.vision_tower(
             normalise(part, processor.image_processor), output_hidden_states=True
         )
@@ -260,7 +260,7 @@ def train(
         with mixed_precision():
             loss = answer_loss(model, packed, features[chosen]).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()

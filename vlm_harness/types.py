@@ -449,7 +449,7 @@ class RecordedTask(Recorded):
 class AskedCell(Recorded):
     """A cell with the words that it was asked in."""
 
-    variant: Cell
+    cell: Cell = Field(alias="variant")
     question: str | None = None
     template: dict[str, Any] = {}
     command: str | None = None

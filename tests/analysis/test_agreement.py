@@ -36,11 +36,11 @@ def row(right: Sequence[str], model: str = "m", orders: int = 1, command: str = 
         for pair, marks in enumerate(right)
         for side, mark in enumerate(marks)
     ]
-    variant = Cell(
+    cell = Cell(
     model=model, task="t", protocol="choice", command=command, order_mode="fixed",
     decoding="greedy", image_mode="normal", labels="corrected",
 )  # fmt: skip
-    return Row("r", variant, records)
+    return Row("r", cell, records)
 
 
 def report(cosines: Sequence[float], *rows: Row, bins: int = 2, threshold: float = 0.95) -> Any:

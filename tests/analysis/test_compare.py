@@ -347,8 +347,8 @@ def test_values_are_those_of_the_results(go: Callable[..., Path]) -> None:
     found = compare(run)
     assert len(found.rows) > 12
     for row in found.rows:
-        for variant, value in ((row.a, row.value_a), (row.b, row.value_b)):
-            key = (variant.model, variant.task, variant.protocol, row.metric)
+        for cell, value in ((row.a, row.value_a), (row.b, row.value_b)):
+            key = (cell.model, cell.task, cell.protocol, row.metric)
             assert value == pytest.approx(values[key])
 
 

@@ -138,7 +138,7 @@ def test_a_wide_table_is_split_between_tasks_evenly() -> None:
     assert "protocol" not in text
 
 
-def test_a_variant_has_a_row_and_names_what_varies_for_its_model() -> None:
+def test_a_cell_has_a_row_and_names_what_varies_for_its_model() -> None:
     some = [
         *(result("llava", "mmvp", (i / 10, i / 20), command=c, order=o)
           for i, (c, o) in enumerate([("short", "fixed"), ("short", "cyclic"), ("long", "fixed")])),

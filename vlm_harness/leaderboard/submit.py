@@ -137,7 +137,7 @@ def _partial(run: Run) -> Problems:
 
 def _changed_identity(run: Run) -> Problems:
     identity = run.manifest.identity
-    planned = [each.variant for each in identity.cells]
+    planned = [each.cell for each in identity.cells]
     try:
         whole = (
             digest_of(identity.to_dict()) == run.manifest.identity_sha256
@@ -295,8 +295,8 @@ def _changed_task(run: Run, here: TaskSpec, registry: Registry) -> Problems:
 def _changed_words(run: Run, here: TaskSpec, registry: Registry) -> Problems:
     """Templates and commands may come from other files than the task's."""
     for asked in run.manifest.identity.cells:
-        protocol, command = asked.variant.protocol, asked.variant.command
-        if asked.variant.task != here.task or not PROTOCOLS.get(protocol).uses_prompt:
+        protocol, command = asked.cell.protocol, asked.cell.command
+        if asked.cell.task != here.task or not PROTOCOLS.get(protocol).uses_prompt:
             continue
         asks = asker(here, protocol, here.protocols.use(protocol), registry)
         described = PromptSpec.descriptive()

@@ -172,7 +172,7 @@ def _tiles(log: _Log, run: Run, chosen: Iterable[str], root: Path) -> Iterator[T
     samples = {sample.id: sample for sample in task.samples}
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     position = {name: index for index, name in enumerate(samples)}
-    cells = [each for each in run.manifest.identity.cells if each.variant.task == spec.task]
+    cells = [each for each in run.manifest.identity.cells if each.cell.task == spec.task]
     # That of the first cell which has one: captions are scored without.
     question = next((each.question for each in cells if each.question), spec.prompt.question)
     n_protocols = Counter(row.model for row in log.rows)

@@ -1,6 +1,7 @@
 """The first stage of a run: what is to be done, checked before anything heavy is loaded."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,51 +147,20 @@ def plan(
     Raises:
         InputError: anything that is unfit, before any weights are loaded.
     """
-    if not models:
-        raise InputError("no model was named", where="--model", hint="vlm-harness list models")
-    names = registry.select_tasks(config.tasks)
-    if not names:
-        raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
-    _check_unique(models)
-    specs = {name: registry.task(name) for name in names}
-    for spec in specs.values():
-        check_metrics(spec)
-        hf_evaluate.modules(spec, fetch=config.trust_remote_code)
+    _check_models(models)
+    specs = _task_specs(config, registry)
     for text in config.decoding:
         decoding.parse(text)
-    chosen = {
-        (model.model, name): _protocols(model, spec, config.protocol)
-        for model in models
-        for name, spec in specs.items()
-    }
-    for protocol in config.protocol:
-        if not any(protocol in names for names in chosen.values()):
-            _refuse(protocol, models[0], next(iter(specs.values())))
+    chosen = _chosen_protocols(config, models, specs)
     root = data_dir(config.data_dir)
-    problems: list[InputError] = []
-    tasks: dict[str, Task] = {}
-    for name, spec in specs.items():
-        try:
-            tasks[name] = load_task(
-                spec,
-                registry,
-                root,
-                labels=config.labels,
-                limit=config.limit,
-                samples=config.samples,
-            )
-            if config.images != "none" and any(family(model).reads_images for model in models):
-                check_images(tasks[name], root)
-        except InputError as error:
-            problems.append(error)
+    shown = config.images != "none" and any(family(model).reads_images for model in models)
+    problems = _Problems()
+    tasks = _load_tasks(config, registry, specs, root, shown, problems)
     for model in models:
-        if model.model in loaded:
-            continue
-        try:
-            family(model).check(model)
-        except InputError as error:
-            problems.append(error)
-    _raise_all(problems)
+        if model.model not in loaded:
+            with problems.gathered():
+                family(model).check(model)
+    problems.raise_all()
     _check_samples(config.samples, tasks)
     tasks = {name: task for name, task in tasks.items() if task.samples}
     cells = [
@@ -204,6 +174,71 @@ def plan(
     for cell in cells:  # a template that fails, fails here
         next(cell.items(), None)
     return Plan(config, models, tasks, cells, root)
+
+
+def _check_models(models: Sequence[ModelSpec]) -> None:
+    if not models:
+        raise InputError("no model was named", where="--model", hint="vlm-harness list models")
+    names = [model.model for model in models]
+    for model in models:
+        if names.count(model.model) > 1:
+            raise InputError(
+                f"two models are both called {model.model!r}",
+                where="--model",
+                hint="Folders are named by their last part: rename one, or write a model file.",
+            )
+
+
+def _task_specs(config: RunConfig, registry: Registry) -> dict[str, TaskSpec]:
+    """The tasks that were asked for, and whose metrics can be computed."""
+    names = registry.select_tasks(config.tasks)
+    if not names:
+        raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
+    specs = {name: registry.task(name) for name in names}
+    for spec in specs.values():
+        check_metrics(spec)
+        hf_evaluate.modules(spec, fetch=config.trust_remote_code)
+    return specs
+
+
+def _chosen_protocols(
+    config: RunConfig, models: Sequence[ModelSpec], specs: Mapping[str, TaskSpec]
+) -> dict[tuple[str, str], list[str]]:
+    """The protocols to run, by model and task. Each that was asked for is run at least once."""
+    chosen = {
+        (model.model, name): _protocols(model, spec, config.protocol)
+        for model in models
+        for name, spec in specs.items()
+    }
+    for protocol in config.protocol:
+        if not any(protocol in names for names in chosen.values()):
+            _refuse(protocol, models[0], next(iter(specs.values())))
+    return chosen
+
+
+def _load_tasks(
+    config: RunConfig,
+    registry: Registry,
+    specs: Mapping[str, TaskSpec],
+    root: Path,
+    shown: bool,
+    problems: "_Problems",
+) -> dict[str, Task]:
+    """The tasks with their samples; where images are shown, those must be there."""
+    tasks: dict[str, Task] = {}
+    for name, spec in specs.items():
+        with problems.gathered():
+            tasks[name] = load_task(
+                spec,
+                registry,
+                root,
+                labels=config.labels,
+                limit=config.limit,
+                samples=config.samples,
+            )
+            if shown:
+                check_images(tasks[name], root)
+    return tasks
 
 
 def _check_effect(config: RunConfig, cells: Sequence[PlannedCell]) -> None:
@@ -349,17 +384,6 @@ def check_metrics(task: TaskSpec) -> None:
         METRICS.check(name, task.at("chance", name))
 
 
-def _check_unique(models: Sequence[ModelSpec]) -> None:
-    names = [model.model for model in models]
-    for model in models:
-        if names.count(model.model) > 1:
-            raise InputError(
-                f"two models are both called {model.model!r}",
-                where="--model",
-                hint="Folders are named by their last part: rename one, or write a model file.",
-            )
-
-
 def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
     """Every id of ``--samples`` must be in a task; a task without any of them is left out."""
     known = {name for task in tasks.values() for name in task.ids}
@@ -389,18 +413,31 @@ def check_images(task: Task, root: Path) -> None:
         )
 
 
-def _raise_all(problems: Sequence[InputError]) -> None:
-    """Raise one error for all of them; what helps against several is said once."""
-    # Tasks that share their data miss them together: one message, at the first of them.
-    unique = {(problem.message, problem.hint): problem for problem in reversed(problems)}
-    by_hint: dict[str | None, list[InputError]] = {}
-    for problem in reversed(unique.values()):
-        by_hint.setdefault(problem.hint, []).append(problem)
-    texts = []
-    for hint, alike in by_hint.items():
-        lines = [f"{p.where}: {p.message}" if p.where else p.message for p in alike]
-        texts.append("\n".join([*lines, hint] if hint else lines))
-    if len(texts) == 1:
-        raise InputError(texts[0])
-    if texts:
-        raise InputError("\n\n".join(f"{i}. {text}" for i, text in enumerate(texts, 1)))
+class _Problems:
+    """Errors that are gathered, to be raised as one."""
+
+    def __init__(self) -> None:
+        self._errors: list[InputError] = []
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            self._errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise one error for all of them; what helps against several is said once."""
+        # Tasks that share their data miss them together: one message, at the first of them.
+        unique = {(error.message, error.hint): error for error in reversed(self._errors)}
+        by_hint: dict[str | None, list[InputError]] = {}
+        for error in reversed(unique.values()):
+            by_hint.setdefault(error.hint, []).append(error)
+        texts = []
+        for hint, errors in by_hint.items():
+            lines = [f"{e.where}: {e.message}" if e.where else e.message for e in errors]
+            texts.append("\n".join([*lines, hint] if hint else lines))
+        if len(texts) == 1:
+            raise InputError(texts[0])
+        if texts:
+            raise InputError("\n\n".join(f"{i}. {text}" for i, text in enumerate(texts, 1)))

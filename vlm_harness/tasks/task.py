@@ -63,13 +63,13 @@ def load_task(
     table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
     tables = {name: registry.table(name, spec.at("tables")).rows for name in spec.tables}
     common = {"rows": table.rows, **tables}
-    variants = [
+    combinations = [
         dict(zip(spec.each, values, strict=True)) for values in product(*spec.each.values())
     ]
     made = [
         sample
         for index, row in enumerate(table.rows)
-        for own in variants
+        for own in combinations
         if (sample := _sample(spec, common, row, own, index, data_dir)) is not None
     ]
     if not made:

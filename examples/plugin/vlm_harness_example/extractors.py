@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vlm_harness.protocols.extractors import Extraction, keyword
+from vlm_harness.protocols import Extraction
+from vlm_harness.protocols.extractors import keyword
 
 
 def last_line(text: str, options: Sequence[str], *, ignore_case: bool = True) -> Extraction:
