@@ -521,3 +521,7 @@ class Manifest(Recorded):
     data_dir: str | None = None
     data_revision: dict[str, str] = {}
     environment: Environment = Environment()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Just what was recorded."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
