@@ -11,6 +11,7 @@ from helpers.bench import ROOT
 from helpers.models import tiny_clip
 from helpers.records import RULES, records
 from helpers.vlms import tiny_llava
+from vlm_harness.metrics import METRICS, Metric, Units, display
 from vlm_harness.runs.evaluator import evaluate
 
 
@@ -61,16 +62,30 @@ def test_the_whole_benchmark_loads_and_can_be_answered(easy_vqa: Path, tmp_path:
     assert row["metrics"]["individual_accuracy"]["value"] == 1.0
 
 
-def test_the_metric_of_contributing_is_code_that_works() -> None:
+METRIC_HEAD = """\
+from collections.abc import Sequence
+from vlm_harness.metrics import Record, Units, groups, metric
+from vlm_harness.specs import GroupRules
+"""
+
+
+def test_the_metric_of_contributing_is_shown_as_it_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def " in c)
     scope: dict[str, object] = {}
-    head = "from collections.abc import Sequence\n"
-    head += "from vlm_harness.metrics import Record, Units, groups\n"
-    head += "from vlm_harness.specs import GroupRules\n"
-    exec(head + code, scope)
-    units = scope["any_of_pair_accuracy"](records("a1+ a2- b1- b2- c1+"), RULES)  # type: ignore[operator]
+    exec(METRIC_HEAD + code, scope)
+    found = scope["any_of_pair_accuracy"]
+    assert isinstance(found, Metric)
+    units = found(records("a1+ a2- b1- b2- c1+"), RULES)
+    assert isinstance(units, Units)
     assert (units.value, units.n) == (0.5, 2)
+    assert found.description == "Share of complete pairs with at least one correct sample."
+    assert found.best([0.25, 0.75]) == 0.75
+    monkeypatch.setitem(METRICS._loaded, "any_of_pair_accuracy", found)
+    monkeypatch.setitem(METRICS._builtin, "any_of_pair_accuracy", "contributing")
+    assert display.number("any_of_pair_accuracy", 0.5) == "50.0"
 
 
 def test_the_page_on_the_python_api_runs(

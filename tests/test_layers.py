@@ -1,6 +1,7 @@
 """Which package may import which, as ``docs/architecture.md`` lists them; no import cycles."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -78,3 +79,15 @@ def test_there_are_no_import_cycles() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_map_of_the_documentation_is_complete() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tree = text.split("    vlm_harness/\n")[1].split("## ")[0]
+    listed = re.findall(r"^      (\w+)(?:\.py|/)", tree, re.MULTILINE)
+    assert tuple(listed) == (*FOUNDATIONS, *LAYERS)
+    words = set(re.findall(r"\w+", tree))
+    modules = {name.rpartition(".")[2] for name, path in MODULES.items() if "." in name}
+    # The modules of the command line are its commands.
+    commands = {path.stem for path in (PACKAGE / "cli").iterdir()}
+    assert modules - commands - words == set()
