@@ -64,7 +64,7 @@ def test_the_whole_benchmark_loads_and_can_be_answered(easy_vqa: Path, tmp_path:
 
 METRIC_HEAD = """\
 from collections.abc import Sequence
-from vlm_harness.metrics import Record, Units, groups, metric
+from vlm_harness.metrics import Record, Units, groups, share
 from vlm_harness.specs import GroupRules
 """
 

@@ -3,12 +3,19 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from helpers.bench import ROOT
+
+
+def test_the_wheel_has_one_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert settings["targets"]["wheel"]["packages"] == ["vlm_harness"]
+    assert (ROOT / "vlm_harness" / "py.typed").is_file()
 
 
 @pytest.mark.slow

@@ -11,27 +11,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from vlm_harness.analysis.compare import Comparison, compare
-    from vlm_harness.errors import HarnessError, InputError
-    from vlm_harness.logs.rescore import rescore
-    from vlm_harness.logs.run import Run, open_run
-    from vlm_harness.logs.schema import Results
-    from vlm_harness.runs.evaluator import FinishedRun, evaluate
-    from vlm_harness.types import LogLine, Manifest, ResultRow
-
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "analysis.compare": ["Comparison", "compare"],
-    "errors": ["HarnessError", "InputError"],
-    "logs.rescore": ["rescore"],
-    "logs.run": ["Run", "open_run"],
-    "logs.schema": ["Results"],
-    "runs.evaluator": ["FinishedRun", "evaluate"],
-    "types": ["LogLine", "Manifest", "ResultRow"],
-}
-_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = [
     "Comparison",
     "FinishedRun",
@@ -39,9 +20,15 @@ __all__ = [
     "InputError",
     "LogLine",
     "Manifest",
+    "Model",
+    "OptionScore",
+    "Progress",
+    "Request",
+    "Response",
     "ResultRow",
     "Results",
     "Run",
+    "TooManyErrors",
     "__version__",
     "compare",
     "evaluate",
@@ -49,15 +36,54 @@ __all__ = [
     "rescore",
 ]
 
+if TYPE_CHECKING:
+    from vlm_harness.analysis.compare import Comparison, compare
+    from vlm_harness.errors import HarnessError, InputError, TooManyErrors
+    from vlm_harness.logs.rescore import rescore
+    from vlm_harness.logs.run import Run, open_run
+    from vlm_harness.logs.schema import Results
+    from vlm_harness.runs.evaluator import FinishedRun, evaluate
+    from vlm_harness.runs.state import Progress
+    from vlm_harness.types import (
+        LogLine,
+        Manifest,
+        Model,
+        OptionScore,
+        Request,
+        Response,
+        ResultRow,
+    )
+else:  # imported when first used (PEP 562); a type checker sees the imports above
+    _EXPORTS = {
+        "analysis.compare": ["Comparison", "compare"],
+        "errors": ["HarnessError", "InputError", "TooManyErrors"],
+        "logs.rescore": ["rescore"],
+        "logs.run": ["Run", "open_run"],
+        "logs.schema": ["Results"],
+        "runs.evaluator": ["FinishedRun", "evaluate"],
+        "runs.state": ["Progress"],
+        "types": [
+            "LogLine",
+            "Manifest",
+            "Model",
+            "OptionScore",
+            "Request",
+            "Response",
+            "ResultRow",
+        ],
+    }
+    _MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-def __getattr__(name: str) -> Any:
-    """Import what is exported when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'vlm_harness' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"vlm_harness.{_MODULES[name]}"), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            from vlm_harness.errors import suggest
 
+            raise AttributeError(
+                f"module 'vlm_harness' has no attribute {name!r}{suggest(name, _MODULES)}"
+            )
+        found = getattr(importlib.import_module(f"vlm_harness.{_MODULES[name]}"), name)
+        globals()[name] = found
+        return found
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

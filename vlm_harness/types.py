@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ImageMode = Literal["normal", "none", "swapped"]
 Status = Literal["ok", "unparsed", "error"]
 Kind = Literal["similarity", "score", "generate"]
+Labels = Literal["corrected", "original"]
+"""Whether published label corrections are applied."""
 """What a backend is asked for; a protocol needs exactly one of them."""
 
 
@@ -496,7 +498,7 @@ class Environment(Recorded):
 class RecordedConfig(Recorded):
     """The options of a run."""
 
-    labels: Literal["corrected", "original"]
+    labels: Labels
     include_path: list[str] = []
     batch_size: int | str | None = None
 

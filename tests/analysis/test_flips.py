@@ -161,7 +161,7 @@ def go(bench: Path) -> Go:
             "output_dir": str(bench / "results"), "protocol": ["generate"], "max_errors": "50%",
             **options,
         }  # fmt: skip
-        backends = [FakeBackend(handler, name) for name, handler in models.items()]
+        backends = [FakeBackend(handler, name, revision="1") for name, handler in models.items()]
         return evaluate(backends, tasks.split(","), **settings).path
 
     return call

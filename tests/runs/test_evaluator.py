@@ -467,7 +467,75 @@ def test_the_revision_of_an_object_names_its_run(bench: Path) -> None:
     assert (second.n_new, second.path != first.path) == (12, True)
 
 
-def test_an_object_that_cannot_score_says_so(bench: Path) -> None:
-    with pytest.raises(TooManyErrors) as caught:
-        evaluate_mine(bench, Mine(), protocol="choice")
-    assert "no scores" in str(caught.value)
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        (None, "expected a Response, and the model gave NoneType"),
+        ("left", "expected a Response, and the model gave str"),
+        (Response(), "the response has no text"),
+        (Response(text=5), "text is int, not str"),  # type: ignore[arg-type]
+        (Response(scores=(OptionScore(1.0),)), "expected text, and the model gave scores"),
+        (Response(error=ValueError("bad")), r"ValueError\('bad'\)"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_response_that_is_none_is_an_error_of_its_sample(
+    bench: Path, response: Any, message: str
+) -> None:
+    class Odd(Mine):
+        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+            return [response for _ in requests]
+
+    with pytest.raises(TooManyErrors, match=message):
+        evaluate_mine(bench, Odd())
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ((1.0, 0.2), "expected an OptionScore per candidate, and the model gave float"),
+        ((OptionScore("1"), OptionScore("2")), "a score is str, not float"),  # type: ignore[arg-type]
+        ((OptionScore(1.0),), "the model gave 1 scores for 2 candidates"),
+        (None, "no scores"),
+    ],
+)
+def test_scores_that_are_none_are_an_error_of_their_sample(
+    bench: Path, scores: Any, message: str
+) -> None:
+    class Odd(Mine):
+        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+            return [Response(scores=scores) for _ in requests]
+
+    with pytest.raises(TooManyErrors, match=message):
+        evaluate_mine(bench, Odd(), protocol="choice")
+
+
+@pytest.mark.parametrize("given", [None, "left", 5, [Response(text="left")]])
+def test_responses_that_are_no_list_of_them(bench: Path, given: Any) -> None:
+    class Odd(Mine):
+        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+            return given if len(requests) > 1 or not isinstance(given, list) else given * 2  # type: ignore[no-any-return]
+
+    with pytest.raises(TooManyErrors, match="responses"):
+        evaluate_mine(bench, Odd())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (None, "expected a vlm_harness.Model, found NoneType"),
+        ({"name": "a/b c"}, "name: "),
+        ({"name": ""}, "name: "),
+        ({"details": {"model": object()}}, "details: "),
+        ({"revision": 1}, "revision: "),
+    ],
+)
+def test_what_an_object_says_of_itself_is_checked(
+    bench: Path, fields: dict[str, Any] | None, message: str
+) -> None:
+    class Odd(Mine):
+        def info(self) -> Any:
+            usual = {"name": "mine", "backend": "mine", "checkpoint": "none"}
+            return None if fields is None else Model(**{**usual, **fields})
+
+    with pytest.raises(InputError, match=r"^Odd\.info\(\): " + message):
+        evaluate_mine(bench, Odd())

@@ -19,6 +19,18 @@ def sides(
     Raises:
         InputError: there is no such cell, or more than one model is left.
     """
+    for argument, chosen in (("only_a", only_a), ("only_b", only_b)):
+        if not isinstance(chosen, Mapping):
+            raise InputError(
+                "expected values by field", where=argument, hint="such as {'model': 'clip'}"
+            )
+        for name, value in chosen.items():
+            if name not in CHOOSABLE:
+                raise not_found(
+                    f"there is no field {name!r} to choose by", name, CHOOSABLE, where=argument
+                )
+            if not isinstance(value, str):
+                raise InputError(f"{name}: expected text, found {value!r}", where=argument)
     chosen_a, chosen_b = dict(only_a), dict(only_b)
     if same_run(run_a, run_b):
         _name_models(run_a, chosen_a, chosen_b)

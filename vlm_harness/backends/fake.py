@@ -32,13 +32,16 @@ class FakeBackend:
     answer; it raises SampleError for a failed one.
     """
 
-    def __init__(self, handler: Handler, name: str = "fake") -> None:
+    def __init__(
+        self, handler: Handler, name: str = "fake", *, revision: str | None = None
+    ) -> None:
         self.handler = handler
         self.name = name
+        self.revision = revision
         self.calls: list[tuple[Request, ...]] = []
 
     def info(self) -> Model:
-        return Model(name=self.name, backend="fake", checkpoint=self.name)
+        return Model(self.name, "fake", checkpoint=self.name, revision=self.revision)
 
     def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
         self.calls.append(tuple(requests))

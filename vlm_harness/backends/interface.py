@@ -29,6 +29,7 @@ class LoadOptions:
     data_dir: Path = Path()
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A loaded model."""
 

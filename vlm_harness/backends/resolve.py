@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from vlm_harness.backends.family import BACKENDS, LOADED, OBJECT, Family
 from vlm_harness.backends.hf.loading import DUAL_ENCODERS
+from vlm_harness.backends.interface import Backend
 from vlm_harness.errors import InputError, listing, not_found, suggest
-from vlm_harness.files import read_json
+from vlm_harness.files import read_json, to_json
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
+from vlm_harness.types import Model
 
 OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
 """Fields of a model file that ``--model-args`` may replace; the rest are backend arguments."""
@@ -61,6 +63,32 @@ def family(spec: ModelSpec) -> Family:
     if spec.checkpoint == LOADED and spec.backend not in BACKENDS:
         return OBJECT
     return BACKENDS.get(spec.backend, spec.at("backend"))
+
+
+def from_object(model: Backend) -> ModelSpec:
+    """The spec of a model that is loaded already, from what it says of itself.
+
+    Raises:
+        InputError: ``info()`` does not give a ``Model`` that can be recorded.
+    """
+    where = f"{type(model).__name__}.info()"
+    info = model.info()
+    if not isinstance(info, Model):
+        raise InputError(f"expected a vlm_harness.Model, found {type(info).__name__}", where=where)
+    try:
+        to_json(info.details)
+        spec = ModelSpec(
+            model=info.name, backend=info.backend, checkpoint=LOADED, revision=info.revision
+        )
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = "name" if detail["loc"] == ("model",) else ".".join(map(str, detail["loc"]))
+        raise InputError(
+            f"{field}: {detail['msg']} (found {detail['input']!r})", where=where
+        ) from None
+    except TypeError as error:
+        raise InputError(f"details: {error}", where=where) from None
+    return spec
 
 
 def check_args(spec: ModelSpec, overrides: Container[str] = ()) -> None:

@@ -1,6 +1,7 @@
 """``vlm-harness rescore``: the right half of a run again, from its log alone."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -11,7 +12,9 @@ from vlm_harness.cli.common import echo_json, json_option, say
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--labels", type=click.Choice(["corrected", "original"]), help="[the run's own]")
 @json_option
-def rescore_command(run: Path, labels: str | None, as_json: bool) -> None:
+def rescore_command(
+    run: Path, labels: Literal["corrected", "original"] | None, as_json: bool
+) -> None:
     """Extract, score and summarise again, from the log of RUN alone: no model, no data."""
     from vlm_harness.cli.console import print_results
     from vlm_harness.logs.rescore import rescore, results_path

@@ -20,6 +20,7 @@ from vlm_harness.logs.labels import common_prefix
 from vlm_harness.logs.lines import slug
 from vlm_harness.metrics import METRICS
 from vlm_harness.metrics.display import chance, interval, number, scale
+from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.published.rows import PublishedRow
 from vlm_harness.published.tables import load, paper_tables
 from vlm_harness.report import templating as html
@@ -254,6 +255,10 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
     return list(found.values())
 
 
+def _kind_of_model(protocol: str) -> str:
+    return "dual encoder" if PROTOCOLS.get(protocol).kind == "similarity" else "mllm"
+
+
 def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
     """A row for each model as printed; where a task has several numbers of it, several."""
     found: dict[tuple[str, ...], list[Data]] = {}
@@ -266,7 +271,7 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
                 "id": _id("published", *key, str(len(same))),
                 "source": "published",
                 "model": row.name,
-                "kind": row.family or ("dual encoder" if row.protocol == "similarity" else "mllm"),
+                "kind": row.family or _kind_of_model(row.protocol),
                 "encoder": row.encoder,
                 "size": _named_size(row.name),
                 "protocol": row.protocol,

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from vlm_harness.errors import not_found
 from vlm_harness.files import write_json
 from vlm_harness.logs.lock import locked
 from vlm_harness.logs.results import reads_text, record, summarise
@@ -13,10 +14,10 @@ from vlm_harness.protocols import answer
 from vlm_harness.specs.schemas import OverlaySpec, TaskSpec
 from vlm_harness.specs.validation import parse
 from vlm_harness.specs.yamlfile import YamlFile
-from vlm_harness.types import AnswerRecord, LogLine, OptionScore, Outcome, Response
+from vlm_harness.types import AnswerRecord, Labels, LogLine, OptionScore, Outcome, Response
 
 
-def rescore(run: Run | Path | str, labels: str | None = None) -> Results:
+def rescore(run: Run | Path | str, labels: Labels | None = None) -> Results:
     """Score a run's log again, under its own labels or others.
 
     Writes ``results.json``, or ``results.<labels>.json`` beside it where the labels are not the
@@ -26,8 +27,10 @@ def rescore(run: Run | Path | str, labels: str | None = None) -> Results:
         labels: ``corrected`` or ``original``; the run's own where None.
 
     Raises:
-        InputError: no run folder, or a log that does not fit its manifest.
+        InputError: no run folder, a log that does not fit its manifest, or other labels.
     """
+    if labels is not None and labels not in get_args(Labels):
+        raise not_found(f"unknown labels {labels!r}", str(labels), get_args(Labels), where="labels")
     run = run if isinstance(run, Run) else Run(run)
     with locked(run.path):
         rows = rescored(run, labels)

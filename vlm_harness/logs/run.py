@@ -15,7 +15,7 @@ from vlm_harness.errors import InputError, not_found
 from vlm_harness.files import read_json
 from vlm_harness.logs.lines import log_path, read_lines, read_manifest
 from vlm_harness.logs.schema import Results, parse_results
-from vlm_harness.types import Cell, ExpectedCell, LogLine, Manifest, RecordedTask
+from vlm_harness.types import AnswerRecord, Cell, ExpectedCell, LogLine, Manifest, RecordedTask
 
 if TYPE_CHECKING:
     import pandas
@@ -115,13 +115,17 @@ class Run:
         """One row per log line, with the options and the answer as text."""
         import pandas
 
-        return pandas.DataFrame([_flat(line) for line in self.lines()])
+        rows = [_flat(line) for line in self.lines()]
+        return pandas.DataFrame(rows, columns=None if rows else _FLAT)
 
     # --- the tasks -------------------------------------------------------------------------------
 
     def task(self, name: str) -> RecordedTask:
         """What the manifest has of a task: spec, checksums of its data, label corrections."""
-        return self.manifest.identity.tasks[name]
+        tasks = self.manifest.identity.tasks
+        if name not in tasks:
+            raise not_found(f"the run has no task {name!r}", name, tasks, where=self.path)
+        return tasks[name]
 
     def spec(self, task: str) -> "TaskSpec":
         """A task as the run had it."""
@@ -178,15 +182,23 @@ def check_paired(folder: Path, asked: Sequence[str], paired: Collection[str]) ->
             )
 
 
-def open_run(path: Path | str) -> Run:
-    """The run in a folder, ``<output-dir>/<run-id>``.
+def open_run(path: Run | Path | str) -> Run:
+    """The run in a folder, ``<output-dir>/<run-id>``; a run that is open already as it is.
 
     Raises:
         InputError: no run folder, or a damaged manifest.
     """
-    run = Run(path)
+    run = path if isinstance(path, Run) else Run(path)
     _ = run.manifest
     return run
+
+
+_FLAT = [
+    *(each.alias or name for name, each in LogLine.model_fields.items() if name != "response"),
+    *("target_text", "prediction_text"),
+    *AnswerRecord.model_fields,
+]
+"""Columns of a table of lines."""
 
 
 def _flat(line: LogLine) -> dict[str, Any]:
@@ -198,5 +210,5 @@ def _flat(line: LogLine) -> dict[str, Any]:
         **found,
         "target_text": line.options[line.target],
         "prediction_text": None if answered is None else line.options[answered],
-        **{name: response.get(name) for name in ("text", "scores", "sum_logprobs", "n_tokens")},
+        **{name: response.get(name) for name in AnswerRecord.model_fields},
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from vlm_harness.types import Recorded, ResultRow
+from vlm_harness.types import GRID, Estimate, Recorded, ResultRow
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +51,8 @@ class Results(list[ResultRow]):
                 {**row.grid, "metric": name, **estimate.to_dict(), "complete": row.complete}
                 for row in self
                 for name, estimate in row.metrics.items()
-            ]
+            ],
+            columns=None if self else [*GRID, "metric", *Estimate.model_fields, "complete"],
         )
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,6 @@
 """Metrics: from scored samples to values with intervals."""
 
-from vlm_harness.metrics.metric import Equal, Metric, Record, groups, guess, metric
+from vlm_harness.metrics.metric import Equal, Metric, Record, groups, guess, metric, share
 from vlm_harness.metrics.registry import METRICS
 from vlm_harness.metrics.stats import Statistic, Units
 
@@ -14,4 +14,5 @@ __all__ = [
     "groups",
     "guess",
     "metric",
+    "share",
 ]

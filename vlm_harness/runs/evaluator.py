@@ -5,16 +5,16 @@ loaded once, and only if it has something left to do.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, Never, cast
 
 from pydantic import ValidationError
 
-from vlm_harness.backends.family import LOADED, OBJECT
+from vlm_harness.backends.family import LOADED
 from vlm_harness.backends.interface import Backend, LoadOptions
-from vlm_harness.backends.resolve import check_args, family, resolve
+from vlm_harness.backends.resolve import check_args, family, from_object, resolve
 from vlm_harness.errors import InputError, not_found
 from vlm_harness.logs.run import Run
 from vlm_harness.logs.schema import Results
@@ -27,7 +27,7 @@ from vlm_harness.runs.plan import Plan, plan
 from vlm_harness.runs.state import Progress, State
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import Dtype, ModelSpec, RunConfig
-from vlm_harness.types import Model
+from vlm_harness.types import Labels, Model
 
 
 class FinishedRun(Run):
@@ -50,28 +50,28 @@ class FinishedRun(Run):
         return self._results
 
 
-AnyModel = str | ModelSpec | Backend
+AnyModel = str | Path | ModelSpec | Backend
 
 
 def evaluate(
-    models: AnyModel | Sequence[AnyModel],
-    tasks: str | Sequence[str],
+    models: AnyModel | Iterable[AnyModel] = (),
+    tasks: str | Iterable[str] = (),
     *,
-    protocol: str | Sequence[str] = (),
-    command: str | Sequence[str] = (),
-    decoding: str | Sequence[str] = "greedy",
+    protocol: str | Iterable[str] = (),
+    command: str | Iterable[str] = (),
+    decoding: str | Iterable[str] = "greedy",
     order: Literal["fixed", "both", "cyclic", "random"] | None = None,
     images: Literal["normal", "none", "swapped"] = "normal",
-    labels: Literal["corrected", "original"] = "corrected",
+    labels: Labels = "corrected",
     limit: int | None = None,
-    samples: str | Sequence[str] = (),
+    samples: str | Iterable[str] = (),
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     device: str | None = None,
     dtype: Dtype = "auto",
     seed: int = 0,
     data_dir: str | Path | None = None,
-    include_path: str | Path | Sequence[str | Path] = (),
+    include_path: str | Path | Iterable[str | Path] = (),
     output_dir: str | Path = "results",
     run_id: str | None = None,
     fresh: bool = False,
@@ -131,28 +131,55 @@ def evaluate(
         known = [*RunConfig.model_fields, "models", "progress", "argv"]
         known.remove("model")
         raise not_found(f"evaluate() has no argument {name!r}", name, known)
-    one = isinstance(models, str) or not isinstance(models, Sequence)
-    chosen = [cast(AnyModel, models)] if one else list(cast(Sequence[AnyModel], models))
-    options |= {
-        "model": [model for model in chosen if isinstance(model, str)],
-        "data_dir": None if data_dir is None else str(data_dir),
-        "output_dir": str(output_dir),
-        "include_path": [str(path) for path in _listed(include_path)],
-        "model_args": dict(model_args or {}),
-    }
-    for name in ("protocol", "command", "samples", "decoding", "tasks"):
-        options[name] = options[name] if isinstance(options[name], str) else list(options[name])
+    chosen = _models(models)
+    options["model"] = [model for model in chosen if isinstance(model, str)]
+    options["model_args"] = {} if model_args is None else model_args
+    if progress is not None and not isinstance(progress, Progress):
+        raise InputError("expected a vlm_harness.Progress", where="progress")
     try:
-        config = RunConfig(**options)
+        config = RunConfig(**{name: _plain(value) for name, value in options.items()})
     except ValidationError as error:
         detail = error.errors()[0]
-        where = ".".join(str(part) for part in detail["loc"])
+        where = str(detail["loc"][0])
         raise InputError(f"{detail['msg']} (found {detail['input']!r})", where=where) from None
     return evaluate_config(config, chosen, progress=progress, argv=argv)
 
 
-def _listed(value: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
-    return [value] if isinstance(value, str | Path) else value
+def _models(models: object) -> list[AnyModel]:
+    """One model or several, as a list; a path is as its text."""
+    one = isinstance(models, str | Path | ModelSpec | Backend)
+    if not one and (not isinstance(models, Iterable) or isinstance(models, Mapping | bytes)):
+        raise _no_model(models)
+    found: list[AnyModel] = []
+    for model in [models] if one else cast(Iterable[object], models):
+        if isinstance(model, Path):
+            found.append(str(model))
+        elif isinstance(model, type) or not isinstance(model, str | ModelSpec | Backend):
+            raise _no_model(model)
+        elif not isinstance(model, str) or model not in found:  # twice is meant once
+            found.append(model)
+    return found
+
+
+def _no_model(found: object) -> InputError:
+    name = f"the class {found.__name__}" if isinstance(found, type) else repr(found)[:100]
+    return InputError(
+        f"{name} is no model",
+        where="models",
+        hint="A model is a name, a checkpoint folder, a ModelSpec, or an object with info() and "
+        "respond(requests, pictures); or pass a list of those.",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, and collections as lists, as a configuration file has them."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [_plain(each) for each in value]
+    return value
 
 
 def evaluate_config(
@@ -167,23 +194,15 @@ def evaluate_config(
     registry = Registry.standard(config.include_path)
     specs: list[ModelSpec] = []
     loaded: dict[str, Backend] = {}
-    for model in dict.fromkeys(config.model) if models is None else models:  # twice is meant once
+    for model in config.model if models is None else models:
         if isinstance(model, str):
             specs.append(resolve(model, registry, config.model_args))
         elif isinstance(model, ModelSpec):
             check_args(model)
             specs.append(model)
-        else:
-            info = model.info()
-            specs.append(
-                ModelSpec(
-                    model=info.name,
-                    backend=info.backend,
-                    checkpoint=LOADED,
-                    revision=info.revision,
-                )
-            )
-            loaded[info.name] = model
+        elif isinstance(model, Backend):
+            specs.append(from_object(model))
+            loaded[specs[-1].model] = model
     interrupts = interrupts or Interrupts()
     with interrupts.held("planning"):
         planned = plan(config, registry, specs, loaded)
@@ -238,7 +257,8 @@ def run(
                 workers = n_workers(planned.config.workers, device, reads)
                 known = used.of(model, infos[model.model], progress.warn) if used else None
                 state.begin(model.model)
-                execute(backend, todo, state, size, workers, known)
+                computed = family(model).answers == "computed"
+                execute(backend, todo, state, size, workers, known, computed)
                 # The next model needs the memory that this one holds.
                 del backend
             state.check_not_all_failed()
@@ -252,9 +272,9 @@ def run(
 
 
 def _check_same_objects(planned: Plan, path: Path) -> None:
-    """Refuse to read a finished run for an object whose code may have changed since."""
+    """Refuse to read a finished run for an object that may have changed since."""
     for model in planned.models:
-        if family(model) is OBJECT and model.revision is None:
+        if model.checkpoint == LOADED and model.revision is None:
             raise InputError(
                 f"the run is finished, and whether {model.model} is still the same object cannot "
                 "be known",

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
+from numbers import Real
 from typing import Any
 
 from vlm_harness.backends.interface import (
@@ -25,7 +26,7 @@ from vlm_harness.runs.batches import (
 from vlm_harness.runs.cache import AT_ONCE, ModelCache
 from vlm_harness.runs.plan import Item
 from vlm_harness.runs.state import State
-from vlm_harness.types import Request, Response
+from vlm_harness.types import OptionScore, Request, Response
 
 
 def execute(
@@ -35,8 +36,13 @@ def execute(
     size: BatchSize,
     workers: int,
     known: ModelCache | None,
+    computed: bool,
 ) -> None:
-    """Send items through a backend in batches, and hand every response on as it comes."""
+    """Send items through a backend in batches, and hand every response on as it comes.
+
+    A model that computes its responses owes one to every request; of recorded ones, some may be
+    missing.
+    """
     preprocess = backend.preprocess if isinstance(backend, PreprocessesImages) else None
     with (
         Pictures(workers=workers, prepare=preprocess) as pictures,
@@ -59,7 +65,7 @@ def execute(
                 ahead.prepare(following, pictures)
                 try:
                     with state.interrupts.held("this batch"):
-                        responses = _respond(backend, requests, pictures, state, prepared)
+                        responses = _respond(backend, requests, pictures, state, computed, prepared)
                         for item, response in zip(queue[start:end], responses, strict=True):
                             state.add(item, response, pictures.sha256)
                         if known is not None and not isinstance(backend, RecallsValues):
@@ -149,12 +155,39 @@ class _OutOfMemory(Exception):
     pass
 
 
-def _fitting(request: Request, response: Response | None) -> Response | None:
-    """The response; an error where it has not as many scores as there were candidates."""
+def _checked(request: Request, response: object, computed: bool) -> Response | None:
+    """The response; an error where it is none that can be scored and logged."""
+    if response is None and not computed:
+        return None
+    if not isinstance(response, Response):
+        return Response(error=f"expected a Response, and the model gave {_type(response)}")
+    if response.error is not None:
+        return response if isinstance(response.error, str) else Response(error=repr(response.error))
+    problem = _problem(request, response)
+    return response if problem is None else Response(error=problem)
+
+
+def _problem(request: Request, response: Response) -> str | None:
+    if request.kind == "generate":
+        if response.scores is not None:
+            return "expected text, and the model gave scores"
+        text = response.text
+        return None if isinstance(text, str | None) else f"text is {_type(text)}, not str"
     n = len(request.candidates)
-    if response is None or response.scores is None or len(response.scores) == n:
-        return response
-    return Response(error=f"the model gave {len(response.scores)} scores for {n} candidates")
+    if response.scores is not None and len(response.scores) != n:
+        return f"the model gave {len(response.scores)} scores for {n} candidates"
+    for score in response.scores or ():
+        if not isinstance(score, OptionScore):
+            return f"expected an OptionScore per candidate, and the model gave {_type(score)}"
+        if not isinstance(score.score, Real):
+            return f"a score is {_type(score.score)}, not float"
+    if not isinstance(response.pair_cosine, Real | None):
+        return f"pair_cosine is {_type(response.pair_cosine)}, not float"
+    return None
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
 
 
 def _respond(
@@ -162,6 +195,7 @@ def _respond(
     requests: Sequence[Request],
     pictures: Pictures,
     state: State,
+    computed: bool,
     prepared: Any = None,
 ) -> Sequence[Response | None]:
     """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
@@ -173,9 +207,11 @@ def _respond(
                 if prepared is not None and isinstance(backend, PreparesBatches)
                 else backend.respond(requests, pictures)
             )
+        if not isinstance(responses, Sequence) or isinstance(responses, str):
+            raise RuntimeError(f"expected a list of responses, found {_type(responses)}")
         if len(responses) != len(requests):
             raise RuntimeError(f"{len(responses)} responses to {len(requests)} requests")
-        return list(map(_fitting, requests, responses))
+        return [_checked(*each, computed) for each in zip(requests, responses, strict=True)]
     except (InputError, KeyboardInterrupt):
         raise
     except TimedOut:
@@ -197,5 +233,5 @@ def _respond(
     return [
         response
         for request in requests
-        for response in _respond(backend, [request], pictures, state)
+        for response in _respond(backend, [request], pictures, state, computed)
     ]
