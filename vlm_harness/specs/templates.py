@@ -82,6 +82,7 @@ class Template:
         try:
             tree = environment().parse(source)
             self._expression = None
+            self._constant = _constant(tree)
             inner = _lone_expression(source, tree)
             if inner is not None:
                 self._expression = environment().compile_expression(inner, undefined_to_none=False)
@@ -98,6 +99,8 @@ class Template:
         Raises:
             TemplateError: an unknown name, a failing filter, an operation the sandbox refuses.
         """
+        if self._constant is not None:
+            return self._constant
         try:
             with deadline(_MAX_SECONDS):
                 if self._expression is None:
@@ -161,6 +164,16 @@ def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         return {key: render_tree(item, context) for key, item in value.items()}
     return value
+
+
+def _constant(tree: nodes.Template) -> str | None:
+    """The text of a template that has nothing to render."""
+    parts = [part for node in tree.body if isinstance(node, nodes.Output) for part in node.nodes]
+    if len(tree.body) > 1 or not all(isinstance(part, nodes.TemplateData) for part in parts):
+        return None
+    if tree.body and not isinstance(tree.body[0], nodes.Output):
+        return None
+    return "".join(part.data for part in parts if isinstance(part, nodes.TemplateData))
 
 
 def _lone_expression(source: str, tree: nodes.Template) -> str | None:
