@@ -134,6 +134,7 @@ def test_tables_without_rows_have_their_columns(bench: Path) -> None:
     assert list(vlm_harness.Results().to_pandas().columns) == list(rows.columns)
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_every_name(tmp_path: Path) -> None:
     code = "import vlm_harness\nvlm_harness.evaluate\nvlm_harness.evalute\n"
     (tmp_path / "used.py").write_text(code)

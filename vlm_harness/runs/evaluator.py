@@ -194,7 +194,7 @@ def evaluate_config(
     registry = Registry.standard(config.include_path)
     specs: list[ModelSpec] = []
     loaded: dict[str, Backend] = {}
-    for model in config.model if models is None else models:
+    for model in _models(config.model) if models is None else models:
         if isinstance(model, str):
             specs.append(resolve(model, registry, config.model_args))
         elif isinstance(model, ModelSpec):
