@@ -31,7 +31,7 @@ Asked = list[tuple[str, list[str]]]
 
 
 def draw_whatsup(folder: Path, sets: int) -> dict[str, Asked]:
-    """What'sUp A in its official layout, of rendered pictures; samples by task."""
+    """What'sUp A in its official layout, of rendered loader; samples by task."""
     images = folder / "whatsup" / "controlled_images"
     images.mkdir(parents=True)
     rows = []
@@ -114,7 +114,7 @@ class Scripts:
 
 @click.command()
 @click.option("--architecture", default="ViT-B-32", show_default=True, help="random weights")
-@click.option("--sets", default=103, show_default=True, help="of four pictures each")
+@click.option("--sets", default=103, show_default=True, help="of four loader each")
 @click.option("--batch-size", default=32, show_default=True, help="of the bare script")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--skip-official", is_flag=True)

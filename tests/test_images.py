@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from helpers.images import drawing, file_bytes, memory_ref
 from vlm_harness.errors import SampleError
-from vlm_harness.images import MAX_BYTES, Pictures, file_ref, load
+from vlm_harness.images import MAX_BYTES, ImageLoader, file_ref, load
 from vlm_harness.types import ImageRef
 
 SCENE = drawing(1, (40, 24))
@@ -112,11 +112,11 @@ def test_one_file_as_stored_and_upright() -> None:
     data = file_bytes(SCENE, "JPEG", 6)
     stored, turned = (ImageRef("a.jpg", read=lambda: data, upright=each) for each in (False, True))
     for workers in (0, 2):
-        with Pictures(workers=workers) as pictures:
-            pictures.ahead([stored, turned])
-            assert pictures.get(stored).pixels.size == (40, 24)
-            assert pictures.get(turned).pixels.size == (24, 40)
-            assert pictures.get(stored).pixels.size == (40, 24)
+        with ImageLoader(workers=workers) as loader:
+            loader.prefetch([stored, turned])
+            assert loader.get(stored).pixels.size == (40, 24)
+            assert loader.get(turned).pixels.size == (24, 40)
+            assert loader.get(stored).pixels.size == (40, 24)
 
 
 # --- what is not ---------------------------------------------------------------------------------

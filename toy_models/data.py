@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessor
 
 from vlm_harness.datasets.rendered import RELATIONS, Scene, draw, make_scene, object_pairs, places
 from vlm_harness.specs.registry import Registry
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import load_task
 
 SIDE = 64
@@ -170,7 +170,9 @@ def task_turns(seed: int) -> dict[tuple[str, str, str, str], list[Turn]]:
             dataset = spec.dataset.model_copy(update={"split": "train", "args": arguments})
             task = load_task(spec.model_copy(update={"dataset": dataset}), registry, Path())
             asks = [
-                asker(task.spec, protocol, getattr(task.spec.protocols, protocol), registry)
+                prompt_builder(
+                    task.spec, protocol, getattr(task.spec.protocols, protocol), registry
+                )
                 for protocol in ("generate", "choice")
             ]
             for sample in task.samples:

@@ -41,7 +41,7 @@ MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LoadedImage:
     """A decoded image."""
 
     pixels: "Image"
@@ -84,14 +84,14 @@ def checksum(ref: ImageRef) -> str:
     return hashlib.sha256(read(ref)).hexdigest()
 
 
-def load(ref: ImageRef) -> Picture:
+def load(ref: ImageRef) -> LoadedImage:
     """Read and decode.
 
     Raises:
         SampleError: the bytes cannot be read, are no image, or one that is not taken.
     """
     data = read(ref)
-    return Picture(decode(data, ref), hashlib.sha256(data).hexdigest(), ref.path)
+    return LoadedImage(decode(data, ref), hashlib.sha256(data).hexdigest(), ref.path)
 
 
 def decode(data: bytes, ref: ImageRef, about: int | None = None) -> "Image":
@@ -156,7 +156,7 @@ def _to_eight_bits(image: "Image") -> "Image":
     return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
-class Pictures:
+class ImageLoader:
     """Reads images for a backend; remembers the last few, and every checksum.
 
     Args:
@@ -174,22 +174,22 @@ class Pictures:
         self._least = self._keep = keep
         self._next: frozenset[ImageRef] = frozenset()
         self._prepare = prepare
-        self._recent: dict[ImageRef, Picture] = {}
-        self._coming: dict[ImageRef, Future[Picture]] = {}
+        self._recent: dict[ImageRef, LoadedImage] = {}
+        self._coming: dict[ImageRef, Future[LoadedImage]] = {}
         self._passed: set[ImageRef] = set()  # decoded before, or not needed at all
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self._lock = threading.Lock()  # a batch to come is made ready in another thread
         self.sha256: dict[str, str] = {}
         """By path, of every file that was read."""
 
-    def __enter__(self) -> "Pictures":
+    def __enter__(self) -> "ImageLoader":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def ahead(self, refs: Iterable[ImageRef]) -> None:
+    def prefetch(self, refs: Iterable[ImageRef]) -> None:
         """Begin to read the images of the next batch; those read before are passed over.
 
         What was begun for the batch before, and never asked for, is dropped.
@@ -210,7 +210,7 @@ class Pictures:
         """Do not read this image ahead: what is to be computed from it is known."""
         self._passed.add(ref)
 
-    def get(self, ref: ImageRef) -> Picture:
+    def get(self, ref: ImageRef) -> LoadedImage:
         """The decoded image.
 
         Raises:
@@ -235,7 +235,7 @@ class Pictures:
             self.sha256[ref.path] = checksum(ref)
         return self.sha256[ref.path]
 
-    def _load(self, ref: ImageRef) -> Picture:
+    def _load(self, ref: ImageRef) -> LoadedImage:
         picture = load(ref)
         if self._prepare is None:
             return picture

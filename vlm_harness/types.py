@@ -102,7 +102,7 @@ class Request:
     """The other image of the pair: similarity logs the cosine of the two embeddings."""
 
     @property
-    def looked_at(self) -> tuple[ImageRef, ...]:
+    def all_images(self) -> tuple[ImageRef, ...]:
         """All images that the response depends on."""
         if self.kind == "similarity" and self.partner is not None:
             return (*self.images, self.partner)

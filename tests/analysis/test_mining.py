@@ -142,9 +142,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def loader(tmp_path: Path) -> Path:
     """Eight drawings in two folders; a copy, a broken file, a text, and an image of one pixel."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "loader"
     (folder / "more").mkdir(parents=True)
     for seed in range(8):
         name = f"more/{seed}.jpg" if seed % 2 else f"{seed}.PNG"
@@ -159,11 +159,11 @@ def opened(path: Path) -> Any:
     return open_encoder(str(path), Registry([]), LoadOptions(device="cpu"), "--alike")[1]
 
 
-def test_dinov2_gives_the_cls_token(checkpoints: Path, pictures: Path) -> None:
+def test_dinov2_gives_the_cls_token(checkpoints: Path, loader: Path) -> None:
     import torch
     from transformers import AutoImageProcessor, Dinov2Model
 
-    refs = images_below(pictures)
+    refs = images_below(loader)
     made = embed(refs, [opened(checkpoints / "dinov2")], batch_size=3)
     assert made.failures.keys() == {"broken.png"}
     assert [ref.path for ref in made.refs] == [r.path for r in refs if r.path != "broken.png"]
@@ -178,15 +178,15 @@ def test_dinov2_gives_the_cls_token(checkpoints: Path, pictures: Path) -> None:
     np.testing.assert_allclose(vectors[index], cls / np.linalg.norm(cls), atol=1e-5)
 
 
-def test_without_a_cls_token_the_pooled_output(checkpoints: Path, pictures: Path) -> None:
+def test_without_a_cls_token_the_pooled_output(checkpoints: Path, loader: Path) -> None:
     encoder = opened(checkpoints / "siglip_vision")
     assert not encoder._has_cls
-    (vectors,) = embed(images_below(pictures), [encoder]).by_encoder
+    (vectors,) = embed(images_below(loader), [encoder]).by_encoder
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_dual_encoder_and_batches(checkpoints: Path, pictures: Path) -> None:
-    refs = images_below(pictures)
+def test_dual_encoder_and_batches(checkpoints: Path, loader: Path) -> None:
+    refs = images_below(loader)
     encoders = [opened(checkpoints / "clip"), opened(checkpoints / "dinov2")]
     one, three = (embed(refs, encoders, batch_size=size) for size in (1, 3))
     assert one.sha256 == three.sha256
@@ -203,8 +203,8 @@ class Picky:
         return unit(len(images), 4, 0)
 
 
-def test_an_image_that_the_encoder_refuses(pictures: Path) -> None:
-    made = embed(images_below(pictures), [Picky()])
+def test_an_image_that_the_encoder_refuses(loader: Path) -> None:
+    made = embed(images_below(loader), [Picky()])
     narrow = {"more/1.jpg", "4.PNG", "more/7.jpg"}
     assert made.failures.keys() == {"broken.png", *narrow}
     assert made.failures["4.PNG"] == "image 4.PNG: too narrow"
@@ -218,8 +218,8 @@ class Overflowing:
         return np.array([[np.nan if image.width == 33 else 1] for image in images], np.float32)
 
 
-def test_an_embedding_that_is_not_finite(pictures: Path) -> None:
-    made = embed(images_below(pictures), [Overflowing()])
+def test_an_embedding_that_is_not_finite(loader: Path) -> None:
+    made = embed(images_below(loader), [Overflowing()])
     assert len(made.refs) == 6
     assert made.failures["4.PNG"] == "image 4.PNG: the embedding is not finite"
 
@@ -257,17 +257,17 @@ def test_no_encoder_by_name() -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_from_files(checkpoints: Path, pictures: Path, tmp_path: Path, command: Command) -> None:
+def test_from_files(checkpoints: Path, loader: Path, tmp_path: Path, command: Command) -> None:
     output = tmp_path / "pairs.jsonl"
     encoders = "--alike", checkpoints / "clip", "--different", checkpoints / "dinov2"
     limits = "--alike-above", -0.5, "--different-below", 0.9
-    code, out, err = command("mine-pairs", pictures, *encoders, *limits, "-o", output)
+    code, out, err = command("mine-pairs", loader, *encoders, *limits, "-o", output)
     assert code == 0, err
     assert "warning: 1 of 10 images cannot be read and are left out: image broken.png" in err
     assert "8 images (1 copies left out), 28 pairs; " in out
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     made = embed(
-        [ref for ref in images_below(pictures) if "copy" not in ref.path],
+        [ref for ref in images_below(loader) if "copy" not in ref.path],
         [opened(checkpoints / "clip"), opened(checkpoints / "dinov2")],
     )
     names = [ref.path for ref in made.refs]
@@ -277,7 +277,7 @@ def test_from_files(checkpoints: Path, pictures: Path, tmp_path: Path, command: 
     a, b = (names.index(lines[0][key]) for key in "ab")
     for key, vectors in zip(("cosine_alike", "cosine_different"), made.by_encoder, strict=True):
         assert lines[0][key] == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-5)
-    code, out, _ = command("mine-pairs", pictures, *encoders, *limits, "-o", output, "--top", 1)
+    code, out, _ = command("mine-pairs", loader, *encoders, *limits, "-o", output, "--top", 1)
     assert code == 0
     assert "the first 1 are kept" in out
     assert [json.loads(line) for line in output.read_text().splitlines()] == lines[:1]
@@ -288,10 +288,10 @@ def test_from_files(checkpoints: Path, pictures: Path, tmp_path: Path, command: 
     [
         (["nowhere"], "nowhere: there is no such folder"),
         (["{tmp}/empty"], "empty: the folder holds 0 image files, and a pair needs two"),
-        (["{tmp}/pictures", "-o", "nowhere/x.jsonl"], "--output: there is no folder nowhere"),
-        (["{tmp}/pictures", "-o", "{tmp}"], "is a folder; give the name of a file"),
-        (["{tmp}/pictures", "--alike-above", "1.5"], "--alike-above"),
-        (["{tmp}/pictures", "--top", "0"], "--top"),
+        (["{tmp}/loader", "-o", "nowhere/x.jsonl"], "--output: there is no folder nowhere"),
+        (["{tmp}/loader", "-o", "{tmp}"], "is a folder; give the name of a file"),
+        (["{tmp}/loader", "--alike-above", "1.5"], "--alike-above"),
+        (["{tmp}/loader", "--top", "0"], "--top"),
         (["{tmp}/bad"], "bad: of 2 image files, 0 different ones can be read"),
     ],
 )
@@ -299,7 +299,7 @@ def test_refused(
     args: Sequence[str],
     message: str,
     checkpoints: Path,
-    pictures: Path,
+    loader: Path,
     tmp_path: Path,
     command: Command,
 ) -> None:

@@ -62,7 +62,7 @@ class Scripted:
     def info(self) -> Model:
         return Model(name="scripted", backend="fake", checkpoint="x")
 
-    def respond(self, requests: Sequence[Request], pictures: Any) -> list[Response]:
+    def respond(self, requests: Sequence[Request], loader: Any) -> list[Response]:
         return [
             Response(text=self.answers[request.prompt[-4:]][request.sample.id])
             for request in requests

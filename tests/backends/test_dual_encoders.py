@@ -26,7 +26,7 @@ from vlm_harness.backends.hf.dual_encoder import HfDualEncoder
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.backends.open_clip.encoder import OpenClip
 from vlm_harness.errors import InputError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Request, Response
 
@@ -116,12 +116,12 @@ def reference(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normalised embeddings of images and of texts, as the documentation computes them."""
     case = CASES[name]
-    pictures = [pixels(data) for data in files]
+    loader = [pixels(data) for data in files]
     if case.backend == "open_clip":
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
         tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
         model.eval()
-        stacked = torch.stack([preprocess(picture) for picture in pictures])
+        stacked = torch.stack([preprocess(picture) for picture in loader])
         return (
             model.encode_image(stacked, normalize=True).numpy(),
             model.encode_text(tokenizer(list(texts)), normalize=True).numpy(),
@@ -130,7 +130,7 @@ def reference(
     processor = AutoProcessor.from_pretrained(path)
     inputs = processor(
         text=[text.lower() for text in texts] if case.lower else list(texts),
-        images=pictures,
+        images=loader,
         return_tensors="pt",
         **{**dict(case.text), **dict(case.images), **overrides},
     )
@@ -143,7 +143,7 @@ def test_cosines_are_those_of_the_documented_usage(
 ) -> None:
     path = checkpoints[family]
     images, texts = reference(family, path)
-    responses = load(family, path).respond(requests(), Pictures())
+    responses = load(family, path).respond(requests(), ImageLoader())
     expected = images @ texts.T
     np.testing.assert_allclose(scores(responses), expected, atol=1e-5)
     pairs = [response.pair_cosine for response in responses if response]
@@ -168,7 +168,7 @@ def test_padding_to_the_longest_would_differ(family: str, checkpoints: dict[str,
 def test_siglip_takes_no_mask_and_pads_on_the_right_whatever_the_checkpoint_says(
     family: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    expected = scores(load(family, checkpoints[family]).respond(requests(), Pictures()))
+    expected = scores(load(family, checkpoints[family]).respond(requests(), ImageLoader()))
     folder = tmp_path / family
     shutil.copytree(checkpoints[family], folder)
     file = folder / "tokenizer_config.json"
@@ -177,15 +177,15 @@ def test_siglip_takes_no_mask_and_pads_on_the_right_whatever_the_checkpoint_says
     settings["padding_side"] = "left"
     file.write_text(json.dumps(settings))
     assert "attention_mask" in AutoProcessor.from_pretrained(folder).tokenizer("a")
-    found = scores(load(family, folder).respond(requests(), Pictures()))
+    found = scores(load(family, folder).respond(requests(), ImageLoader()))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2_fixed", "siglip2"])
 def test_siglip_reads_lower_case(family: str, checkpoints: dict[str, Path]) -> None:
     model = load(family, checkpoints[family])
-    upper = scores(model.respond(requests(captions=[c.upper() for c in CAPTIONS]), Pictures()))
-    lower = scores(model.respond(requests(captions=[c.lower() for c in CAPTIONS]), Pictures()))
+    upper = scores(model.respond(requests(captions=[c.upper() for c in CAPTIONS]), ImageLoader()))
+    lower = scores(model.respond(requests(captions=[c.lower() for c in CAPTIONS]), ImageLoader()))
     np.testing.assert_allclose(upper, lower, atol=1e-6)
 
 
@@ -193,7 +193,7 @@ def test_a_tokenizer_that_keeps_case_would_differ(checkpoints: dict[str, Path]) 
     kept = load("siglip2_fixed", checkpoints["siglip2_fixed"], lowercase=False)
     path = checkpoints["siglip2_fixed"]
     upper = tuple(caption.upper() for caption in CAPTIONS)
-    found = scores(kept.respond(requests(captions=upper), Pictures()))
+    found = scores(kept.respond(requests(captions=upper), ImageLoader()))
     images, texts = reference("siglip2_fixed", path, upper)  # lower-cases
     assert np.abs(found - images @ texts.T).max() > 0.01
 
@@ -202,7 +202,9 @@ def test_captions_longer_than_the_text_encoder_are_cut(
     family: str, checkpoints: dict[str, Path]
 ) -> None:
     long = ("the cat left of the dog, " * 60, "a cat")
-    found = scores(load(family, checkpoints[family]).respond(requests(captions=long), Pictures()))
+    found = scores(
+        load(family, checkpoints[family]).respond(requests(captions=long), ImageLoader())
+    )
     assert np.isfinite(found).all()
 
 
@@ -214,13 +216,13 @@ def test_batch_size_changes_nothing(size: int, family: str, checkpoints: dict[st
         for request in requests()
         for candidates in (CAPTIONS[1:3], CAPTIONS[::-1])
     ]
-    whole = load(family, path).respond(todo, Pictures())
+    whole = load(family, path).respond(todo, ImageLoader())
     batched = load(family, path)
-    pictures = Pictures(keep=2)
+    loader = ImageLoader(keep=2)
     parts = [
         response
         for start in range(0, len(todo), size)
-        for response in batched.respond(todo[start : start + size], pictures)
+        for response in batched.respond(todo[start : start + size], loader)
     ]
     for one, other in zip(whole, parts, strict=True):
         assert one is not None
@@ -260,8 +262,8 @@ def test_an_image_and_a_caption_are_encoded_once(
         for ref, partner in zip(refs, [refs[2], None, refs[1]], strict=True)
         for captions in (CAPTIONS[:2], CAPTIONS[1:3])
     ]
-    first = model.respond(todo[:3], Pictures())
-    second = model.respond(todo, Pictures())
+    first = model.respond(todo[:3], ImageLoader())
+    second = model.respond(todo, ImageLoader())
     assert len(seen_images) == len(set(seen_images)) == 2
     assert sorted(seen_texts) == sorted(CAPTIONS[:3])
     np.testing.assert_array_equal(scores(first), scores(second[:3]))
@@ -275,7 +277,7 @@ def test_a_corrupt_image_fails_alone(family: str, checkpoints: dict[str, Path]) 
     text = memory_ref("text.png", b"no image at all")
     bad = [Request("similarity", (ref,), candidates=CAPTIONS) for ref in (torn, text)]
     lonely = Request("similarity", good[0].images, candidates=CAPTIONS, partner=torn)
-    responses = model.respond([bad[0], good[0], bad[1], good[1], lonely], Pictures())
+    responses = model.respond([bad[0], good[0], bad[1], good[1], lonely], ImageLoader())
     errors = [response.error for response in responses if response]
     assert errors[1] is errors[3] is errors[4] is None
     assert errors[0] is not None
@@ -287,7 +289,7 @@ def test_a_corrupt_image_fails_alone(family: str, checkpoints: dict[str, Path]) 
     assert responses[4] is not None
     assert responses[4].pair_cosine is None
     np.testing.assert_allclose(
-        scores([responses[1], responses[3]]), scores(model.respond(good, Pictures())), atol=1e-5
+        scores([responses[1], responses[3]]), scores(model.respond(good, ImageLoader())), atol=1e-5
     )
 
 
@@ -297,7 +299,7 @@ def test_equal_captions_and_equal_images_tie_exactly(
     model = load(family, checkpoints[family])
     ref = memory_ref("x", IMAGES["wide.png"])
     same = Request("similarity", (ref,), candidates=("a cat", "a cat"), partner=ref)
-    (response,) = model.respond([same], Pictures())
+    (response,) = model.respond([same], ImageLoader())
     assert response is not None
     assert response.scores is not None
     assert response.scores[0].score == response.scores[1].score
@@ -313,8 +315,8 @@ def test_generating_models_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["clip"])
 def test_device_map_is_passed_on(family: str, checkpoints: dict[str, Path]) -> None:
     path = checkpoints[family]
-    plain = scores(load(family, path).respond(requests(), Pictures()))
-    mapped = scores(load(family, path, device_map="auto").respond(requests(), Pictures()))
+    plain = scores(load(family, path).respond(requests(), ImageLoader()))
+    mapped = scores(load(family, path, device_map="auto").respond(requests(), ImageLoader()))
     np.testing.assert_allclose(plain, mapped, atol=1e-6)
 
 
@@ -355,7 +357,7 @@ def _of_tag(tag: str, weights: Path, **args: Any) -> OpenClip:
 def test_quick_gelu_is_taken_from_the_tag(
     tag: str, args: dict[str, Any], quick: bool, architecture: Path
 ) -> None:
-    found = scores(_of_tag(tag, architecture, **args).respond(requests(), Pictures()))
+    found = scores(_of_tag(tag, architecture, **args).respond(requests(), ImageLoader()))
 
     def expected(quick: bool) -> np.ndarray:
         model, _, preprocess = open_clip.create_model_and_transforms(

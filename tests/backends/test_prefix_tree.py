@@ -19,7 +19,7 @@ from vlm_harness.backends.hf import prefix_tree
 from vlm_harness.backends.hf.prefix_tree import TokenTree, common_prefix
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Request
 
@@ -85,7 +85,7 @@ def load(path: Path, **args: bool) -> HfVlm:
 
 
 def grid() -> list[Request]:
-    """Three pictures of different shapes, each under the same five prompts of two questions."""
+    """Three loader of different shapes, each under the same five prompts of two questions."""
     prompts = [
         f"Is the {thing} to the {words} of it?{command}"
         for thing in ("armchair", "beer bottle")
@@ -116,13 +116,13 @@ def test_shared_scores_are_those_of_the_plain_path(
     shared, plain = load(folder(name)), load(folder(name), share_prefixes=False)
     assert shared._sharing.unit("score", with_images=True) == SHARES[name]
     requests = grid()
-    expected = plain.respond(requests, Pictures())
-    check_same(shared.respond(requests, Pictures()), expected)
+    expected = plain.respond(requests, ImageLoader())
+    check_same(shared.respond(requests, ImageLoader()), expected)
     # In another order and other batches: rows of unequal numbers of prompts.
     by_request = dict(zip(requests, expected, strict=True))
     mixed = [*requests[1::2], *requests[::2]]
     for batch in (mixed[:4], mixed[4:11], mixed[11:]):
-        check_same(shared.respond(batch, Pictures()), [by_request[request] for request in batch])
+        check_same(shared.respond(batch, ImageLoader()), [by_request[request] for request in batch])
 
 
 @pytest.mark.parametrize("name", [name for name, unit in SHARES.items() if unit == "images"])
@@ -139,17 +139,17 @@ def test_texts_behind_a_shared_beginning(name: str, folder: Callable[[str], Path
         requests = [
             replace(each, kind="generate", max_new_tokens=6, decoding=decoding) for each in grid()
         ]
-        expected = plain.respond(requests, Pictures())
+        expected = plain.respond(requests, ImageLoader())
         read.clear()
-        assert shared.respond(requests, Pictures()) == expected
-        # Three pictures were read, not fifteen.
+        assert shared.respond(requests, ImageLoader()) == expected
+        # Three loader were read, not fifteen.
         first = plain.loaded.inputs([plain.loaded.query(requests[0], [picture(requests[0])])])
         assert read[0] < 5 * first["input_ids"].numel()
         assert len({response.text for response in expected if response}) > 1
 
 
 def picture(request: Request) -> Image.Image:
-    return Pictures().get(request.images[0]).pixels
+    return ImageLoader().get(request.images[0]).pixels
 
 
 def test_a_model_that_refuses_is_read_the_plain_way(
@@ -158,10 +158,10 @@ def test_a_model_that_refuses_is_read_the_plain_way(
     def refuse(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    plain = load(folder("llava"), share_prefixes=False).respond(grid()[:4], Pictures())
+    plain = load(folder("llava"), share_prefixes=False).respond(grid()[:4], ImageLoader())
     monkeypatch.setattr("vlm_harness.backends.hf.prefix_tree.score", refuse)
     model = load(folder("llava"))
-    check_same(model.respond(grid()[:4], Pictures()), plain)
+    check_same(model.respond(grid()[:4], ImageLoader()), plain)
     assert "cannot share it (RuntimeError: CUDA out of memory)" in caplog.text
     assert len({model.row_of(request) for request in grid()[:4]}) == 4
 
@@ -180,11 +180,11 @@ def test_a_prompt_longer_than_the_window_stands_alone(
         Request("score", image, "Is it left or right?" + " Answer." * n, ("left", "A"))
         for n in (1, 2, 40)
     ]
-    check_same(shared.respond(requests, Pictures()), plain.respond(requests, Pictures()))
+    check_same(shared.respond(requests, ImageLoader()), plain.respond(requests, ImageLoader()))
     # A row of nothing but such a prompt beside others, whose trunk is not to be read.
     other = (memory_ref("wide.png", IMAGES["wide.png"]),)
     mixed = [requests[0], replace(requests[2], images=other), requests[1]]
-    check_same(shared.respond(mixed, Pictures()), plain.respond(mixed, Pictures()))
+    check_same(shared.respond(mixed, ImageLoader()), plain.respond(mixed, ImageLoader()))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "idefics3", "gemma3"])
@@ -225,4 +225,4 @@ def test_prompts_without_images_are_rows_of_their_own(folder: Callable[[str], Pa
     requests = [replace(each, images=()) for each in grid()]
     assert len({model.row_of(request) for request in requests}) == len(requests)
     plain = load(folder("llava"), share_prefixes=False)
-    check_same(model.respond(requests, Pictures()), plain.respond(requests, Pictures()))
+    check_same(model.respond(requests, ImageLoader()), plain.respond(requests, ImageLoader()))

@@ -19,7 +19,7 @@ from vlm_harness.runs.evaluator import Run, evaluate
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import GenerateUse, ModelSpec
 from vlm_harness.tasks.orders import orders
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import load_task
 
 pytestmark = pytest.mark.realdata
@@ -484,7 +484,7 @@ def test_the_right_answer_is_read_in_every_order(
         task = load_task(registry.task(name), registry, root)
         use = task.spec.protocols.generate
         assert isinstance(use, GenerateUse)
-        asks = asker(task.spec, "generate", use, registry)
+        asks = prompt_builder(task.spec, "generate", use, registry)
         for sample in task.samples:
             for order in orders("both", sample, 0):
                 shown = asks.prompt(sample, order, asks.default_command).shown

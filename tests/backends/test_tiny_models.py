@@ -23,10 +23,10 @@ from vlm_harness.backends.hf import loaded as hf_loaded
 from vlm_harness.backends.hf import vlm as hf_vlm
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
-from vlm_harness.images import Pictures, load
+from vlm_harness.images import ImageLoader, load
 from vlm_harness.runs.evaluator import Run
 from vlm_harness.specs.registry import Registry
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import Request
 
@@ -224,7 +224,7 @@ def questions(count: int, prompts: list[str]) -> list[Request]:
     for index in range(count):
         task = _task(registry, (*LEFT_RIGHT, *OTHER)[index % 4])
         sample = task.samples[index // 4 * 3 % len(task.samples)]
-        asks = asker(task.spec, "generate", task.spec.protocols.generate, registry)
+        asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
         prompt = prompts[index % len(prompts)] or asks.prompt(sample, (0, 1), "default").text
         found.append(
             Request("generate", sample.images, prompt=prompt, max_new_tokens=16,
@@ -282,11 +282,11 @@ def test_m3id_writes_the_tokens_of_a_slow_loop(
     alpha, rate = arguments
     asked = questions(count, ["", "Describe the picture."])
     decoding = f"m3id:alpha={alpha},lambda={rate}"
-    pictures = Pictures()
+    loader = ImageLoader()
     answers: list[Any] = []
     for start in range(0, count, 16):
         batch = [replace(request, decoding=decoding) for request in asked[start : start + 16]]
-        answers.extend(llava.respond(batch, pictures))
+        answers.extend(llava.respond(batch, loader))
     processor = llava.formatter.processor
     n_tokens = []
     for request, answer in zip(asked, answers, strict=True):
@@ -300,7 +300,7 @@ def test_m3id_writes_the_tokens_of_a_slow_loop(
 def test_perplexities_are_those_of_a_loop_in_float64(llava: HfVlm, exact: Any) -> None:
     asked = [replace(request, kind="score") for request in questions(24, ["", "Which side?"])]
     processor = llava.formatter.processor
-    found = [answer for answer in llava.respond(asked, Pictures()) if answer is not None]
+    found = [answer for answer in llava.respond(asked, ImageLoader()) if answer is not None]
     for request, answer in zip(asked, found, strict=True):
         assert answer.scores is not None
         for option, score in zip(request.candidates, answer.scores, strict=True):
@@ -329,7 +329,7 @@ def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
     """An ordinary checkpoint: what others load it with knows how it is asked."""
     registry = Registry.standard()
     task = load_task(registry.task(LEFT_RIGHT[0]), registry, ROOT, limit=2)
-    asks = asker(task.spec, "generate", task.spec.protocols.generate, registry)
+    asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
     folder = str(ROOT / "models" / "tiny-llava")
     pipe = pipeline("image-text-to-text", folder, dtype=torch.float32)
     for sample in task.samples:

@@ -27,7 +27,7 @@ from vlm_harness.backends.hf.prompt_format import PromptFormatter
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Kind, Request, Response
 
@@ -127,7 +127,7 @@ def respond(
     found: list[Response] = []
     for start in range(0, len(cases), size):
         batch = [request(case, kind, **kwargs) for case in cases[start : start + size]]
-        found.extend(response for response in model.respond(batch, Pictures()) if response)
+        found.extend(response for response in model.respond(batch, ImageLoader()) if response)
     assert [response.error for response in found] == [None] * len(cases)
     return found
 
@@ -169,7 +169,7 @@ def test_m3id_writes_what_the_slow_loop_writes(
             replace(request(case, "generate"), decoding=f"m3id:alpha={alpha},lambda={rate}")
             for case in CASES
         ]
-        found = [each for each in model.respond(asked, Pictures()) if each]
+        found = [each for each in model.respond(asked, ImageLoader()) if each]
         for case, response in zip(CASES, found, strict=True):
             ids, gap = ref.m3id_ids(case[0], files(case), alpha, rate)
             if gap > 1e-4:
@@ -182,9 +182,11 @@ def test_m3id_writes_what_the_slow_loop_writes(
 def test_m3id_with_lambda_zero_is_greedy(backend: Callable[[str], HfVlm]) -> None:
     model = backend("llava")
     asked = [request(case, "generate") for case in CASES]
-    greedy = model.respond(asked, Pictures())
-    zero = model.respond([replace(each, decoding="m3id:lambda=0") for each in asked], Pictures())
-    sure = model.respond([replace(each, decoding="m3id:alpha=1e-9") for each in asked], Pictures())
+    greedy = model.respond(asked, ImageLoader())
+    zero = model.respond([replace(each, decoding="m3id:lambda=0") for each in asked], ImageLoader())
+    sure = model.respond(
+        [replace(each, decoding="m3id:alpha=1e-9") for each in asked], ImageLoader()
+    )
     assert zero == greedy == sure
 
 
@@ -405,7 +407,7 @@ def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> No
         request(CASES[0], "score", ("left", "no")),
         request(CASES[1], "score", ("no", "yes")),
     ]
-    merged, fine = vlm(path).respond(todo, Pictures())
+    merged, fine = vlm(path).respond(todo, ImageLoader())
     assert merged is not None
     assert merged.scores is None
     assert "'left' merges" in str(merged.error)
@@ -416,7 +418,7 @@ def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> No
 
 
 def test_an_empty_answer_is_an_error(backend: Callable[[str], HfVlm]) -> None:
-    (response,) = backend("qwen2_vl").respond([request(CASES[0], "score", ("",))], Pictures())
+    (response,) = backend("qwen2_vl").respond([request(CASES[0], "score", ("",))], ImageLoader())
     assert response is not None
     assert "no token" in str(response.error)
 
@@ -433,7 +435,7 @@ def test_without_images(
     if name in CANNOT_WITHOUT_IMAGE:
         for kind in kinds:
             with pytest.raises(InputError, match="without an image"):
-                backend(name).respond([request(case, kind) for case in cases], Pictures())
+                backend(name).respond([request(case, kind) for case in cases], ImageLoader())
         return
     ref = reference(name)
     found = [response.text for response in respond(backend(name), cases, "generate")]
@@ -453,7 +455,7 @@ def test_prompts_with_other_numbers_of_images_in_one_batch(
         (QUESTIONS[3], ("alpha.png", "small.png")),
     ]
     if name in ONE_IMAGE_ONLY:
-        responses = backend(name).respond([request(c, "generate") for c in cases], Pictures())
+        responses = backend(name).respond([request(c, "generate") for c in cases], ImageLoader())
         errors = [response.error for response in responses if response]
         assert errors[0] is errors[2] is None
         assert "one image" in str(errors[1])
@@ -476,11 +478,11 @@ def test_a_corrupt_image_fails_alone(
     bad = Request(
         kind, (torn,), prompt=QUESTIONS[0], candidates=good[0].candidates, max_new_tokens=8
     )
-    first, failed, second = backend(name).respond([good[0], bad, good[1]], Pictures())
+    first, failed, second = backend(name).respond([good[0], bad, good[1]], ImageLoader())
     assert failed is not None
     assert "torn.jpg" in str(failed.error)
     assert failed.text is failed.scores is None
-    alone = backend(name).respond(good, Pictures())
+    alone = backend(name).respond(good, ImageLoader())
     check_same([first, second], alone)
 
 

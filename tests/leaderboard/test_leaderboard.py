@@ -84,7 +84,7 @@ def test_a_log_that_was_edited_is_not_made_right_by_showing_the_run(place: Path)
     one.write_bytes(one.read_bytes().replace(b'"correct": true', b'"correct": fals', 1))
     one.write_bytes(one.read_bytes().replace(b"fals,", b"false,"))
     other.write_bytes(other.read_bytes() + b"{")
-    # Written as the harness writes it, so that nothing is healed in it.
+    # Written as the harness writes it, so that nothing is repaired in it.
     assert ask(place) == run
     assert sums(run)[f"samples/{other.name}"] == checksum(other)
     assert sums(run)[f"samples/{one.name}"] != checksum(one)

@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.runs import go, lines, oracle
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import SampleError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.runs.batches import BatchSize
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.types import ImageRef, Model, Request
@@ -89,13 +89,13 @@ def test_images_are_read_once_ahead_or_not(workers: int) -> None:
         return ImageRef(name, read=data)
 
     names = ["a", "bb", "broken", "ccc"]
-    with Pictures(keep=8, workers=workers, prepare=lambda pixels: pixels.size) as pictures:
-        pictures.ahead(map(ref, [*names, "a"]))
+    with ImageLoader(keep=8, workers=workers, prepare=lambda pixels: pixels.size) as loader:
+        loader.prefetch(map(ref, [*names, "a"]))
         for name in ("a", "bb", "ccc", "a"):
-            assert pictures.get(ref(name)).prepared == (4, 4)
+            assert loader.get(ref(name)).prepared == (4, 4)
         with pytest.raises(SampleError, match="no such file"):
-            pictures.get(ref("broken"))
-        pictures.ahead([ref("a")])  # read before
+            loader.get(ref("broken"))
+        loader.prefetch([ref("a")])  # read before
         assert sorted(read) == sorted(names)
 
 
@@ -112,22 +112,22 @@ def test_what_was_read_ahead_and_never_asked_for_is_dropped() -> None:
 
         return ImageRef(name, read=data)
 
-    with Pictures(keep=3, workers=1) as pictures:
+    with ImageLoader(keep=3, workers=1) as loader:
         for number in range(5):
-            pictures.ahead(ref(f"{number} {n}") for n in range(40))
+            loader.prefetch(ref(f"{number} {n}") for n in range(40))
             if number:
-                pictures.get(ref(f"{number - 1} 0"))
-        pictures.get(ref("3 1"))
-        pictures.get(ref("4 39"))
-        assert len(pictures._coming) == 40 * 2 - 3
+                loader.get(ref(f"{number - 1} 0"))
+        loader.get(ref("3 1"))
+        loader.get(ref("4 39"))
+        assert len(loader._coming) == 40 * 2 - 3
     assert len(read) == len(set(read))
 
 
 def test_of_a_photograph_that_was_made_ready_the_pixels_are_dropped() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (400, 300)).save(buffer, "PNG")
-    pictures = Pictures(prepare=lambda pixels: pixels.size)
-    picture = pictures.get(ImageRef("a", read=buffer.getvalue))
+    loader = ImageLoader(prepare=lambda pixels: pixels.size)
+    picture = loader.get(ImageRef("a", read=buffer.getvalue))
     assert picture.prepared == (400, 300)
     assert picture.pixels.size == (1, 1)
 
@@ -144,7 +144,7 @@ def test_what_is_made_ready_is_what_is_answered(bench: Path) -> None:
         def info(self) -> Model:
             return Model(name="toy", backend="hf_vlm", checkpoint="(loaded)")
 
-        def prepare(self, requests: list[Request], pictures: Pictures) -> list[Request]:
+        def prepare(self, requests: list[Request], loader: ImageLoader) -> list[Request]:
             self.prepared.append(len(requests))
             if len(self.prepared) > self.fails_from:
                 raise AttributeError("no deep copy")
@@ -153,12 +153,12 @@ def test_what_is_made_ready_is_what_is_answered(bench: Path) -> None:
         def respond_to(self, prepared: list[Request]) -> object:
             if len(prepared) > 4:
                 raise RuntimeError("CUDA out of memory")
-            return super().respond(prepared, Pictures())
+            return super().respond(prepared, ImageLoader())
 
-        def respond(self, requests: object, pictures: Pictures) -> object:
+        def respond(self, requests: object, loader: ImageLoader) -> object:
             if len(requests) > 4:  # type: ignore[arg-type]
                 raise RuntimeError("CUDA out of memory")
-            return super().respond(requests, pictures)  # type: ignore[arg-type]
+            return super().respond(requests, loader)  # type: ignore[arg-type]
 
     expected = sorted(map(str, lines(go(bench, FakeBackend(oracle, "toy"), protocol=["choice"]))))
     for size, fails_from, prepared in ((4, 9, [4, 4]), (6, 9, [6, 3, 3, 3]), (4, 0, [4])):

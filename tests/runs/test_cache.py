@@ -19,7 +19,7 @@ from vlm_harness.backends.decoding import DECODINGS
 from vlm_harness.backends.dual_encoder import DualEncoder
 from vlm_harness.backends.hf.vlm import HfVlm
 from vlm_harness.errors import InputError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.runs.cache import Cache, ModelCache, identity_of
 from vlm_harness.runs.fingerprint import fingerprint
 from vlm_harness.specs.schemas import ModelSpec
@@ -47,7 +47,7 @@ SCORED = Response(scores=(OptionScore(-0.25, -0.5, 2), OptionScore(-1e-9, -1e-9,
 
 
 def found(known: ModelCache, **changes: Any) -> Response | None:
-    return known.responses([Request(**{**REQUEST, **changes})], Pictures())[0]
+    return known.responses([Request(**{**REQUEST, **changes})], ImageLoader())[0]
 
 
 def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
@@ -57,9 +57,9 @@ def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
         (Response(scores=(OptionScore(0.1),), pair_cosine=0.99), "similarity"),
     ):
         request = Request(**{**REQUEST, "kind": kind})
-        assert known.responses([request], Pictures()) == [None]
-        known.keep([request], [response], Pictures())
-        assert known.responses([request], Pictures()) == [response]
+        assert known.responses([request], ImageLoader()) == [None]
+        known.keep([request], [response], ImageLoader())
+        assert known.responses([request], ImageLoader()) == [response]
     assert (known.n_known, known.n_asked) == (3, 6)
 
 
@@ -80,7 +80,7 @@ def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
     ids=str,
 )
 def test_nothing_is_found_for_another_question(known: ModelCache, changes: Any) -> None:
-    known.keep([Request(**REQUEST)], [SCORED], Pictures())
+    known.keep([Request(**REQUEST)], [SCORED], ImageLoader())
     assert found(known) == SCORED
     assert found(known, images=(ImageRef("moved.png", read=lambda: b"red"),)) == SCORED
     assert found(known, **changes) is None
@@ -95,7 +95,7 @@ def test_failures_are_asked_again(known: ModelCache) -> None:
         ({}, None),
         ({"images": (gone,)}, SCORED),
     ):
-        known.keep([Request(**{**REQUEST, **changes})], [response], Pictures())
+        known.keep([Request(**{**REQUEST, **changes})], [response], ImageLoader())
         assert found(known, **changes) is None
 
 
@@ -103,9 +103,9 @@ def test_text_that_is_drawn_is_drawn_anew(
     known: ModelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = Request(**{**REQUEST, "kind": "generate"})
-    assert known.request_key(drawn, Pictures()) is not None
+    assert known.request_key(drawn, ImageLoader()) is not None
     monkeypatch.setattr(DECODINGS, "get", lambda *_: lambda: {"do_sample": True})
-    assert known.request_key(drawn, Pictures()) is None
+    assert known.request_key(drawn, ImageLoader()) is None
 
 
 # --- whose answers they are ----------------------------------------------------------------------
@@ -327,8 +327,8 @@ def test_embeddings_that_are_no_numbers_are_not_kept(known: ModelCache) -> None:
     request = Request("similarity", (ImageRef("a", read=lambda: data),), candidates=("x",))
     for n_known in (0, 1):  # the caption
         encoder = Odd()
-        encoder.recall(known, [request], Pictures())
+        encoder.recall(known, [request], ImageLoader())
         assert known.n_known == n_known
-        (response,) = encoder.respond([request], Pictures())
+        (response,) = encoder.respond([request], ImageLoader())
         assert response is not None
         assert response.scores is not None

@@ -11,7 +11,7 @@ from helpers.runs import go, lines, oracle, value
 from vlm_harness.analysis.sweeps import sweeps
 from vlm_harness.backends.fake import FakeBackend
 from vlm_harness.errors import InputError, SampleError, TooManyErrors
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.logs.lock import locked
 from vlm_harness.logs.rescore import rescore
 from vlm_harness.protocols.extractors import EXTRACTORS
@@ -192,11 +192,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
     class Small(FakeBackend):
         sizes: list[int]
 
-        def respond(self, requests: Any, pictures: Any) -> Any:
+        def respond(self, requests: Any, loader: Any) -> Any:
             self.sizes.append(len(requests))
             if len(requests) > 3:
                 raise OutOfMemoryError("CUDA out of memory")
-            return super().respond(requests, pictures)
+            return super().respond(requests, loader)
 
     backend = Small(oracle, "toy")
     backend.sizes = []
@@ -430,7 +430,7 @@ class Mine:
     def info(self) -> Model:
         return Model(name="mine", backend="mine", checkpoint="none", revision=self.revision)
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
         return [Response(text=self.answer) for _ in requests]
 
 
@@ -482,7 +482,7 @@ def test_a_response_that_is_none_is_an_error_of_its_sample(
     bench: Path, response: Any, message: str
 ) -> None:
     class Odd(Mine):
-        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+        def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
             return [response for _ in requests]
 
     with pytest.raises(TooManyErrors, match=message):
@@ -502,7 +502,7 @@ def test_scores_that_are_none_are_an_error_of_their_sample(
     bench: Path, scores: Any, message: str
 ) -> None:
     class Odd(Mine):
-        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+        def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
             return [Response(scores=scores) for _ in requests]
 
     with pytest.raises(TooManyErrors, match=message):
@@ -512,7 +512,7 @@ def test_scores_that_are_none_are_an_error_of_their_sample(
 @pytest.mark.parametrize("given", [None, "left", 5, [Response(text="left")]])
 def test_responses_that_are_no_list_of_them(bench: Path, given: Any) -> None:
     class Odd(Mine):
-        def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
+        def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
             return given if len(requests) > 1 or not isinstance(given, list) else given * 2  # type: ignore[no-any-return]
 
     with pytest.raises(TooManyErrors, match="responses"):

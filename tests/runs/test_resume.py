@@ -266,10 +266,10 @@ def stopped_half_way(bench: Path, **options: Any) -> None:
 class Reading(FakeBackend):
     """One that looks at its images, so that their checksums are known."""
 
-    def respond(self, requests: Any, pictures: Any) -> Any:
+    def respond(self, requests: Any, loader: Any) -> Any:
         for request in requests:
-            pictures.get(request.images[0])
-        return super().respond(requests, pictures)
+            loader.get(request.images[0])
+        return super().respond(requests, loader)
 
 
 def test_an_image_that_changed_meanwhile_is_refused(bench: Path) -> None:

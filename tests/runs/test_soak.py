@@ -102,10 +102,10 @@ def test_out_of_memory_anywhere(bench: Path, seed: int, size: int, share: float)
     chance = random.Random(seed)
 
     class Full(FakeBackend):
-        def respond(self, requests: Any, pictures: Any) -> Any:
+        def respond(self, requests: Any, loader: Any) -> Any:
             if len(requests) > 1 and chance.random() < share:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return super().respond(requests, pictures)
+            return super().respond(requests, loader)
 
     def half(request: Request) -> Any:
         assert request.sample is not None

@@ -255,8 +255,8 @@ def test_scores_that_are_none(bench: Path, answer: Response, reason: str) -> Non
 
 def test_a_batch_of_too_few_answers(bench: Path) -> None:
     class Short(FakeBackend):
-        def respond(self, requests: Any, pictures: Any) -> Any:
-            return super().respond(requests, pictures)[1:] if len(requests) > 1 else [None] * 2
+        def respond(self, requests: Any, loader: Any) -> Any:
+            return super().respond(requests, loader)[1:] if len(requests) > 1 else [None] * 2
 
     with pytest.raises(TooManyErrors, match="2 responses to 1 requests"):
         go(bench, Short(oracle, "toy"), protocol=["choice"])

@@ -14,7 +14,7 @@ from vlm_harness.errors import InputError
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.yamlfile import loads
 from vlm_harness.tasks.orders import orders
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import Task, load_task
 
 SPATIAL = {
@@ -87,7 +87,7 @@ def spatial(root: Path, name: str, rows: Sequence[Any] | None = None) -> Task:
 def test_spatial_questions_are_those_of_table_8(name: str, tmp_path: Path) -> None:
     task = spatial(tmp_path, name)
     _, _, rows, expected, question = SPATIAL[name]
-    asks = asker(task.spec, "generate", task.spec.protocols.generate, Registry.standard())
+    asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, Registry.standard())
     for sample, row, (subject, right, wrong) in zip(task.samples, rows, expected, strict=True):
         assert sample.images[0].exists()
         assert sample.captions is not None
@@ -123,7 +123,7 @@ def test_one_object_in_front_or_behind(phrases: tuple[str, str], tmp_path: Path)
 def test_above_is_not_asked_as_a_side(tmp_path: Path) -> None:
     rows = [[1, "A photo of a lamp above a bed", "A photo of a lamp below a bed"]]
     task = spatial(tmp_path, "gqa_spatial_two", rows)
-    asks = asker(task.spec, "generate", task.spec.protocols.generate, Registry.standard())
+    asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, Registry.standard())
     text = asks.prompt(task.samples[0], (0, 1), "default").text
     assert text == "Is the lamp above a bed or below a bed? Give a short answer."
 
@@ -172,7 +172,7 @@ def test_mmvp_vlm(tmp_path: Path, header: Sequence[str]) -> None:
     assert (third.target, third.category) == (0, PATTERNS[0])
     assert all(sample.images[0].exists() for sample in task.samples)
     asked = load_task(registry.task("mmvp_vlm_questions"), registry, tmp_path)
-    asks = asker(asked.spec, "choice", asked.spec.protocols.choice, registry)
+    asks = prompt_builder(asked.spec, "choice", asked.spec.protocols.choice, registry)
     texts = [asks.prompt(sample, (0, 1), "letter").text for sample in asked.samples[:2]]
     assert texts[0] == texts[1]  # of a pair, the same question
     assert "A. statement 1\nB. statement 2" in texts[0]

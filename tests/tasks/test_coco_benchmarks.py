@@ -12,7 +12,7 @@ from vlm_harness.errors import InputError
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
 from vlm_harness.tasks.orders import Order, orders
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import Request
 
@@ -38,7 +38,7 @@ def words(
 ) -> tuple[str, tuple[str, ...]]:
     """What is asked of the first sample, and what is scored."""
     use = getattr(found.spec.protocols, protocol)
-    asks = asker(found.spec, protocol, use, REGISTRY)
+    asks = prompt_builder(found.spec, protocol, use, REGISTRY)
     prompt = asks.prompt(found.samples[0], order, command or asks.default_command)
     request = PROTOCOLS.get(protocol).request(found.samples[0], prompt, use)
     return prompt.text, request.candidates

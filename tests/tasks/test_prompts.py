@@ -12,7 +12,7 @@ from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.registry import Registry
 from vlm_harness.tasks.orders import Order
-from vlm_harness.tasks.prompts import Asker, asker
+from vlm_harness.tasks.prompts import PromptBuilder, prompt_builder
 from vlm_harness.types import Sample
 
 REGISTRY = Registry.standard()
@@ -44,7 +44,7 @@ def asked(
     """The prompt, and what is scored (in canonical order)."""
     spec = REGISTRY.task(task)
     use = getattr(spec.protocols, protocol)
-    asks = asker(spec, protocol, use, REGISTRY)
+    asks = prompt_builder(spec, protocol, use, REGISTRY)
     sample = sample_of(task)
     order = order or tuple(range(len(sample.options)))
     prompt = asks.prompt(sample, order, command or asks.default_command)
@@ -148,7 +148,7 @@ def test_a_swapped_order_letters_the_options_anew() -> None:
 # --- which commands -------------------------------------------------------------------------------
 
 
-def resolve(tmp_path: Path, prompt: str, protocols: str, protocol: str) -> Asker:
+def resolve(tmp_path: Path, prompt: str, protocols: str, protocol: str) -> PromptBuilder:
     (tmp_path / "p.yaml").write_text(
         'prompt: mine\ntemplate: "T {{ question }} {{ command }}"\n'
         "commands: {theirs: From the template.}\n"
@@ -163,7 +163,7 @@ def resolve(tmp_path: Path, prompt: str, protocols: str, protocol: str) -> Asker
         f"prompt: {prompt}\nprotocols: {protocols}\n"
     )
     spec = spec_check.parse(specs.TaskSpec, yamlfile.loads(text, Path("t.yaml")))
-    return asker(spec, protocol, getattr(spec.protocols, protocol), found)
+    return prompt_builder(spec, protocol, getattr(spec.protocols, protocol), found)
 
 
 OWN = "{question: Q?, commands: {own: Of the task., other: Another.}}"
@@ -243,7 +243,7 @@ def test_more_options_than_letters(tmp_path: Path) -> None:
     sample = Sample("x", (), tuple(map(str, range(27))), 0, 0)
     asks = resolve(tmp_path, OWN, "{generate: {}}", "generate")
     assert asks.prompt(sample, tuple(range(27)), "own").shown[26] == "26"
-    asks = Asker(REGISTRY.prompt("lettered"), "Q?", {"none": ""})
+    asks = PromptBuilder(REGISTRY.prompt("lettered"), "Q?", {"none": ""})
     with pytest.raises(InputError, match="'letter' is undefined"):
         asks.prompt(sample, tuple(range(27)), "none")
 
@@ -253,7 +253,7 @@ def test_more_options_than_letters(tmp_path: Path) -> None:
     [("plain", "Q?"), ("lettered", "Q?\nA. a\nB. b"), ("mmvp", "Q? (a) a (b) b")],
 )
 def test_without_a_command_nothing_hangs_over(template: str, text: str) -> None:
-    asks = Asker(REGISTRY.prompt(template), "Q?", {"none": ""})
+    asks = PromptBuilder(REGISTRY.prompt(template), "Q?", {"none": ""})
     prompt = asks.prompt(Sample("x", (), ("a", "b"), 0, 0), (0, 1), "none")
     assert prompt.text == text
 
@@ -261,6 +261,6 @@ def test_without_a_command_nothing_hangs_over(template: str, text: str) -> None:
 def test_a_field_is_not_rendered_twice() -> None:
     """Braces in the data are words, not code."""
     fields: dict[str, Any] = {"q": "{{ options }} {% if %}"}
-    asks = Asker(REGISTRY.prompt("plain"), "{{ q }}", {"none": ""})
+    asks = PromptBuilder(REGISTRY.prompt("plain"), "{{ q }}", {"none": ""})
     prompt = asks.prompt(Sample("x", (), ("a", "b"), 0, 0, fields=fields), (0, 1), "none")
     assert prompt.text == "{{ options }} {% if %}"

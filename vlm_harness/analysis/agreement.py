@@ -68,7 +68,7 @@ class _Task:
     rows: dict[tuple[Path, Cell], Row] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
     """Checksum by path of an image."""
-    sums: dict[str, dict[str, str]] = field(default_factory=dict)
+    checksums: dict[str, dict[str, str]] = field(default_factory=dict)
     """Checksum of the image by pair and sample."""
     logged: dict[str, dict[str, float]] = field(default_factory=dict)
     """Cosine by model and pair."""
@@ -76,7 +76,7 @@ class _Task:
     @property
     def pairs(self) -> list[str]:
         """Of which some model answered both samples."""
-        whole = (_whole(row.records, self.spec.grouping) for row in self.rows.values())
+        whole = (_complete_groups(row.records, self.spec.grouping) for row in self.rows.values())
         return list(dict.fromkeys(str(group[0].pair) for groups in whole for group in groups))
 
 
@@ -154,7 +154,7 @@ class Embedder:
 def from_log(task: _Task) -> list[Similarity]:
     """What the dual encoders of the runs found when they answered the task themselves."""
     pairs = task.pairs
-    same = {pair for pair in pairs if len(by := task.sums.get(pair, {})) == 2 and _alone(by)}
+    same = {pair for pair in pairs if len(by := task.checksums.get(pair, {})) == 2 and _alone(by)}
     similarities = []
     for model, logged in task.logged.items():
         cosines = {pair: logged[pair] for pair in pairs if pair in logged and pair not in same}
@@ -255,7 +255,7 @@ def _take(task: _Task, folder: Path, line: LogLine) -> None:
     for image in line.images or []:
         if image.sha256 is not None:
             task.shown[image.path] = image.sha256
-            task.sums.setdefault(pair, {})[line.sample_id] = image.sha256
+            task.checksums.setdefault(pair, {})[line.sample_id] = image.sha256
     if line.pair_cosine is not None:
         task.logged.setdefault(line.model, {}).setdefault(pair, line.pair_cosine)
 
@@ -356,7 +356,7 @@ def _estimate(units: Units | Statistic) -> dict[str, Any]:
     return estimate(units).to_dict()
 
 
-def _whole(records: Sequence[Record], rules: GroupRules) -> list[list[Record]]:
+def _complete_groups(records: Sequence[Record], rules: GroupRules) -> list[list[Record]]:
     return metrics.groups(records, "pair", rules.pair.size)[0]
 
 
@@ -368,7 +368,7 @@ def _outcomes(
     threshold: float,
 ) -> Report:
     """Accuracies by bin, quadrants and the correlation, of one row."""
-    groups = [group for group in _whole(records, rules) if group[0].pair in cosines]
+    groups = [group for group in _complete_groups(records, rules) if group[0].pair in cosines]
     by_bin: dict[int, list[Record]] = {number: [] for number in bins.values()}
     right: dict[str, list[bool]] = {}
     sides: dict[bool, list[Record]] = {True: [], False: []}

@@ -175,7 +175,7 @@ def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[LogLine, Log
                 where=both(a, b),
                 hint="Run one of the two again, on the same data with the same labels.",
             )
-    sums_a, sums_b = _image_sums(x for x, _ in pairs), _image_sums(y for _, y in pairs)
+    sums_a, sums_b = _image_checksums(x for x, _ in pairs), _image_checksums(y for _, y in pairs)
     changed = [path for path in sums_a if sums_a[path] != sums_b.get(path, sums_a[path])]
     if changed:
         raise InputError(
@@ -185,7 +185,7 @@ def _check_lines(task: str, a: Side, b: Side, pairs: Sequence[tuple[LogLine, Log
         )
 
 
-def _image_sums(lines: Iterable[LogLine]) -> dict[str, str]:
+def _image_checksums(lines: Iterable[LogLine]) -> dict[str, str]:
     """Checksums by path, over a whole log: with swapped images a sample has another's."""
     return {
         image.path: image.sha256

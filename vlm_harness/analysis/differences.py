@@ -121,7 +121,7 @@ def _row(
     if whole_a.value is None or whole_b.value is None:
         return None
     if isinstance(whole_a, Statistic) or isinstance(whole_b, Statistic) or whole_a.by_answers:
-        return _row_of_wholes(a, b, name, whole_a, whole_b, len(records_a), seed)
+        return _row_of_estimates(a, b, name, whole_a, whole_b, len(records_a), seed)
     for unit in UNITS:
         members = _members(records_a, unit)
         scored_a = _score(metric, rules, records_a, members)
@@ -168,7 +168,7 @@ def _row(
     )
 
 
-def _row_of_wholes(
+def _row_of_estimates(
     a: Cell,
     b: Cell,
     name: str,

@@ -14,7 +14,7 @@ from vlm_harness.backends.interface import (
     SharesRows,
 )
 from vlm_harness.errors import SampleError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.types import ImageRef, Model, OptionScore, Request, Response
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Captions to unit vectors [n, width], float32."""
 
-    def recall(self, known: KnownValues, requests: Sequence[Request], pictures: Pictures) -> None:
+    def recall(self, known: KnownValues, requests: Sequence[Request], loader: ImageLoader) -> None:
         """Take up embeddings of earlier runs, as far as requests need them, and keep new ones."""
         self._known = known
         images: dict[bytes, str] = {}
         refs = _images(requests)
         for ref in refs:
             try:
-                sha256 = pictures.checksum(ref)
+                sha256 = loader.checksum(ref)
             except SampleError:
                 continue  # said when it is asked for
             images[known.key("image", ref.pixels(sha256))] = ref.pixels(sha256)
@@ -80,26 +80,26 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
                 if len(value) == width and width % 4 == 0:  # else the file was damaged
                     kept[names[key]] = np.frombuffer(value, np.float32)
         for ref in refs:
-            if _pixels(ref, pictures) in self._images:
-                pictures.pass_over(ref)
+            if _pixels(ref, loader) in self._images:
+                loader.pass_over(ref)
 
     def row_of(self, request: Request) -> Hashable:
         """A batch is so many images, whatever is asked of each."""
         return request.images
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
-        failures = self._encode_images(_images(requests), pictures)
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
+        failures = self._encode_images(_images(requests), loader)
         self._encode_texts([text for request in requests for text in request.candidates])
-        return [self._one(request, pictures, failures) for request in requests]
+        return [self._one(request, loader, failures) for request in requests]
 
-    def _encode_images(self, refs: Sequence[ImageRef], pictures: Pictures) -> dict[ImageRef, str]:
+    def _encode_images(self, refs: Sequence[ImageRef], loader: ImageLoader) -> dict[ImageRef, str]:
         failures: dict[ImageRef, str] = {}
         new: dict[str, Any] = {}
         for ref in refs:
-            if _pixels(ref, pictures) in self._images:
+            if _pixels(ref, loader) in self._images:
                 continue
             try:
-                picture = pictures.get(ref)
+                picture = loader.get(ref)
             except SampleError as error:
                 failures[ref] = str(error)
                 continue
@@ -131,7 +131,9 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
                 }
             )
 
-    def _one(self, request: Request, pictures: Pictures, failures: dict[ImageRef, str]) -> Response:
+    def _one(
+        self, request: Request, loader: ImageLoader, failures: dict[ImageRef, str]
+    ) -> Response:
         if len(request.images) != 1:
             return Response(error=f"a dual encoder takes one image, not {len(request.images)}")
         ref, partner = request.images[0], request.partner
@@ -139,7 +141,7 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
             return Response(error=failures[ref])
 
         def embedding(of: ImageRef) -> Embeddings:
-            return self._images[of.pixels(pictures.sha256[of.path])]
+            return self._images[of.pixels(loader.sha256[of.path])]
 
         image = embedding(ref)
         # Summed in float64 and rounded once: equal embeddings give equal scores whatever the
@@ -153,14 +155,14 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
         return Response(scores=scores, pair_cosine=cosine)
 
 
-def _pixels(ref: ImageRef, pictures: Pictures) -> str | None:
+def _pixels(ref: ImageRef, loader: ImageLoader) -> str | None:
     """None where the file was not read yet."""
-    sha256 = pictures.sha256.get(ref.path)
+    sha256 = loader.sha256.get(ref.path)
     return None if sha256 is None else ref.pixels(sha256)
 
 
 def _images(requests: Sequence[Request]) -> list[ImageRef]:
-    return list(dict.fromkeys(ref for request in requests for ref in request.looked_at))
+    return list(dict.fromkeys(ref for request in requests for ref in request.all_images))
 
 
 def _cosine(a: Embeddings, b: Embeddings) -> float:

@@ -13,7 +13,7 @@ from vlm_harness.backends.dual_encoder import Embeddings
 from vlm_harness.backends.family import BACKENDS
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.images import Picture, load
+from vlm_harness.images import LoadedImage, load
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import ImageRef
@@ -48,48 +48,48 @@ def embed(
     An image that cannot be read, or that an encoder's processor refuses, is left out.
     """
     kept: list[ImageRef] = []
-    sums: list[str] = []
+    checksums: list[str] = []
     failures: dict[str, str] = {}
     found: list[Embeddings] = []
     for start in range(0, len(refs), batch_size):
         batch = refs[start : start + batch_size]
-        pictures: list[tuple[ImageRef, Picture]] = []
+        loader: list[tuple[ImageRef, LoadedImage]] = []
         for ref in batch:
             try:
-                pictures.append((ref, load(ref)))
+                loader.append((ref, load(ref)))
             except SampleError as error:
                 failures[ref.path] = str(error)
-        for part, made in _encode(pictures, encoders, failures):
+        for part, made in _encode(loader, encoders, failures):
             if not found:
                 # Filled in place: parts put together at the end would need the memory twice.
                 found = [np.empty((len(refs), each.shape[1]), np.float32) for each in made]
             for whole, each in zip(found, made, strict=True):
                 whole[len(kept) : len(kept) + len(part)] = each
             kept += [ref for ref, _ in part]
-            sums += [picture.sha256 for _, picture in part]
+            checksums += [picture.sha256 for _, picture in part]
         progress(len(batch))
-    return Embedded(kept, sums, [whole[: len(kept)] for whole in found], failures)
+    return Embedded(kept, checksums, [whole[: len(kept)] for whole in found], failures)
 
 
-Loaded = Sequence[tuple[ImageRef, Picture]]
+Loaded = Sequence[tuple[ImageRef, LoadedImage]]
 
 
 def _encode(
-    pictures: Loaded, encoders: Sequence[ImageEncoder], failures: dict[str, str]
+    loader: Loaded, encoders: Sequence[ImageEncoder], failures: dict[str, str]
 ) -> list[tuple[Loaded, list[Embeddings]]]:
     """A batch at once; one by one where that fails, since one odd image fails all of its batch."""
-    if not pictures:
+    if not loader:
         return []
     try:
-        images = [picture.pixels for _, picture in pictures]
+        images = [picture.pixels for _, picture in loader]
         made = [encoder.embed_images(images) for encoder in encoders]
         if not all(np.isfinite(each).all() for each in made):
             raise ValueError("the embedding is not finite")
-        return [(pictures, made)]
+        return [(loader, made)]
     except (ValueError, RuntimeError) as error:
-        if len(pictures) > 1:
-            return [part for each in pictures for part in _encode([each], encoders, failures)]
-        path = pictures[0][0].path
+        if len(loader) > 1:
+            return [part for each in loader for part in _encode([each], encoders, failures)]
+        path = loader[0][0].path
         failures[path] = f"image {path}: {error}"
         return []
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import SampleError, not_found
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.filters import strip_label
 from vlm_harness.specs.schemas import ModelSpec, Spec
 from vlm_harness.types import Model, OptionScore, Request, Response
@@ -43,7 +43,7 @@ class FakeBackend:
     def info(self) -> Model:
         return Model(self.name, "fake", checkpoint=self.name, revision=self.revision)
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         self.calls.append(tuple(requests))
         return [self._one(request) for request in requests]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.types import Model, Request, Response
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ class Backend(Protocol):
         ...
 
     def respond(
-        self, requests: Sequence[Request], pictures: Pictures, /
+        self, requests: Sequence[Request], loader: ImageLoader, /
     ) -> Sequence[Response | None]:
         """One response per request, in order.
 
         Args:
             requests: of one kind and, for ``generate``, of one decoding and length. Requests that
                 share a prefix are adjacent.
-            pictures: reads and decodes an image when asked for it.
+            loader: reads and decodes an image when asked for it.
 
         Returns:
             Responses. A request that failed has a ``Response`` with an error; one that no answer
@@ -68,7 +68,7 @@ class PreprocessesImages(Protocol):
     """Preprocesses single images, which the threads that read images then do ahead of need."""
 
     def preprocess(self, image: "Image", /) -> Any:
-        """Any object made of an RGB image; becomes ``Picture.prepared``. Called in threads."""
+        """Any object made of an RGB image; becomes ``LoadedImage.prepared``. Called in threads."""
         ...
 
 
@@ -76,7 +76,7 @@ class PreprocessesImages(Protocol):
 class PreparesBatches(Protocol):
     """Makes the inputs of the next batch in a thread while the model computes the current one."""
 
-    def prepare(self, requests: Sequence[Request], pictures: Pictures, /) -> Any:
+    def prepare(self, requests: Sequence[Request], loader: ImageLoader, /) -> Any:
         """What ``respond_to`` needs for these requests."""
         ...
 
@@ -103,7 +103,7 @@ class RecallsValues(Protocol):
     """
 
     def recall(
-        self, known: KnownValues, requests: Sequence[Request], pictures: Pictures, /
+        self, known: KnownValues, requests: Sequence[Request], loader: ImageLoader, /
     ) -> None:
         """Load what earlier runs computed for these requests, and keep what is computed now."""
         ...

@@ -14,7 +14,7 @@ from pydantic import Field
 from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError, listing
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.schemas import ModelSpec, Spec
 from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Model, OptionScore, Request, Response, Sample
@@ -71,7 +71,7 @@ class Replay:
             details={"rows": len(self._rows), "keys": dict(self._keys)},
         )
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Response | None:

@@ -29,8 +29,8 @@ from vlm_harness.errors import printable
 from vlm_harness.logs.labels import (
     caveats,
     common_prefix,
+    row_labels,
     shown_metrics,
-    told_apart,
     varying,
 )
 from vlm_harness.metrics import METRICS, display
@@ -228,7 +228,7 @@ def _labels(results: Sequence[ResultRow]) -> list[Label]:
             row.protocol,
             tuple(f"{field.replace('_', ' ')} {value}" for field, value in told.items()),
         )
-        for row, told in zip(results, told_apart(results, fields=ASKED), strict=True)
+        for row, told in zip(results, row_labels(results, fields=ASKED), strict=True)
     ]
 
 

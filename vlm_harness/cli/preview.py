@@ -19,7 +19,7 @@ from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.tasks.orders import ORDER_MODES, orders
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import ImageRef, Request, Sample
 
@@ -94,7 +94,7 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
         if not protocol.uses_prompt:
             continue
         use = task.spec.protocols.use(name)
-        asks = asker(task.spec, name, use, found)
+        asks = prompt_builder(task.spec, name, use, found)
         for command in asks.commands:
             for shown in orders(order, sample, seed):
                 prompt = asks.prompt(sample, shown, command)

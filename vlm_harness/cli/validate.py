@@ -80,7 +80,7 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     from vlm_harness.datasets import files
     from vlm_harness.datasets.reader import READERS
     from vlm_harness.runs.plan import check_extractors, check_metrics
-    from vlm_harness.tasks.prompts import asker
+    from vlm_harness.tasks.prompts import prompt_builder
     from vlm_harness.tasks.task import load_task
 
     READERS.check(spec.dataset.reader, spec.at("dataset", "reader"))
@@ -93,7 +93,7 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
     for protocol in spec.protocols.declared:
         use = spec.protocols.use(protocol)
         check_extractors(spec, protocol, use)
-        askers.append(asker(spec, protocol, use, found))
+        askers.append(prompt_builder(spec, protocol, use, found))
     if spec.dataset.reader == "hub":
         return "(not rendered: the data are on the hub)"
     if spec.dataset.path is not None:

@@ -189,14 +189,14 @@ def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise InputError("there is no .parquet file in the folder", where=path)
-    sums = {file.relative_to(root).as_posix(): checksum(file) for file in files}
+    checksums = {file.relative_to(root).as_posix(): checksum(file) for file in files}
     from datasets import Dataset
 
     try:
         data = Dataset.from_parquet([str(file) for file in files], keep_in_memory=False)
     except Exception as error:  # pyarrow's and datasets' own, of many classes
         raise InputError(f"not readable as Parquet: {error}", where=path) from None
-    return Table(ArrowRows(_with_images(data), str(path.relative_to(root))), sums)
+    return Table(ArrowRows(_with_images(data), str(path.relative_to(root))), checksums)
 
 
 def _with_images(data: Any) -> Any:

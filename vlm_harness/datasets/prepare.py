@@ -51,13 +51,13 @@ def download(source: SourceSpec, root: Path) -> list[str]:
             hint=f"By hand, on a machine with network:\n{by_hand}\n"
             f"Then put it in {folder} on this machine.",
         ) from None
-    sums = {
+    checksums = {
         path.relative_to(root).as_posix(): checksum(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.parts
     }
     for path, expected in source.sha256.items():
-        if sums.get(path, expected) != expected:
+        if checksums.get(path, expected) != expected:
             raise InputError(f"{path} is not the file that the task declares: its checksum differs")
-    write_json(root / "checksums.json", {**recorded_checksums(root), **sums})
-    return list(sums)
+    write_json(root / "checksums.json", {**recorded_checksums(root), **checksums})
+    return list(checksums)

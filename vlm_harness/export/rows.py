@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_harness.errors import InputError, listing, not_found
-from vlm_harness.logs.labels import told_apart
+from vlm_harness.logs.labels import row_labels
 from vlm_harness.logs.run import Run
 from vlm_harness.metrics import METRICS
 from vlm_harness.metrics.display import COMPARED
@@ -51,7 +51,7 @@ def load(
     found = [result for result in found if result.metrics]
     if not found:
         raise InputError("nothing is left to export", where=", ".join(map(str, folders)))
-    _check_apart(found)
+    _check_distinct(found)
     return found
 
 
@@ -73,7 +73,7 @@ def _metrics(row: ResultRow, asked: Sequence[str]) -> list[str]:
     ]
 
 
-def _check_apart(results: Sequence[Result]) -> None:
+def _check_distinct(results: Sequence[Result]) -> None:
     seen: dict[tuple[str, Cell], Result] = {}
     for result in results:
         key = (result.run.name, result.row.cell)
@@ -90,7 +90,7 @@ def _check_apart(results: Sequence[Result]) -> None:
 
 def labels(results: Sequence[Result]) -> list[dict[str, str]]:
     """What tells each result from others of its model and protocol, by field."""
-    return told_apart([each.row for each in results], [each.run.name for each in results])
+    return row_labels([each.row for each in results], [each.run.name for each in results])
 
 
 def one_model(results: Sequence[Result], format_: str) -> str:

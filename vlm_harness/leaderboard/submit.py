@@ -25,7 +25,7 @@ from vlm_harness.logs.run import Run
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import PromptSpec, TaskSpec
-from vlm_harness.tasks.prompts import asker
+from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.types import GRID, SETTINGS, RecordedModel, RecordedTask, ResultRow
 
 TOLERANCE = 1e-9
@@ -298,7 +298,7 @@ def _changed_words(run: Run, here: TaskSpec, registry: Registry) -> Problems:
         protocol, command = asked.cell.protocol, asked.cell.command
         if asked.cell.task != here.task or not PROTOCOLS.get(protocol).uses_prompt:
             continue
-        asks = asker(here, protocol, here.protocols.use(protocol), registry)
+        asks = prompt_builder(here, protocol, here.protocols.use(protocol), registry)
         described = PromptSpec.descriptive()
         template = {k: v for k, v in asked.template.items() if k not in described}
         recorded = [template, asked.question, asked.command]

@@ -33,7 +33,7 @@ def varying(rows: Sequence[GridFields]) -> list[str]:
     return found
 
 
-def told_apart(
+def row_labels(
     cells: Sequence[GridFields],
     runs: Sequence[str] | None = None,
     first: Sequence[str] = ("model", "protocol"),
@@ -73,7 +73,7 @@ def told_apart(
 def labels(cells: Sequence[tuple[str, GridFields]]) -> list[str]:
     """The model of each cell of some runs (by name), and what tells it from others of its task."""
     runs, of_runs = [run for run, _ in cells], [cell for _, cell in cells]
-    told = told_apart(of_runs, runs, first=["model"], brief=True)
+    told = row_labels(of_runs, runs, first=["model"], brief=True)
     return [
         " / ".join([cell.model, *(f"{_words(name)}{value}" for name, value in each.items())])
         for (_, cell), each in zip(cells, told, strict=True)

@@ -72,16 +72,16 @@ class BatchSize:
         self,
         asked: int | Literal["auto"],
         default: int,
-        doubled: Callable[[], float | None] = lambda: None,
+        share_if_doubled: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.size = default if asked == "auto" else asked
         self._grows = asked == "auto"
-        self._doubled = doubled
+        self._share_if_doubled = share_if_doubled
 
     def went_well(self, n_rows: int) -> None:
         """After a batch: only one that was full tells what fits."""
         if self._grows and n_rows >= self.size and 2 * self.size <= self.MOST:
-            share = self._doubled()
+            share = self._share_if_doubled()
             if share is not None and share < 0.9:
                 self.size *= 2
 
@@ -106,7 +106,7 @@ class GpuMemory:
             self._cuda.reset_peak_memory_stats(number)
             self._weights.append(self._cuda.memory_allocated(number))
 
-    def doubled(self) -> float | None:
+    def share_if_doubled(self) -> float | None:
         """Highest share of a device that batches of twice the size would take; None without one."""
         if self._cuda is None:
             return None

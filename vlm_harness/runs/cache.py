@@ -24,7 +24,7 @@ from vlm_harness.backends.family import LOADED
 from vlm_harness.backends.resolve import family
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.files import to_json
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.runs.environment import versions
 from vlm_harness.runs.fingerprint import fingerprint
 from vlm_harness.specs.schemas import ModelSpec
@@ -161,12 +161,12 @@ class ModelCache:
 
     # --- responses -------------------------------------------------------------------------------
 
-    def request_key(self, request: Request, pictures: Pictures) -> bytes | None:
+    def request_key(self, request: Request, loader: ImageLoader) -> bytes | None:
         """None where an answer cannot be known before: an image is unreadable, text is drawn."""
-        if request.kind == "generate" and _drawn(request.decoding):
+        if request.kind == "generate" and _is_sampled(request.decoding):
             return None
         try:
-            images = [ref.pixels(pictures.checksum(ref)) for ref in request.looked_at]
+            images = [ref.pixels(loader.checksum(ref)) for ref in request.all_images]
         except SampleError:
             return None
         return self.key(
@@ -174,9 +174,9 @@ class ModelCache:
             request.max_new_tokens, request.decoding,
         )  # fmt: skip
 
-    def responses(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+    def responses(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         """What is known, in order."""
-        keys = [self.request_key(request, pictures) for request in requests]
+        keys = [self.request_key(request, loader) for request in requests]
         found = self.get([key for key in keys if key is not None])
         return [_response(found[key]) if key is not None and key in found else None for key in keys]
 
@@ -184,14 +184,14 @@ class ModelCache:
         self,
         requests: Sequence[Request],
         responses: Sequence[Response | None],
-        pictures: Pictures,
+        loader: ImageLoader,
     ) -> None:
         """Failures are not kept: another try may go well."""
         entries = {}
         for request, response in zip(requests, responses, strict=True):
             if response is None or response.error or not _finite(response):
                 continue
-            key = self.request_key(request, pictures)
+            key = self.request_key(request, loader)
             if key is not None:
                 entries[key] = _text(dataclasses.asdict(response)).encode()
         self.put(entries)
@@ -240,7 +240,7 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
     }
 
 
-def _drawn(text: str) -> bool:
+def _is_sampled(text: str) -> bool:
     """Whether a decoding draws text at random."""
     name, arguments = decoding.parse(text)
     return bool(decoding.DECODINGS.get(name)(**arguments).get("do_sample"))

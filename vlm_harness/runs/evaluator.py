@@ -167,7 +167,7 @@ def _no_model(found: object) -> InputError:
         f"{name} is no model",
         where="models",
         hint="A model is a name, a checkpoint folder, a ModelSpec, or an object with info() and "
-        "respond(requests, pictures); or pass a list of those.",
+        "respond(requests, loader); or pass a list of those.",
     )
 
 
@@ -224,10 +224,10 @@ def run(
         if state.n_done == state.total and folder.finished:
             _check_same_objects(planned, folder.path)
         if state.n_done == state.total:  # nothing to do: the record of how it was done stays
-            healed = folder.heal()
+            repaired = folder.repair()
             results = state.write_results()
             if folder.finished:
-                folder.keep_sums(healed)
+                folder.update_checksums(repaired)
             else:  # stopped after its last line
                 folder.write_manifest({}, finished=True)
             return FinishedRun(folder.path, results, 0)
@@ -246,12 +246,12 @@ def run(
                 infos[model.model] = backend.info()
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
-                folder.heal()
+                folder.repair()
                 device = infos[model.model].device or "cpu"
                 size = BatchSize(
                     planned.config.batch_size,
                     family(model).default_batch,
-                    GpuMemory(device).doubled,
+                    GpuMemory(device).share_if_doubled,
                 )
                 reads = family(model).reads_images
                 workers = n_workers(planned.config.workers, device, reads)

@@ -16,7 +16,7 @@ from vlm_harness.backends.interface import (
 )
 from vlm_harness.deadline import TimedOut, deadline
 from vlm_harness.errors import InputError, SampleError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.runs.batches import (
     BatchSize,
     batch_end,
@@ -45,11 +45,11 @@ def execute(
     """
     preprocess = backend.preprocess if isinstance(backend, PreprocessesImages) else None
     with (
-        Pictures(workers=workers, prepare=preprocess) as pictures,
-        _Ahead(backend, workers, state.progress.warn) as ahead,
+        ImageLoader(workers=workers, prepare=preprocess) as loader,
+        _Prefetcher(backend, workers, state.progress.warn) as prefetcher,
     ):
         if known is not None:
-            items = _recall(backend, items, known, state, pictures)
+            items = _recall(backend, items, known, state, loader)
         for _, group in groupby(items, key=batch_kind):
             queue = list(group)
             most = len(queue)
@@ -58,24 +58,24 @@ def execute(
             while start < len(queue):
                 end, n_rows = coming or batch_end(backend, queue, start, start + most, size.size)
                 requests = [item.request for item in queue[start:end]]
-                prepared = ahead.take()
+                prepared = prefetcher.take()
                 coming = batch_end(backend, queue, end, end + most, size.size)
                 following = [item.request for item in queue[end : coming[0]]]
-                pictures.ahead(ref for request in following for ref in request.looked_at)
-                ahead.prepare(following, pictures)
+                loader.prefetch(ref for request in following for ref in request.all_images)
+                prefetcher.prepare(following, loader)
                 try:
                     with state.interrupts.held("this batch"):
-                        responses = _respond(backend, requests, pictures, state, computed, prepared)
+                        responses = _respond(backend, requests, loader, state, computed, prepared)
                         for item, response in zip(queue[start:end], responses, strict=True):
-                            state.add(item, response, pictures.sha256)
+                            state.add(item, response, loader.sha256)
                         if known is not None and not isinstance(backend, RecallsValues):
-                            known.keep(requests, responses, pictures)
+                            known.keep(requests, responses, loader)
                 except _OutOfMemory:
                     # A row may be many requests, and one of them too much by itself.
                     most = len(requests) // 2
                     size.was_too_much(n_rows)
                     state.progress.warn(f"out of memory: going on with batches of {most}")
-                    ahead.take()
+                    prefetcher.take()
                     coming = None
                     continue
                 state.check_errors()
@@ -83,7 +83,7 @@ def execute(
                 start = end
 
 
-class _Ahead:
+class _Prefetcher:
     """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
 
     def __init__(self, backend: Backend, workers: int, warn: Callable[[str], None]) -> None:
@@ -92,16 +92,16 @@ class _Ahead:
         self._coming: Future[Any] | None = None
         self._warn = warn
 
-    def __enter__(self) -> "_Ahead":
+    def __enter__(self) -> "_Prefetcher":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> None:
+    def prepare(self, requests: Sequence[Request], loader: ImageLoader) -> None:
         if requests and self._pool is not None and self._backend is not None:
-            self._coming = self._pool.submit(self._backend.prepare, requests, pictures)
+            self._coming = self._pool.submit(self._backend.prepare, requests, loader)
 
     def take(self) -> Any:
         """What was made of the batch that is next by now; None where nothing was."""
@@ -124,21 +124,21 @@ def _recall(
     items: Sequence[Item],
     known: ModelCache,
     state: State,
-    pictures: Pictures,
+    loader: ImageLoader,
 ) -> Sequence[Item]:
     """Hand answers of earlier runs on; returns the items that are left to be asked."""
     if isinstance(backend, RecallsValues):
-        backend.recall(known, [item.request for item in items], pictures)
+        backend.recall(known, [item.request for item in items], loader)
         return items
     left = []
     remaining = iter(items)
     while some := list(islice(remaining, AT_ONCE)):
-        responses = known.responses([item.request for item in some], pictures)
+        responses = known.responses([item.request for item in some], loader)
         for item, response in zip(some, responses, strict=True):
             if response is None:
                 left.append(item)
             else:
-                state.add(item, response, pictures.sha256)
+                state.add(item, response, loader.sha256)
     return left
 
 
@@ -193,7 +193,7 @@ def _type(value: object) -> str:
 def _respond(
     backend: Backend,
     requests: Sequence[Request],
-    pictures: Pictures,
+    loader: ImageLoader,
     state: State,
     computed: bool,
     prepared: Any = None,
@@ -205,7 +205,7 @@ def _respond(
             responses = (
                 backend.respond_to(prepared)
                 if prepared is not None and isinstance(backend, PreparesBatches)
-                else backend.respond(requests, pictures)
+                else backend.respond(requests, loader)
             )
         if not isinstance(responses, Sequence) or isinstance(responses, str):
             raise RuntimeError(f"expected a list of responses, found {_type(responses)}")
@@ -233,5 +233,5 @@ def _respond(
     return [
         response
         for request in requests
-        for response in _respond(backend, [request], pictures, state, computed)
+        for response in _respond(backend, [request], loader, state, computed)
     ]

@@ -48,7 +48,7 @@ from vlm_harness.types import (
     Response,
 )
 
-LOOKED_AT = 100
+IMAGES_CHECKED = 100
 """Images of a finished run that are compared with those there are."""
 
 
@@ -80,7 +80,7 @@ class RunFolder:
         self._plan = plan
         self._argv = list(argv)
         self._streams: dict[Path, IO[str]] = {}
-        self._unhealed: dict[Path, Container[tuple[Any, ...]]] = {}
+        self._unrepaired: dict[Path, Container[tuple[Any, ...]]] = {}
         self._lock = locked(self.path)
 
     def __enter__(self) -> "RunFolder":
@@ -110,7 +110,7 @@ class RunFolder:
 
     def _check_same_run(self) -> None:
         if self._plan.config.fresh:
-            self._throw_away()
+            self._overwrite()
             return
         manifest = self._recorded
         if manifest is None and any((self.path / "samples").iterdir()):
@@ -128,7 +128,7 @@ class RunFolder:
                 hint="Choose another --run-id, or --fresh to throw the old run away.",
             )
 
-    def _throw_away(self) -> None:
+    def _overwrite(self) -> None:
         """Delete an earlier run; refuse where the folder holds something else."""
         samples = self.path / "samples"
         if not (self.path / "manifest.json").is_file() and any(samples.iterdir()):
@@ -181,7 +181,7 @@ class RunFolder:
             "command_line": shlex.join(self._argv),
             "started": (old and old.started) or _now(),
             "finished": _now() if finished else None,
-            "logs": self._sums() if finished else None,
+            "logs": self._log_checksums() if finished else None,
             "models": {
                 **({name: model.to_dict() for name, model in old.models.items()} if old else {}),
                 **{name: dataclasses.asdict(model) for name, model in models.items()},
@@ -192,23 +192,23 @@ class RunFolder:
         }
         write_json(self.path / "manifest.json", manifest)
 
-    def _sums(self) -> dict[str, str]:
+    def _log_checksums(self) -> dict[str, str]:
         """Checksums of the sample logs, by path in the folder; every line was flushed."""
         paths = dict.fromkeys(self.log_path(planned.cell) for planned in self._plan.cells)
         found = (path for path in paths if path.is_file())
         return {path.relative_to(self.path).as_posix(): checksum(path) for path in found}
 
-    def keep_sums(self, healed: Iterable[Path]) -> None:
-        """Of a finished run: sums of logs that were healed, and all where it has none yet.
+    def update_checksums(self, repaired: Iterable[Path]) -> None:
+        """Of a finished run: checksums of logs that were repaired, and all where it has none yet.
 
         Those of other logs stay as they are, so that one that was edited is still known by its sum.
         """
         manifest = read_manifest(self.path)
         known = manifest.logs
-        changed = {path.relative_to(self.path).as_posix() for path in healed}
+        changed = {path.relative_to(self.path).as_posix() for path in repaired}
         if known is None or changed:
-            sums = self._sums()
-            known = sums if known is None else {**known, **{n: sums[n] for n in changed}}
+            checksums = self._log_checksums()
+            known = checksums if known is None else {**known, **{n: checksums[n] for n in changed}}
             write_json(self.path / "manifest.json", {**manifest.to_dict(), "logs": known})
 
     def write_results(self, results: Results) -> None:
@@ -238,7 +238,7 @@ class RunFolder:
                 if line.status != "error" and line.key in planned:
                     lines[line.key] = line
             if len(lines) != n_read or n_bytes != path.stat().st_size:
-                self._unhealed[path] = lines.keys()
+                self._unrepaired[path] = lines.keys()
             kept.update(lines)
         return kept
 
@@ -259,45 +259,47 @@ class RunFolder:
                     hint="Without the line, the same command asks the sample again.",
                 )
 
-    def heal(self) -> list[Path]:
+    def repair(self) -> list[Path]:
         """Take lines that were torn, doubled or failed out of the files, before others come.
 
         Returns:
             The files that were changed.
         """
-        for path, keys in self._unhealed.items():
+        for path, keys in self._unrepaired.items():
             kept = {
                 line.key: data
                 for line, data in read_written(path)
                 if line.status != "error" and line.key in keys
             }
             write_bytes(path, b"".join(kept.values()))
-        healed = list(self._unhealed)
-        self._unhealed.clear()
-        return healed
+        repaired = list(self._unrepaired)
+        self._unrepaired.clear()
+        return repaired
 
     def check_same_images(self, lines: Iterable[LogLine]) -> None:
         """Refuse to go on where images are not those that the lines were made of.
 
         Of a finished run, which computes nothing any more, only some are looked at.
         """
-        sums = {
+        checksums = {
             image.path: image.sha256
             for line in lines
             for image in line.images or ()
             if image.sha256 is not None
         }
-        if not sums:
+        if not checksums:
             return
         refs = {
             ref.path: ref
             for task in self._plan.tasks.values()
             for sample in task.samples
             for ref in sample.images
-            if ref.path in sums
+            if ref.path in checksums
         }
-        step = max(1, len(refs) // LOOKED_AT) if self.finished else 1
-        changed = [path for path in list(refs)[::step] if not _has_sum(refs[path], sums[path])]
+        step = max(1, len(refs) // IMAGES_CHECKED) if self.finished else 1
+        changed = [
+            path for path in list(refs)[::step] if not _has_checksum(refs[path], checksums[path])
+        ]
         if changed:
             raise InputError(
                 f"the run was begun with other images: {listing(changed, 3)}",
@@ -306,10 +308,10 @@ class RunFolder:
             )
 
     def write(
-        self, item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]
+        self, item: Item, response: Response, outcome: Outcome, checksums: Mapping[str, str]
     ) -> LogLine:
         """Append the line of one sample."""
-        line = make_line(item, response, outcome, sums)
+        line = make_line(item, response, outcome, checksums)
         path = self.log_path(item.planned.cell)
         try:
             if path not in self._streams:
@@ -328,14 +330,16 @@ class RunFolder:
             file.write(f"{_now()}\n{text}\n")
 
 
-def _has_sum(ref: ImageRef, sha256: str) -> bool:
+def _has_checksum(ref: ImageRef, sha256: str) -> bool:
     try:
         return images.checksum(ref) == sha256
     except SampleError:
         return True  # it is not another image, and its sample was answered
 
 
-def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[str, str]) -> LogLine:
+def make_line(
+    item: Item, response: Response, outcome: Outcome, checksums: Mapping[str, str]
+) -> LogLine:
     """One line, complete enough to be scored again without model, data or images."""
     sample, request = item.sample, item.request
     return LogLine(
@@ -345,7 +349,7 @@ def make_line(item: Item, response: Response, outcome: Outcome, sums: Mapping[st
         pair=sample.pair,
         set=sample.set,
         category=sample.category,
-        images=[ImageRecord(path=r.path, sha256=sums.get(r.path)) for r in request.images],
+        images=[ImageRecord(path=r.path, sha256=checksums.get(r.path)) for r in request.images],
         prompt=request.prompt or None,
         options=list(sample.options),
         shown=list(item.prompt.shown),

@@ -34,9 +34,9 @@ def identity(plan: Plan) -> dict[str, Any]:
         "cells": [
             {
                 "variant": planned.cell.to_dict(),
-                "question": planned.asker.question,
-                "template": planned.asker.template.model_dump(mode="json"),
-                "command": planned.asker.commands[planned.cell.command],
+                "question": planned.builder.question,
+                "template": planned.builder.template.model_dump(mode="json"),
+                "command": planned.builder.commands[planned.cell.command],
             }
             for planned in plan.cells
         ],

@@ -17,7 +17,7 @@ from vlm_harness.protocols.protocol import PROTOCOLS, EvaluationProtocol
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import GenerateUse, ModelSpec, ProtocolUse, RunConfig, TaskSpec
 from vlm_harness.tasks.orders import Order, OrderMode, orders
-from vlm_harness.tasks.prompts import NO_COMMAND, Asker, asker
+from vlm_harness.tasks.prompts import NO_COMMAND, PromptBuilder, prompt_builder
 from vlm_harness.tasks.task import Task, load_task
 from vlm_harness.types import (
     Cell,
@@ -58,7 +58,7 @@ class PlannedCell:
     task: Task
     protocol: EvaluationProtocol
     use: ProtocolUse
-    asker: Asker
+    builder: PromptBuilder
     order: OrderMode
     image_mode: ImageMode
     seed: int
@@ -95,7 +95,7 @@ class PlannedCell:
         for sample, index, order in self.asked():
             if self.image_mode == "swapped" and sample.id not in self._partners:
                 continue  # its pair is incomplete, and is counted as such
-            prompt = self.asker.prompt(sample, order, self.cell.command)
+            prompt = self.builder.prompt(sample, order, self.cell.command)
             request = self.protocol.request(sample, prompt, self.use)
             partner = self._partners.get(sample.id)
             request = replace(
@@ -318,7 +318,7 @@ def _cells(
             f"task {task.spec.task}: there is no whole pair to swap images within",
             where="--images swapped",
         )
-    asks = asker(task.spec, name, use, registry)
+    asks = prompt_builder(task.spec, name, use, registry)
     if not protocol.uses_prompt:
         commands = [NO_COMMAND]
         asks = replace(asks, commands={NO_COMMAND: ""}, question="")

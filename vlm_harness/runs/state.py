@@ -79,7 +79,7 @@ class State:
             sort(items)
         self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
 
-    def add(self, item: Item, response: Response | None, sums: Mapping[str, str]) -> None:
+    def add(self, item: Item, response: Response | None, checksums: Mapping[str, str]) -> None:
         """Score and log one response."""
         planned = item.planned
         of = self._cells[planned]
@@ -96,7 +96,7 @@ class State:
                 self._count_error(item, outcome.detail)
             else:
                 self.failing = None
-            of.add(item.key, self.folder.write(item, response, outcome, sums))
+            of.add(item.key, self.folder.write(item, response, outcome, checksums))
             self.n_new += 1
         self.progress.advance(planned.cell)
         if of.left == 0:

@@ -17,7 +17,7 @@ NO_COMMAND = "none"
 
 
 @dataclass(frozen=True)
-class Asker:
+class PromptBuilder:
     """How one task asks under one protocol: template, question and commands, resolved."""
 
     template: PromptSpec
@@ -75,7 +75,9 @@ class Asker:
         return Prompt(text=str(text).strip(), order=order, shown=shown, command=command)
 
 
-def asker(task: TaskSpec, protocol: str, use: ProtocolUse, registry: Registry) -> Asker:
+def prompt_builder(
+    task: TaskSpec, protocol: str, use: ProtocolUse, registry: Registry
+) -> PromptBuilder:
     """Resolve the template and commands of a task under a protocol.
 
     Commands are the protocol's own; else, where the protocol brings another template, that
@@ -94,4 +96,4 @@ def asker(task: TaskSpec, protocol: str, use: ProtocolUse, registry: Registry) -
     if isinstance(commands, list):
         commands = {name: registry.command(name, where) for name in commands}
     question = use.question if use.question is not None else task.prompt.question
-    return Asker(template, question, commands or {NO_COMMAND: ""}, task.at("prompt"))
+    return PromptBuilder(template, question, commands or {NO_COMMAND: ""}, task.at("prompt"))

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from vlm_harness.backends import Family, LoadOptions
 from vlm_harness.errors import SampleError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs import ModelSpec, Spec
 from vlm_harness.types import Model, Request, Response
 
@@ -28,12 +28,12 @@ class BrighterHalf:
     def info(self) -> Model:
         return Model(self.spec.model, "brighter_half", self.spec.checkpoint)
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response]:
-        return [self._respond(request, pictures) for request in requests]
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
+        return [self._respond(request, loader) for request in requests]
 
-    def _respond(self, request: Request, pictures: Pictures) -> Response:
+    def _respond(self, request: Request, loader: ImageLoader) -> Response:
         try:
-            image = pictures.get(request.images[0]).pixels.convert("L")
+            image = loader.get(request.images[0]).pixels.convert("L")
         except SampleError as error:  # of this image alone: the others of the batch go on
             return Response(error=str(error))
         middle = image.width // 2

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlm_harness.backends.hf.prompt_format import PromptFormatter
 from vlm_harness.errors import SampleError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.types import Request
 
 
@@ -42,9 +42,9 @@ class Batch:
         return [parts[count] for count in sorted(parts)]
 
 
-def made_ready(
+def make_batch(
     requests: Sequence[Request],
-    pictures: Pictures,
+    loader: ImageLoader,
     formatter: PromptFormatter,
     check: Callable[[int], None],
 ) -> Batch:
@@ -57,7 +57,7 @@ def made_ready(
         try:
             if asked not in queries:
                 check(len(request.images))
-                images = [pictures.get(ref).pixels for ref in request.images]
+                images = [loader.get(ref).pixels for ref in request.images]
                 queries[asked] = Query(request, formatter.text(request), images)
             batch.ready[index] = queries[asked]
         except SampleError as error:

@@ -113,7 +113,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Trunk:
-    """What prompts begin with, read once: a row for each picture (or pictures) that they are about.
+    """What prompts begin with, read once: a row for each picture (or loader) that they are about.
 
     ``ids`` and ``mask`` are [rows, length], padded in front; ``positions`` the same, or with axes
     before it; ``logits`` of the token behind, [rows, 1, vocabulary]; ``cache`` the argument with

@@ -96,7 +96,7 @@ class PromptFormatter:
             "add_special_tokens": not self._has_bos(texts[0]),
         }
         if any(images):
-            arguments["images"] = [list(pictures) for pictures in images]
+            arguments["images"] = [list(loader) for loader in images]
         self.tokenizer.padding_side = "left"
         try:
             return self._padded_in_front(self.processor(**arguments), texts)

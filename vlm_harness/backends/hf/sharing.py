@@ -1,7 +1,7 @@
 """Which prompts of a batch share what they begin with, and whether a model lets them.
 
 That a model's numbers stay the same is not told by its name but seen: once a model, a few prompts
-about two pictures are answered both ways. Where they differ, or the model refuses our masks and
+about two loader are answered both ways. Where they differ, or the model refuses our masks and
 positions, every prompt is read by a pass of its own.
 """
 
@@ -23,7 +23,7 @@ from vlm_harness.types import ImageRef, Kind, Request, Response
 logger = logging.getLogger(__name__)
 
 Unit = Literal["images", "prompt"]
-"""What is read once: pictures for all prompts about them, or a prompt for all of its answers."""
+"""What is read once: loader for all prompts about them, or a prompt for all of its answers."""
 
 
 class Sharing:
@@ -152,7 +152,7 @@ class Sharing:
         return None
 
     def _trial(self, with_images: bool) -> list[Query]:
-        """Prompts of different lengths that begin alike, on two pictures of different shape."""
+        """Prompts of different lengths that begin alike, on two loader of different shape."""
         shapes = ((224, 224), (160, 320)) if with_images else (None,)
         queries = []
         for number, shape in enumerate(shapes):

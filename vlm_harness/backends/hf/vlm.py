@@ -17,7 +17,7 @@ from typing import Any
 from transformers import LogitsProcessorList
 
 from vlm_harness.backends import decoding
-from vlm_harness.backends.hf.batch import Batch, Query, inputs_of, made_ready
+from vlm_harness.backends.hf.batch import Batch, Query, inputs_of, make_batch
 from vlm_harness.backends.hf.loaded import LoadedVlm
 from vlm_harness.backends.hf.loading import describe
 from vlm_harness.backends.hf.logits import Contrasted, TextBranch
@@ -25,7 +25,7 @@ from vlm_harness.backends.hf.prompt_format import PromptFormatter
 from vlm_harness.backends.hf.sharing import Sharing, rows_of
 from vlm_harness.backends.interface import LoadOptions, PreparesBatches, SharesRows
 from vlm_harness.errors import InputError
-from vlm_harness.images import Pictures
+from vlm_harness.images import ImageLoader
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model, Request, Response
 
@@ -57,15 +57,15 @@ class HfVlm(SharesRows, PreparesBatches):
             return request.images
         return object()
 
-    def respond(self, requests: Sequence[Request], pictures: Pictures) -> list[Response | None]:
+    def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         return self.respond_to(
-            made_ready(requests, pictures, self.loaded.formatter, self.loaded.check_images)
+            make_batch(requests, loader, self.loaded.formatter, self.loaded.check_images)
         )
 
-    def prepare(self, requests: Sequence[Request], pictures: Pictures) -> Batch:
+    def prepare(self, requests: Sequence[Request], loader: ImageLoader) -> Batch:
         """A batch with its inputs made; called in a thread while another is computed."""
         formatter = self._own_formatter
-        batch = made_ready(requests, pictures, formatter, self.loaded.check_images)
+        batch = make_batch(requests, loader, formatter, self.loaded.check_images)
         for queries in batch.parts():
             if chosen := self._sent(queries):
                 batch.inputs[tuple(chosen)] = inputs_of(formatter, chosen)
