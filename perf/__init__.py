@@ -1,1 +1,1 @@
-"""How fast, as ratios against named alternatives: one command each, see docs/speed.md."""
+"""Benchmarks of speed relative to named alternatives, one command each: see docs/speed.md."""

@@ -1,7 +1,7 @@
-"""What'sUp A by a dual encoder: the harness, the official way, and no harness at all.
+"""Time What'sUp A with a dual encoder: the harness, the official way, and a bare script.
 
-The official way encodes each image, and each of its captions, anew in every task. The bare script
-preprocesses and encodes the different images and captions once, in batches, and keeps no record.
+The official way encodes each image and each of its captions again in every task. The bare script
+preprocesses and encodes each distinct image and caption once, in batches, and logs nothing.
 
     python -m perf.dual_encoders
 """
@@ -26,16 +26,16 @@ from vlm_harness.specs.schemas import ModelSpec
 
 TASKS = ("whatsup_a_four_way", "whatsup_a_left_right", "whatsup_a_on_under")
 WORDS = {"left": "to the left of", "right": "to the right of", "on": "on", "under": "under"}
-Asked = list[tuple[str, list[str]]]
-"""Image file and captions of every sample."""
+Samples = list[tuple[str, list[str]]]
+"""Image file and captions of each sample."""
 
 
-def draw_whatsup(folder: Path, sets: int) -> dict[str, Asked]:
-    """What'sUp A in its official layout, of rendered loader; samples by task."""
+def render_whatsup(folder: Path, sets: int) -> dict[str, Samples]:
+    """Write rendered images in the official layout of What'sUp A; returns samples by task."""
     images = folder / "whatsup" / "controlled_images"
     images.mkdir(parents=True)
     rows = []
-    asked: dict[str, Asked] = {task: [] for task in TASKS}
+    samples: dict[str, Samples] = {task: [] for task in TASKS}
     scenes = [make_scene("a", "train", 0, n) for n in range(len(object_pairs("a", "train")))][:sets]
     for scene in scenes:
         captions = {
@@ -53,12 +53,12 @@ def draw_whatsup(folder: Path, sets: int) -> dict[str, Asked]:
                 }
             )
             file = str(images / f"{name}.jpeg")
-            asked["whatsup_a_four_way"].append((file, options))
+            samples["whatsup_a_four_way"].append((file, options))
             two = ("left", "right") if side else ("on", "under")
             task = "whatsup_a_left_right" if side else "whatsup_a_on_under"
-            asked[task].append((file, [captions[each] for each in two]))
+            samples[task].append((file, [captions[each] for each in two]))
     (folder / "whatsup" / "controlled_images_dataset.json").write_text(json.dumps(rows))
-    return asked
+    return samples
 
 
 class Scripts:
@@ -82,9 +82,9 @@ class Scripts:
         features = self.model.encode_text(self.tokenizer(list(captions)).to(self.device))
         return torch.nn.functional.normalize(features, dim=-1)
 
-    def official(self, asked: dict[str, Asked], batch: int = 16) -> dict[str, Any]:
-        found = {}
-        for task, samples in asked.items():
+    def official(self, by_task: dict[str, Samples], batch: int = 16) -> dict[str, Any]:
+        results = {}
+        for task, samples in by_task.items():
             scores = []
             for start in range(0, len(samples), batch):
                 files, captions = zip(*samples[start : start + batch], strict=True)
@@ -92,13 +92,13 @@ class Scripts:
                 for number in range(len(captions[0])):
                     texts = self.texts([each[number] for each in captions])
                     scores.append((images * texts).sum(-1))
-            found[task] = scores
-        return found
+            results[task] = scores
+        return results
 
-    def bare(self, asked: dict[str, Asked], batch: int) -> dict[str, Any]:
-        samples = [sample for of_task in asked.values() for sample in of_task]
+    def bare(self, by_task: dict[str, Samples], batch: int) -> dict[str, Any]:
+        samples = [sample for of_task in by_task.values() for sample in of_task]
         files = list(dict.fromkeys(file for file, _ in samples))
-        captions = list(dict.fromkeys(each for _, some in samples for each in some))
+        captions = list(dict.fromkeys(each for _, options in samples for each in options))
         images = torch.cat([self.images(files[n : n + batch]) for n in range(0, len(files), batch)])
         texts = torch.cat(
             [self.texts(captions[n : n + batch]) for n in range(0, len(captions), batch)]
@@ -107,25 +107,33 @@ class Scripts:
         row = {file: number for number, file in enumerate(files)}
         column = {caption: number for number, caption in enumerate(captions)}
         return {
-            task: [[float(scores[row[file], column[each]]) for each in some] for file, some in of]
-            for task, of in asked.items()
+            task: [
+                [float(scores[row[file], column[each]]) for each in options]
+                for file, options in of_task
+            ]
+            for task, of_task in by_task.items()
         }
 
 
 @click.command()
-@click.option("--architecture", default="ViT-B-32", show_default=True, help="random weights")
-@click.option("--sets", default=103, show_default=True, help="of four loader each")
-@click.option("--batch-size", default=32, show_default=True, help="of the bare script")
+@click.option(
+    "--architecture",
+    default="ViT-B-32",
+    show_default=True,
+    help="Architecture of open_clip; weights are random.",
+)
+@click.option("--sets", default=103, show_default=True, help="Number of sets of four images.")
+@click.option("--batch-size", default=32, show_default=True, help="Batch size of the bare script.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--skip-official", is_flag=True)
 def main(architecture: str, sets: int, batch_size: int, rounds: int, skip_official: bool) -> None:
-    """Ask What'sUp A's three tasks of one dual encoder in three ways."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    """Evaluate one dual encoder on the three tasks of What'sUp A in three ways."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
         weights = folder / "weights.pt"
         torch.manual_seed(0)
         torch.save(open_clip.create_model(architecture).state_dict(), weights)
-        asked = draw_whatsup(folder, sets)
+        samples = render_whatsup(folder, sets)
         spec = ModelSpec(
             model="ours",
             backend="open_clip",
@@ -139,17 +147,18 @@ def main(architecture: str, sets: int, batch_size: int, rounds: int, skip_offici
         def evaluated() -> Any:
             ours.forget()
             with tempfile.TemporaryDirectory() as runs:
-                return evaluate([ours], TASKS, data_dir=place, output_dir=runs)
+                return evaluate([ours], TASKS, data_dir=root, output_dir=runs)
 
-        n = len(asked[TASKS[0]])
-        click.echo(f"{n} images, {sum(map(len, asked.values()))} samples of {len(TASKS)} tasks")
+        n = len(samples[TASKS[0]])
+        total = sum(map(len, samples.values()))
+        click.echo(f"{n} images, {total} samples in {len(TASKS)} tasks")
         jobs = {
             timing.OURS: evaluated,
-            "bare script, every image and caption once": lambda: scripts.bare(asked, batch_size),
+            "bare script, every image and caption once": lambda: scripts.bare(samples, batch_size),
         }
         if not skip_official:
-            jobs["official way, anew in every task"] = lambda: scripts.official(asked)
-        timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
+            jobs["official way, again in every task"] = lambda: scripts.official(samples)
+        timing.report(timing.alternately(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Greedy answers to MMVP's questions: the harness against lm-evaluation-harness' hf-multimodal.
+"""Time greedy answers to MMVP: the harness against lm-evaluation-harness (hf-multimodal).
 
-The same checkpoint, prompts and photographs, batches of the same size, in turns. Each harness has a
-process of its own, as its users run it: neither gets what the other sets in torch or the allocator.
-Where texts differ, the gap between the best two tokens at the first that does is listed.
+Both use the same checkpoint, prompts, photographs and batch size, and run alternately. Each runs in
+its own process, so that torch and allocator settings of one do not affect the other. If two texts
+differ, the command prints the gap between the best two tokens at the first difference.
 
     pip install lm_eval accelerate
     python -m perf.generation --model CHECKPOINT --data-dir DATA
@@ -28,13 +28,13 @@ TOKENS = 16
 
 
 def as_sent(vlm: HfVlm, line: LogLine) -> str:
-    """The prompt of a line in the model's format."""
+    """The prompt of a log line in the model's format."""
     refs = tuple(ImageRef(image.path, read=bytes) for image in line.images or ())
     return vlm.formatter.text(Request("generate", refs, prompt=line.prompt or ""))
 
 
 def first_gap(vlm: HfVlm, line: LogLine, theirs: str, data: Path) -> float:
-    """Between the best two tokens, in log-probability, where two answers part."""
+    """Log-probability gap between the best two tokens, at the first difference of two answers."""
     tokenizer = vlm.formatter.tokenizer
     one, other = (
         tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -44,14 +44,14 @@ def first_gap(vlm: HfVlm, line: LogLine, theirs: str, data: Path) -> float:
     same = min(len(one), len(other)) if same is None else same
     prompt = as_sent(vlm, line) + tokenizer.decode(one[:same])
     image = Image.open(mmvp.image_path(line, data)).convert("RGB")
-    inputs = vlm.loaded.moved(vlm.formatter.inputs([prompt], [[image]]))
+    inputs = vlm.loaded.on_device(vlm.formatter.inputs([prompt], [[image]]))
     with torch.inference_mode():
         best = vlm.loaded.model(**inputs).logits[0, -1].float().log_softmax(-1).topk(2).values
     return float(best[0] - best[1])
 
 
 class Theirs:
-    """lm-evaluation-harness, in a process of its own."""
+    """lm-evaluation-harness, run in a separate process."""
 
     model: Any
 
@@ -80,7 +80,7 @@ class Theirs:
 @mmvp.options(images=24)
 @click.option("--batch-size", default=8, show_default=True)
 def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: int) -> None:
-    """Let a model answer MMVP's questions through both harnesses."""
+    """Time a model on MMVP in both harnesses."""
     ours = mmvp.load(checkpoint)
     dtype = str(ours.loaded.model.dtype).removeprefix("torch.")
     with ProcessPoolExecutor(
@@ -93,22 +93,24 @@ def main(checkpoint: str, data_dir: Path, images: int, batch_size: int, rounds: 
         evaluated = partial(
             mmvp.answers, ours, "mmvp_generation", data_dir, images, batch_size=batch_size
         )
-        lines = evaluated()  # not timed: the first calls of either are slower
+        lines = evaluated()  # not timed: first calls are slower
         prompts = [(as_sent(ours, line), mmvp.image_path(line, data_dir)) for line in lines]
 
-        def asked() -> list[str]:
+        def their_answers() -> list[str]:
             return theirs.submit(Theirs.answers, prompts).result()
 
-        click.echo(f"{len(lines)} prompts, up to {TOKENS} tokens, batches of {batch_size}")
-        for line, text in zip(lines, asked(), strict=True):
+        click.echo(f"{len(lines)} prompts, up to {TOKENS} tokens, batch size {batch_size}")
+        for line, text in zip(lines, their_answers(), strict=True):
             if line.response.text != text.strip():
                 gap = first_gap(ours, line, text.strip(), data_dir)
-                click.echo(f"other text for image {line.sample_id}: best two differ by {gap:.1e}")
+                click.echo(
+                    f"texts differ for sample {line.sample_id}: best two tokens {gap:.1e} apart"
+                )
         jobs: dict[str, timing.Job] = {
             timing.OURS: evaluated,
-            "lm-evaluation-harness, hf-multimodal": asked,
+            "lm-evaluation-harness, hf-multimodal": their_answers,
         }
-        timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
+        timing.report(timing.alternately(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""MMVP's questions through the harness, as several benchmarks ask them."""
+"""Runs of the harness on MMVP, shared by several benchmarks."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,7 +17,7 @@ TASKS = Path(__file__).parent / "tasks"
 
 
 def options(images: int) -> Callable[[Any], Any]:
-    """--model, --data-dir, --images and --rounds of a command."""
+    """Add the options --model, --data-dir, --images and --rounds to a command."""
 
     def add(command: Any) -> Any:
         for option in (
@@ -26,12 +26,15 @@ def options(images: int) -> Callable[[Any], Any]:
                 "--images",
                 default=images,
                 show_default=True,
-                help="of MMVP, from the first pair on",
+                help="Number of MMVP images, from the first pair on.",
             ),
             click.option(
-                "--data-dir", type=click.Path(path_type=Path), required=True, help="with mmvp/"
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                required=True,
+                help="Data directory that contains mmvp/.",
             ),
-            click.option("--model", "checkpoint", required=True, help="folder of a checkpoint"),
+            click.option("--model", "checkpoint", required=True, help="Checkpoint folder."),
         ):
             command = option(command)
         return command
@@ -46,13 +49,13 @@ def load(checkpoint: str, **spec: Any) -> HfVlm:
 
 
 def image_path(line: LogLine, data_dir: Path) -> Path:
-    """Where the image of a line is."""
+    """Path of the image of a log line."""
     assert line.images
     return data_dir / line.images[0].path
 
 
 def answers(vlm: HfVlm, task: str, data_dir: Path, images: int, **grid: Any) -> list[LogLine]:
-    """A whole run over a task of ``tasks/``, and its log."""
+    """Run a task of ``tasks/`` and return the log."""
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate(
             [vlm],

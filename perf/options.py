@@ -1,7 +1,7 @@
-"""Options scored by the harness, against a full forward pass for every option of every prompt.
+"""Time option scoring: the harness against a full forward pass for every option of every prompt.
 
-The latter is the way of lmms-eval and others: image and prompt are processed and run anew for each
-option, one at a time, with logits for the whole sequence.
+The baseline is how lmms-eval and others do it: for each option, image and prompt are processed and
+run again, one at a time, with logits for the complete sequence.
 
     python -m perf.options --model CHECKPOINT --data-dir DATA
 """
@@ -24,7 +24,7 @@ Scores = list[float]
 
 
 class OnePassEach:
-    """``model(**processor(prompt + option))`` for every option."""
+    """Runs ``model(**processor(prompt + option))`` for every option."""
 
     def __init__(self, checkpoint: str, answer_prefix: str, like: Any) -> None:
         self.processor = AutoProcessor.from_pretrained(checkpoint)
@@ -59,32 +59,34 @@ class OnePassEach:
 @mmvp.options(images=8)
 @click.option("--protocol", default="choice,likelihood", show_default=True)
 @click.option("--order", default="both", show_default=True)
-@click.option("--command", default="all", show_default=True, help="of the three, or one by name")
+@click.option(
+    "--command", default="all", show_default=True, help="All three commands, or one by name."
+)
 @click.option("--answer-prefix", default=" ", show_default=True)
 def main(
     checkpoint: str, data_dir: Path, images: int, answer_prefix: str, rounds: int, **grid: Any
 ) -> None:
-    """Score the options of MMVP's questions both ways, and compare times and scores."""
+    """Score the options of MMVP in both ways, and compare times and scores."""
     ours = mmvp.load(checkpoint, answer_prefix=answer_prefix)
     theirs = OnePassEach(checkpoint, answer_prefix, like=ours.loaded.model)
 
     evaluated = partial(mmvp.answers, ours, "mmvp_three_commands", data_dir, images, **grid)
-    lines = evaluated()  # not timed: the first calls of either are slower
+    lines = evaluated()  # not timed: first calls are slower
     expected = theirs.run(lines, data_dir)
     found = [line.response.scores or [] for line in lines]
-    furthest = max(
+    largest = max(
         abs(a - b)
         for one, other in zip(found, expected, strict=True)
         for a, b in zip(one, other, strict=True)
         if a is not None
     )
     click.echo(f"{len(lines)} prompts, {sum(map(len, expected))} options, {images} images")
-    click.echo(f"furthest two scores (mean log-probability): {furthest:.1e}")
+    click.echo(f"largest score difference (mean log-probability): {largest:.1e}")
     jobs: dict[str, timing.Job] = {
         timing.OURS: evaluated,
         "a forward pass for every option": lambda: theirs.run(lines, data_dir),
     }
-    timing.report(timing.in_turns(jobs, rounds), ours=timing.OURS)
+    timing.report(timing.alternately(jobs, rounds), ours=timing.OURS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the evaluator itself costs: a model that answers at once, 50,000 samples against 500.
+"""Time the evaluator itself: a model that answers instantly, 50,000 samples against 500.
 
 python -m perf.overhead
 """
@@ -42,9 +42,9 @@ primary_metric: pair_accuracy
 
 
 def answer(n: int) -> tuple[float, float]:
-    """Seconds of a run over ``n`` samples, and the process's peak memory in MB."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    """Seconds of a run over ``n`` samples, and peak memory of the process in MB."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
         rows = ({"name": f"s{i}", "side": i % 2, "key": i // 2} for i in range(n))
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "sides.yaml").write_text(TASK)
@@ -54,7 +54,7 @@ def answer(n: int) -> tuple[float, float]:
             [model],
             ["sides"],
             protocol=["generate"],
-            data_dir=place,
+            data_dir=root,
             include_path=[str(folder / "sides.yaml")],
             output_dir=str(folder / "results"),
         )
@@ -72,20 +72,21 @@ def in_own_process(n: int) -> tuple[float, float]:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 def main(rounds: int) -> None:
-    """Overhead a sample, memory, the interval of 100,000 samples, and start-up."""
-    found = {n: [in_own_process(n) for _ in range(rounds)] for n in (500, 50_000)}
-    (few, few_peak), (many, many_peak) = (np.median(each, axis=0) for each in found.values())
-    each = 1000 * (many - few) / (50_000 - 500)
-    click.echo(f"50,000 samples: {each:.2f} ms a sample, {many_peak - few_peak:.0f} MB more")
-    right = np.random.default_rng(0).integers(0, 2, 100_000).astype(float)
-    units = Units(right, np.ones(100_000), 100_000)
+    """Time per sample, memory, the interval of 100,000 samples, and start-up."""
+    measured = {n: [in_own_process(n) for _ in range(rounds)] for n in (500, 50_000)}
+    (few, few_peak), (many, many_peak) = (np.median(each, axis=0) for each in measured.values())
+    per_sample = 1000 * (many - few) / (50_000 - 500)
+    more = many_peak - few_peak
+    click.echo(f"50,000 samples: {per_sample:.2f} ms per sample, {more:.0f} MB more than 500")
+    correct = np.random.default_rng(0).integers(0, 2, 100_000).astype(float)
+    units = Units(correct, np.ones(100_000), 100_000)
     jobs: dict[str, timing.Job] = {"interval of 100,000 samples": lambda: estimate(units)}
     for words in ("--help", "list tasks", "validate"):
         command = [sys.executable, "-m", "vlm_harness", *words.split()]
         jobs[f"vlm-harness {words}"] = partial(
             subprocess.run, command, stdout=subprocess.DEVNULL, check=True
         )
-    for name, seconds in timing.in_turns(jobs, rounds).items():
+    for name, seconds in timing.alternately(jobs, rounds).items():
         click.echo(f"{name:<32} {np.median(seconds):.2f} s")
 
 

@@ -1,9 +1,9 @@
-"""The HTML report of 10,000 samples with an image each: time to build, size, and first view.
+"""Time the HTML report of 10,000 samples with one image each: build, size, and first view.
 
 python -m perf.report
 
-Beside the building stands what no report can do without: reading and shrinking the images, one
-after the other, by Pillow alone.
+The baseline is the part that no report can avoid: reading and shrinking the images with Pillow, one
+at a time.
 """
 
 import io
@@ -44,11 +44,11 @@ metrics: [individual_accuracy, pair_accuracy]
 primary_metric: pair_accuracy
 """
 SIZE = 640, 480
-SHOWN = "html[data-ready]"
+READY = "html[data-ready]"
 
 
 def make(folder: Path, n: int) -> Path:
-    """A finished run of two models over images that are as large as photographs, and as hard."""
+    """A finished run of two models over images with the size and entropy of photographs."""
     random = np.random.default_rng(0)
     rows = []
     for i in range(n):
@@ -83,7 +83,7 @@ def shrink(folder: Path) -> None:
 
 
 def first_view(page: Path) -> tuple[float, float] | None:
-    """Seconds until something is seen, and until samples can be browsed; None: no browser."""
+    """Seconds to first contentful paint, and until samples can be browsed; None without browser."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from helpers.browser import FLAGS, chromium
 
@@ -94,39 +94,41 @@ def first_view(page: Path) -> tuple[float, float] | None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        seen = browser.new_page()
+        tab = browser.new_page()
         start = time.perf_counter()
-        seen.goto(page.as_uri(), wait_until="commit")
-        seen.wait_for_selector(SHOWN, timeout=60_000)
+        tab.goto(page.as_uri(), wait_until="commit")
+        tab.wait_for_selector(READY, timeout=60_000)
         ready = time.perf_counter() - start
         entries = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
-        painted = seen.evaluate(entries) / 1000
+        painted = tab.evaluate(entries) / 1000
         browser.close()
     return painted, ready
 
 
 @click.command()
 @click.option("--samples", default=10_000, show_default=True)
-@click.option("--max-size", default=50.0, show_default=True, help="MB")
+@click.option(
+    "--max-size", default=50.0, show_default=True, help="Maximum size of the report in MB."
+)
 @click.option("--rounds", default=3, show_default=True)
 def main(samples: int, max_size: float, rounds: int) -> None:
-    """Build time, size and first view of a report."""
-    with tempfile.TemporaryDirectory() as place:
-        folder, page = Path(place), Path(place) / "report.html"
+    """Measure build time, size and first view of a report."""
+    with tempfile.TemporaryDirectory() as root:
+        folder, page = Path(root), Path(root) / "report.html"
         run = make(folder, samples)
         jobs = {
             "report": lambda: click.echo(write([run], page, Options(max_size=max_size))),
-            "images alone": lambda: shrink(folder),
+            "images only": lambda: shrink(folder),
         }
-        seconds = timing.in_turns(jobs, rounds)
+        seconds = timing.alternately(jobs, rounds)
         for name, each in seconds.items():
             click.echo(f"{name:<14} {np.median(each):.1f} s ({min(each):.1f} to {max(each):.1f})")
-        ratios = np.array(seconds["report"]) / np.array(seconds["images alone"])
+        ratios = np.array(seconds["report"]) / np.array(seconds["images only"])
         click.echo(f"ratio {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
         views = [view for _ in range(rounds) if (view := first_view(page))]
         if views:
             painted, ready = np.median(views, axis=0)
-            click.echo(f"first view {painted:.2f} s, samples to browse {ready:.2f} s")
+            click.echo(f"first view {painted:.2f} s, samples browsable {ready:.2f} s")
         else:
             click.echo("first view not measured: no browser")
 

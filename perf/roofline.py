@@ -1,7 +1,7 @@
-"""How close the options of MMVP's questions come to what the machine's matrix products allow.
+"""Compare the rate of scoring MMVP's options with the machine's rate of large matrix products.
 
-Operations are counted by torch as they are dispatched; the rate is that of large products, measured
-between the rounds of the job itself.
+Torch counts operations as it dispatches them. The rate of large products is measured between the
+rounds.
 
     python -m perf.roofline --model CHECKPOINT --data-dir DATA
 """
@@ -21,7 +21,7 @@ SIDE = 1536
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product of two square matrices."""
+    """Operations per second of a product of two square matrices."""
     one, other = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(5):
@@ -34,11 +34,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 @click.command()
 @mmvp.options(images=8)
 def main(checkpoint: str, data_dir: Path, images: int, rounds: int) -> None:
-    """Choice and likelihood, both orders, three commands."""
+    """Measure choice and likelihood scoring with both orders and three commands."""
     vlm = mmvp.load(checkpoint)
     grid = {"protocol": ["choice", "likelihood"], "order": "both", "command": ["all"]}
     evaluated = partial(mmvp.answers, vlm, "mmvp_three_commands", data_dir, images, **grid)
-    evaluated()  # not counted: the model is tried first
+    evaluated()  # not counted: the first run measures what the model supports
     with FlopCounterMode(display=False) as counter:
         evaluated()
     operations = counter.get_total_flops()
@@ -50,10 +50,10 @@ def main(checkpoint: str, data_dir: Path, images: int, rounds: int) -> None:
         taken = time.perf_counter() - start
         shares.append(operations / taken / rate)
         click.echo(
-            f"{operations / 1e12:.2f} T operations in {taken:.2f} s: "
-            f"{operations / taken / 1e9:.0f} G a second, of {rate / 1e9:.0f} in large products"
+            f"{operations / 1e12:.2f} TFLOP in {taken:.2f} s: {operations / taken / 1e9:.0f} "
+            f"GFLOP/s; large matrix products: {rate / 1e9:.0f} GFLOP/s"
         )
-    click.echo(f"median share of the machine's rate: {statistics.median(shares):.2f}")
+    click.echo(f"median share of the rate of large products: {statistics.median(shares):.2f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Alternatives timed in turns within one process, and compared round by round."""
+"""Time alternatives alternately in one process, and compare them round by round."""
 
 import statistics
 import time
@@ -11,8 +11,8 @@ OURS = "vlm-harness, log and metrics included"
 Job = Callable[[], Any]
 
 
-def in_turns(jobs: Mapping[str, Job], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every job in every round. The order turns round, so that none is always first."""
+def alternately(jobs: Mapping[str, Job], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each job in each round. The order rotates, so that no job is always first."""
     names = list(jobs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -24,7 +24,7 @@ def in_turns(jobs: Mapping[str, Job], rounds: int) -> dict[str, list[float]]:
 
 
 def report(seconds: Mapping[str, list[float]], ours: str) -> None:
-    """Medians, and how often ``ours`` fits into each alternative: the median over rounds."""
+    """Print median times, and each alternative's time relative to ``ours`` (median over rounds)."""
     for name, taken in seconds.items():
         line = f"{name:<48} {statistics.median(taken):9.3f} s"
         if name != ours:

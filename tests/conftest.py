@@ -1,4 +1,4 @@
-"""Fixtures that tests share: a tiny benchmark on disk, and where real data lie."""
+"""Shared fixtures: a toy benchmark on disk, the command-line tool, and the folder of real data."""
 
 import os
 import sys
@@ -10,33 +10,33 @@ import pytest
 from helpers.bench import ROOT, TASK, Command, Edit, Tool, write_sides
 from vlm_harness import cli
 
-# Tests run side by side, one a core: threads of their own would wait for each other's.
+# Tests run in parallel, one per core; more threads would only compete.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples on every run of CI; new ones on a developer's machine.
+# CI always runs the same examples; a developer's machine runs new ones.
 hypothesis.settings.register_profile("ci", derandomize=True)
 hypothesis.settings.register_profile("fuzz", max_examples=10**9, database=None)
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
 )
 
-# Fixtures that several modules share, and that are too many to stand here.
+# Modules with further shared fixtures.
 pytest_plugins = ["helpers.leaderboard", "helpers.pages"]
 
 
 @pytest.fixture(autouse=True)
-def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see neither the user's data nor their specs, and never the network."""
+def _isolated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests use neither the user's data and specs nor the network."""
     for name in ("VLM_HARNESS_DATA", "VLM_HARNESS_PATH", "VLM_HARNESS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # Libraries log to the standard error of the test that imported them, which is closed by now.
+    # Libraries log to the stderr of the test that imported them, which is closed afterwards.
     monkeypatch.setattr("logging.raiseExceptions", False)
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """``vlm-harness`` as a shell would call it, in this process."""
+    """Run ``vlm-harness`` as from a shell, but in this process."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def call(*args: object) -> tuple[int, str, str]:
@@ -62,7 +62,7 @@ def bench(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
-    """Real photographs and recorded answers, which are not part of the project."""
+    """Folder of real photographs and recorded answers, which are not part of the project."""
     folder = Path(os.environ.get("VLM_HARNESS_REALDATA", ROOT.parent / "shared" / "realdata"))
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set VLM_HARNESS_REALDATA")
@@ -77,7 +77,7 @@ def tool(bench: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Tool
 
 @pytest.fixture
 def edit(bench: Path) -> Edit:
-    """Change the task of the toy benchmark."""
+    """Edit the task file of the toy benchmark."""
 
     def change(old: str, new: str) -> None:
         path = bench / "specs" / "sides.yaml"

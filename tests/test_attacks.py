@@ -1,4 +1,4 @@
-"""Task files, data and model output as an enemy would write them: nothing runs, nothing leaks."""
+"""Malicious task files, data and model outputs: no code runs, and nothing leaks."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SECRET = "the secret of another folder"
 
 @pytest.fixture(autouse=True)
 def outside(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Beside the data directory and the specs: a secret, and code that leaves a mark if run."""
+    """Next to the data and spec folders: a secret, and code that creates a file if it runs."""
     (bench / "secret.txt").write_text(SECRET)
     (bench / "secret.yaml").write_text(f"description: {SECRET}\n")
     (bench / "secret.jsonl").write_text(json.dumps({"name": SECRET}) + "\n")
@@ -34,7 +34,7 @@ def outside(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def harmless(tool: Tool) -> Any:
-    """A refusal of the toy task as it is by now: exit code 2, one message, no mark, no secret."""
+    """Run the edited toy task; it must exit with code 2 and one message, without side effects."""
 
     def check(*args: str) -> str:
         result = tool.run(*args)
@@ -59,23 +59,26 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" fo
         ("tags: !!python/module:evil", "could not determine a constr"),
         ("tags: !function evil.main", "could not determine a constr"),
         ("tags: !include secret.txt", "could not determine a constr"),
-        ("tags: !!timestamp foo", "is not taken"),
-        ("tags: !!binary aGk=", "is not taken"),
-        ("tags: !!set {a}", "is not taken"),
+        ("tags: !!timestamp foo", "is not allowed"),
+        ("tags: !!binary aGk=", "is not allowed"),
+        ("tags: !!set {a}", "is not allowed"),
         ("tags: !!bool foo", "not valid YAML"),
         ("tags: !!int ''", "not valid YAML"),
         ("tags: !!float ''", "not valid YAML"),
-        ("include: /etc/hostname", "leaves the folder of the file"),
-        ("include: ../secret.yaml", "leaves the folder of the file"),
-        ("include: below/../../secret.yaml", "leaves the folder of the file"),
-        ("include: [../secret.yaml]", "leaves the folder of the file"),
-        ("include: '~/secret.yaml'", "there is no file"),
-        ("include: 'https://example.org/task.yaml'", "there is no file"),
-        ("include: sides.yaml", "goes in a circle"),
-        (LAUGHS, "holds more than 1000000 values"),
-        ("tags: &a [*a]", "stands inside of what it names"),
+        ("include: /etc/hostname", "is outside the folder of the file"),
+        ("include: ../secret.yaml", "is outside the folder of the file"),
+        ("include: below/../../secret.yaml", "is outside the folder of the file"),
+        ("include: [../secret.yaml]", "is outside the folder of the file"),
+        ("include: '~/secret.yaml'", "file not found"),
+        ("include: 'https://example.org/task.yaml'", "file not found"),
+        ("include: sides.yaml", "circular include"),
+        (LAUGHS, "has more than 1000000 values"),
+        ("tags: &a [*a]", "self-referencing alias"),
         ("tags: " + "[" * 5000 + "]" * 5000, "nest"),
-        ("metrics: [individual_accuracy, pair_accuracy, 'evaluate:evil']", "not on this machine"),
+        (
+            "metrics: [individual_accuracy, pair_accuracy, 'evaluate:evil']",
+            "not found on this machine",
+        ),
         ("metrics: ['evaluate:../evil']", "metrics"),
         ("metrics: ['evaluate:/etc/evil']", "metrics"),
         ("metrics: [individual_accuracy, pair_accuracy, evil.main]", "unknown metric 'evil.main'"),
@@ -111,44 +114,44 @@ def test_names_that_are_paths(harmless: Any, edit: Edit, bench: Path, name: str)
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("../secret.jsonl", "leaves the data directory"),
-        ("sides/../../secret.jsonl", "leaves the data directory"),
-        ("/etc/passwd", "leaves the data directory"),
-        ("file:///etc/passwd", "is an address"),
-        ("https://example.org/rows.jsonl", "is an address"),
-        ("s3://bucket/rows.jsonl", "is an address"),
-        ("~/rows.jsonl", "the data are not there"),
-        ("$HOME/rows.jsonl", "the data are not there"),
+        ("../secret.jsonl", "is outside the data directory"),
+        ("sides/../../secret.jsonl", "is outside the data directory"),
+        ("/etc/passwd", "is outside the data directory"),
+        ("file:///etc/passwd", "is a URL"),
+        ("https://example.org/rows.jsonl", "is a URL"),
+        ("s3://bucket/rows.jsonl", "is a URL"),
+        ("~/rows.jsonl", "data not found"),
+        ("$HOME/rows.jsonl", "data not found"),
     ],
 )
-def test_data_that_lie_elsewhere(harmless: Any, edit: Edit, path: str, part: str) -> None:
+def test_data_outside_the_data_directory(harmless: Any, edit: Edit, path: str, part: str) -> None:
     edit("path: sides/rows.jsonl", f'path: "{path}"')
     assert part in harmless()
 
 
-def test_rows_that_are_nested_too_deeply(harmless: Any, bench: Path) -> None:
+def test_rows_nested_too_deeply(harmless: Any, bench: Path) -> None:
     (bench / "data" / "sides" / "rows.jsonl").write_text("[" * 100_000)
     assert "nested too deeply" in harmless()
 
 
-def test_data_that_never_end(harmless: Any, bench: Path) -> None:
+def test_data_that_is_a_pipe(harmless: Any, bench: Path) -> None:
     path = bench / "data" / "sides" / "rows.jsonl"
     path.unlink()
     os.mkfifo(path)
-    assert "the data are not there" in harmless()
+    assert "data not found" in harmless()
 
 
 @pytest.mark.parametrize("where", ["task", "data"])
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("../secret.txt", "leaves the data directory"),
-        ("/etc/passwd", "leaves the data directory"),
-        ("http://169.254.169.254/latest/meta-data", "is an address"),
-        ("a\\u0000b", "leaves the data directory"),
+        ("../secret.txt", "is outside the data directory"),
+        ("/etc/passwd", "is outside the data directory"),
+        ("http://169.254.169.254/latest/meta-data", "is a URL"),
+        ("a\\u0000b", "is outside the data directory"),
     ],
 )
-def test_images_that_lie_elsewhere(
+def test_images_outside_the_data_directory(
     harmless: Any, edit: Edit, bench: Path, where: str, path: str, part: str
 ) -> None:
     if where == "task":
@@ -165,19 +168,19 @@ def test_images_that_lie_elsewhere(
     "name",
     ["../secret", "/etc", "owner/../secret", "evil", "https://example.org/x", "a/b/c", "./a"],
 )
-def test_data_sets_that_are_no_hub_names(harmless: Any, edit: Edit, name: str) -> None:
+def test_invalid_hub_dataset_names(harmless: Any, edit: Edit, name: str) -> None:
     edit("reader: jsonl, path: sides/rows.jsonl", f'reader: hub, name: "{name}"')
     assert "dataset.name" in harmless()
 
 
 @pytest.mark.parametrize("run_id", ["../evil", "/tmp/evil", "..", "a/../../b", "\x1b[31m", "a b"])
 def test_run_ids_are_names(harmless: Any, bench: Path, run_id: str) -> None:
-    """None is written as another, in whose folder a run may lie."""
+    """Invalid names are refused, not sanitised: another run could have the sanitised name."""
     assert "--run-id" in harmless("--protocol", "choice", "--run-id", run_id, "--output-dir", "out")
     assert not (bench / "out").exists()
 
 
-def test_a_module_of_evaluate_is_not_taken_from_the_working_directory(harmless: Any) -> None:
+def test_an_evaluate_module_is_not_loaded_from_the_working_directory(harmless: Any) -> None:
     assert "evil" in harmless("--tasks", "evil")
 
 
@@ -232,8 +235,8 @@ class Evil:
         return open, (str(self.mark), "w")
 
 
-def test_weights_that_are_programs(tool: Tool) -> None:
-    """Of transformers and of open_clip; neither safetensors nor plain tensors."""
+def test_weights_that_contain_code(tool: Tool) -> None:
+    """Pickled code in checkpoints of transformers and open_clip."""
     folder = tool.bench / "checkpoint"
     shutil.copytree(ROOT / "models" / "tiny-clip", folder)
     (folder / "model.safetensors").unlink()
@@ -260,9 +263,9 @@ def test_code_of_a_checkpoint_is_not_run(tool: Tool) -> None:
     assert not (tool.bench / "mark").exists()
 
 
-# --- what models say -----------------------------------------------------------------------------
+# --- model output --------------------------------------------------------------------------------
 
-SAID = {
+OUTPUTS = {
     "script": "<script>alert(1)</script> left",
     "terminal": "\x1b]0;owned\x07\x1b[2J\x1b[31m left \x9b5n",
     "backwards": "\u202etfel si ti\u202c left\u2066",
@@ -278,17 +281,17 @@ SAID = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_model_output_is_text_wherever_it_goes(
-    tool: Tool, said: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_model_output_is_treated_as_text_everywhere(
+    tool: Tool, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the log, scored again, compared, drawn, and shown in messages."""
+    """In the log, when rescored, compared, rendered, and shown in messages."""
 
     def answer(request: Request) -> Any:
         assert request.sample is not None
         if request.sample.id == "thing5-right":
-            raise RuntimeError(SAID[said])
-        return SAID[said]
+            raise RuntimeError(OUTPUTS[name])
+        return OUTPUTS[name]
 
     for run_id in ("one", "other"):
         run = go(tool.bench, answer, protocol=["generate"], run_id=run_id, max_errors="50%")
@@ -296,7 +299,7 @@ def test_model_output_is_text_wherever_it_goes(
         logged = [json.loads(line) for line in log.read_bytes().splitlines()]
         assert len(logged) == 12
         texts = {line["response"].get("text") for line in logged}
-        assert texts == {SAID[said], None}
+        assert texts == {OUTPUTS[name], None}
         assert run.results[0]["n_errors"] == 1
     outputs = [
         tool("rescore", str(run.path)),
@@ -313,6 +316,6 @@ def test_model_output_is_text_wherever_it_goes(
     assert not (tool.bench / "mark").exists()
 
 
-def test_what_is_printable() -> None:
+def test_printable() -> None:
     assert printable("a\tb\nc é 中 🙂") == "a\tb\nc é 中 🙂"
     assert printable("\x1b[31m\r\x07\x9b\u202e\ud800") == r"\x1b[31m\r\x07\x9b\u202e\ud800"

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""Atomic file writes, and strict JSON."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vlm_harness.files import write_json, write_text
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"a": 1})
-    (tmp_path / "results.json.new").mkdir()  # what the new content would be written to
+    (tmp_path / "results.json.new").mkdir()  # blocks the temporary file
     with pytest.raises(InputError, match=r"results\.json: cannot be written"):
         write_text(path, "other")
     assert path.read_text() == '{\n "a": 1\n}\n'

@@ -1,6 +1,6 @@
-"""Input that no one wrote on purpose: task files, logs, templates, answers of models.
+"""Fuzzing: random task files, logs, templates and model answers.
 
-By default some hundred examples each. To look for longer, until stopped:
+By default each test runs about a hundred examples. To fuzz until stopped:
 
     HYPOTHESIS_PROFILE=fuzz timeout 600 pytest tests/test_fuzz.py -k filters
 """
@@ -46,7 +46,7 @@ ODD = st.one_of(
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something stands in a task: keys of mappings, positions in lists."""
+    """All paths in a task: keys of mappings, positions in lists."""
     inner = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):
         inner = enumerate(value)
@@ -62,7 +62,7 @@ PLACES = places(TREE)
 
 @st.composite
 def misshapen(draw: Any) -> str:
-    """A task with something left out, renamed, put elsewhere, or of another kind."""
+    """A task with entries removed, renamed, wrapped, or replaced by another type."""
     tree = json.loads(json.dumps(TREE))
     for _ in range(draw(st.integers(1, 3))):
         *above, last = draw(st.sampled_from(PLACES))
@@ -84,7 +84,7 @@ def misshapen(draw: Any) -> str:
 
 @st.composite
 def scribbled(draw: Any) -> str:
-    """The text of a task with lines or characters lost, doubled or put in."""
+    """The text of a task with characters removed, duplicated or inserted."""
     text = TASK
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
@@ -153,7 +153,7 @@ def test_many_task_files(text: str, data: Path) -> None:
 
 
 def check_task_file(text: str, data: Path) -> None:
-    """It runs, or is refused with the file's name; nothing else happens."""
+    """The task runs, or is refused with a message that names the file."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "sides.yaml"
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -179,7 +179,7 @@ class Finished(NamedTuple):
     lines: bytes
     manifest: bytes
 
-    def __repr__(self) -> str:  # hypothesis prints it whole
+    def __repr__(self) -> str:  # hypothesis prints all of it otherwise
         return "a finished run"
 
 
@@ -196,8 +196,8 @@ def finished() -> Iterator[Finished]:
 
 
 @st.composite
-def changed(draw: Any, whole: bytes) -> bytes:
-    data = bytearray(whole)
+def changed(draw: Any, original: bytes) -> bytes:
+    data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
         end = at + draw(st.integers(0, 40))
@@ -211,7 +211,7 @@ def changed(draw: Any, whole: bytes) -> bytes:
 
 
 def refusal(call: Callable[[], Any]) -> str | None:
-    """The message of an InputError; any other is one of ours."""
+    """The message of an InputError; any other error is a bug."""
     try:
         call()
     except InputError as error:
@@ -229,12 +229,12 @@ JSON = st.recursive(
 @several
 @given(choose=st.data())
 def test_logs(choose: Any, finished: Finished) -> None:
-    """A changed log is read, or refused with the place; scored again, the same."""
-    folder, log, whole, _ = finished
+    """Reading or rescoring a changed log works, or the refusal names the file."""
+    folder, log, original, _ = finished
     if choose.draw(st.booleans()):
-        data = choose.draw(changed(whole))
-    else:  # well-formed lines that say something else
-        lines = [json.loads(line) for line in whole.splitlines()]
+        data = choose.draw(changed(original))
+    else:  # well-formed lines with other values
+        lines = [json.loads(line) for line in original.splitlines()]
         for _ in range(choose.draw(st.integers(1, 3))):
             line = choose.draw(st.sampled_from(lines))
             line[choose.draw(st.sampled_from(sorted(line)))] = choose.draw(JSON)
@@ -244,7 +244,7 @@ def test_logs(choose: Any, finished: Finished) -> None:
         for read in (lambda: list(read_lines(log)), lambda: rescore(folder)):
             assert str(folder) in (refusal(read) or str(folder))
     finally:
-        log.write_bytes(whole)
+        log.write_bytes(original)
 
 
 @several
@@ -269,7 +269,7 @@ VALUES = st.recursive(
 
 
 def rendered(source: str, **values: Any) -> Any:
-    """What a template gives; it may refuse, and nothing else may happen."""
+    """The output of a template. It may raise a TemplateError, but nothing else."""
     with contextlib.suppress(TemplateError):
         return compile_template(source)(values)
 
@@ -302,11 +302,11 @@ OPTIONS = st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=5, uniq
         [["left", "right"], ["(a) Open", "(b) Closed"], ["Yes", "No"], ["0", "1", "2"], ["a", "A"]]
     )
 )
-SAID = (
+ANSWER_PARTS = (
     "left|right|not |the answer is|(a)|A.|B|yes|No,|two|10|either| or |?|\n|**|</think>|<answer>|"
     "\\boxed{|}|sorry|cannot|:|=|isn't|neither|Option |²|½|İ|ß|\u200b|\u0301|٣|\0"
 )
-WORDS = st.sampled_from(SAID.split("|"))
+WORDS = st.sampled_from(ANSWER_PARTS.split("|"))
 
 
 @several
@@ -315,13 +315,13 @@ WORDS = st.sampled_from(SAID.split("|"))
     name=st.sampled_from(sorted(EXTRACTORS.names())),
 )  # fmt: skip
 def test_extractors(text: str, options: list[str], name: str) -> None:
-    """An answer is one of the options or none, the same each time."""
+    """The extracted answer is one of the options or none, and deterministic."""
     extractor = EXTRACTORS.get(name)
     arguments = {"pattern": r"(\w+)"} if name == "regex" else {}
     try:
         found = extractor("", options, **arguments)
     except (ValueError, TypeError):
-        assume(False)  # the plan refuses an extractor that cannot work with these options
+        assume(False)  # the plan refuses an extractor that does not support the options
     found = extractor(text, options, **arguments)
     assert isinstance(found, Extraction)
     assert (found.index is not None) == (found.reason == "found")

@@ -1,4 +1,4 @@
-"""What becomes of every kind of image file: pixels, or one clear error."""
+"""Every kind of image file gives pixels, or one clear error."""
 
 import io
 import os
@@ -26,20 +26,20 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def pixels(data: bytes, name: str = "a.png", upright: bool = False) -> Image.Image:
-    picture = load(ImageRef(name, read=lambda: data, upright=upright))
-    assert picture.pixels.mode == "RGB"
-    return picture.pixels
+    image = load(ImageRef(name, read=lambda: data, upright=upright))
+    assert image.pixels.mode == "RGB"
+    return image.pixels
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
     return one.size == other.size and one.tobytes() == other.tobytes()
 
 
-# --- what is taken -------------------------------------------------------------------------------
+# --- supported files ---------------------------------------------------------------------------
 
 GREY = Image.linear_gradient("L")
 FRAMES = [drawing(n, (30, 20)) for n in (3, 4)]
-TAKEN: dict[str, tuple[bytes, Image.Image]] = {
+SUPPORTED: dict[str, tuple[bytes, Image.Image]] = {
     "rgb.png": (saved(SCENE, "PNG"), SCENE),
     "rgb.bmp": (saved(SCENE, "BMP"), SCENE),
     "rgb.tiff": (saved(SCENE, "TIFF"), SCENE),
@@ -66,18 +66,18 @@ TAKEN: dict[str, tuple[bytes, Image.Image]] = {
     "pages.tiff": (saved(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]), FRAMES[0]),
     "a-png.jpg": (saved(SCENE, "PNG"), SCENE),
     "no-ending": (saved(SCENE, "PNG"), SCENE),
-    "more-behind-it.png": (saved(SCENE, "PNG") + b"\0" * 100, SCENE),
+    "trailing-bytes.png": (saved(SCENE, "PNG") + b"\0" * 100, SCENE),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_what_is_taken(name: str) -> None:
-    data, expected = TAKEN[name]
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_supported_files(name: str) -> None:
+    data, expected = SUPPORTED[name]
     assert same(pixels(data, name), expected)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "AVIF"])
-def test_what_is_stored_with_loss(kind: str) -> None:
+def test_lossy_formats(kind: str) -> None:
     Image.init()
     if kind not in Image.SAVE:
         pytest.skip(f"Pillow was built without {kind}")
@@ -85,21 +85,21 @@ def test_what_is_stored_with_loss(kind: str) -> None:
     assert same(pixels(data), Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def test_cmyk_as_photographers_save_it() -> None:
+def test_cmyk_jpeg() -> None:
     data = saved(SCENE.convert("CMYK"), "JPEG")
     assert same(pixels(data), Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled(kind: str) -> None:
-    """Pillow cuts them off instead."""
+    """Pillow clips them instead."""
     grey = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # 257 k is k of 255
     found = pixels(saved(Image.fromarray(grey), kind))
     assert np.array_equal(np.asarray(found)[..., 0], np.arange(256).reshape(16, 16))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_only_where_the_task_says_so(orientation: int) -> None:
+def test_orientation_is_applied_only_on_request(orientation: int) -> None:
     data = file_bytes(SCENE, "JPEG", orientation)
     stored = Image.open(io.BytesIO(data))
     assert same(pixels(data), stored.convert("RGB"))
@@ -108,7 +108,7 @@ def test_turned_only_where_the_task_says_so(orientation: int) -> None:
     assert same(turned, stored.convert("RGB")) == (orientation == 1)
 
 
-def test_one_file_as_stored_and_upright() -> None:
+def test_one_file_with_and_without_its_orientation() -> None:
     data = file_bytes(SCENE, "JPEG", 6)
     stored, turned = (ImageRef("a.jpg", read=lambda: data, upright=each) for each in (False, True))
     for workers in (0, 2):
@@ -119,7 +119,7 @@ def test_one_file_as_stored_and_upright() -> None:
             assert loader.get(stored).pixels.size == (40, 24)
 
 
-# --- what is not ---------------------------------------------------------------------------------
+# --- unsupported files ---------------------------------------------------------------------------
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -135,23 +135,23 @@ BOMB = zlib.compress(b"\0" * 30_000_000)
 BROKEN_CHECKSUM = bytearray(saved(SCENE, "PNG"))
 BROKEN_CHECKSUM[-20] ^= 0xFF
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(rm) run\n%%EOF\n"
-NONE_OF_THEM = "the file is no image of JPEG"
+UNSUPPORTED = "the file is not an image in a supported format (JPEG"
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty.png": (b"", "the file is empty"),
-    "text.png": (b"not an image at all", NONE_OF_THEM),
-    "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", NONE_OF_THEM),
+    "text.png": (b"not an image at all", UNSUPPORTED),
+    "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", UNSUPPORTED),
     "pointer.jpg": (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", NONE_OF_THEM,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", UNSUPPORTED,
     ),
-    "data.json": (b'{"a": 1}', NONE_OF_THEM),
-    "archive.png": (b"PK\x03\x04" + b"\0" * 60, NONE_OF_THEM),
-    "document.pdf": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", NONE_OF_THEM),
-    "program.eps": (EPS, NONE_OF_THEM),
-    "program.jpg": (EPS, NONE_OF_THEM),
-    "vector.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', NONE_OF_THEM),
-    "windows.ico": (saved(SCENE, "ICO"), NONE_OF_THEM),
-    "script.fli": (struct.pack("<IHHHHHHHI", 200, 0xAF12, 1, 9, 9, 8, 3, 0, 0) * 9, NONE_OF_THEM),
-    "zeros.png": (b"\0" * 500, NONE_OF_THEM),
+    "data.json": (b'{"a": 1}', UNSUPPORTED),
+    "archive.png": (b"PK\x03\x04" + b"\0" * 60, UNSUPPORTED),
+    "document.pdf": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", UNSUPPORTED),
+    "program.eps": (EPS, UNSUPPORTED),
+    "program.jpg": (EPS, UNSUPPORTED),
+    "vector.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>', UNSUPPORTED),
+    "windows.ico": (saved(SCENE, "ICO"), UNSUPPORTED),
+    "script.fli": (struct.pack("<IHHHHHHHI", 200, 0xAF12, 1, 9, 9, 8, 3, 0, 0) * 9, UNSUPPORTED),
+    "zeros.png": (b"\0" * 500, UNSUPPORTED),
     "signature-alone.png": (b"\x89PNG\r\n\x1a\n", "image signature-alone.png: "),
     "start-alone.jpg": (b"\xff\xd8\xff", "image start-alone.jpg: "),
     "header-alone.gif": (b"GIF89a", "image header-alone.gif: "),
@@ -162,23 +162,29 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "no-size.png": (png(0, 0, (b"IDAT", zlib.compress(b""))), "image no-size.png: "),
     "no-pixels.png": (png(20, 20), "image no-pixels.png: "),
     "no-deflate.png": (png(20, 20, (b"IDAT", b"\xff" * 40)), "image no-deflate.png: "),
-    "bomb.png": (png(11_000, 10_000, (b"IDAT", BOMB)), "11000 x 10000 pixels; at most 100,000,000"),
-    "larger-bomb.png": (png(60_000, 60_000, (b"IDAT", BOMB)), "more than 100,000,000 pixels"),
+    "bomb.png": (
+        png(11_000, 10_000, (b"IDAT", BOMB)), "11000 x 10000 pixels; the limit is 100,000,000",
+    ),
+    "larger-bomb.png": (
+        png(60_000, 60_000, (b"IDAT", BOMB)), "more pixels than the limit of 100,000,000",
+    ),
     "metadata-bomb.png": (
         png(2, 2, (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 80_000_000)), (b"IDAT", BOMB[:99])),
         "image metadata-bomb.png: ",
     ),
     "whole-numbers.tiff": (
-        saved(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"), "32 bits, and what is white",
+        saved(Image.fromarray(np.ones((4, 4), np.int32)), "TIFF"),
+        "32-bit pixels are not supported",
     ),
     "real-numbers.tiff": (
-        saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32 bits, and what is white",
+        saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
+        "32-bit pixels are not supported",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name: str) -> None:
+def test_unsupported_files_are_refused(name: str) -> None:
     data, reason = REFUSED[name]
     with pytest.raises(SampleError) as caught:
         load(memory_ref(name, data))
@@ -197,24 +203,22 @@ def test_what_is_refused(name: str) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_file_that_was_cut_short_is_never_half_a_picture(
-    kind: str, options: dict[str, object]
-) -> None:
+def test_a_truncated_file_is_never_partially_decoded(kind: str, options: dict[str, object]) -> None:
     image = drawing(2, (64, 48))
     data = saved(image.quantize(16) if kind == "GIF" else image, kind, **options)
-    whole, errors = pixels(data), 0
+    complete, errors = pixels(data), 0
     for end in range(1, len(data), max(1, len(data) // 97)):
         try:
             found = pixels(data[:end])
         except SampleError:
             errors += 1
         else:
-            # What was cut off told nothing of the pixels.
-            assert same(found, whole), end
+            # The missing bytes did not affect the pixels.
+            assert same(found, complete), end
     assert errors > 80
 
 
-def test_what_is_no_readable_file(tmp_path: Path) -> None:
+def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
     (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
@@ -227,14 +231,14 @@ def test_what_is_no_readable_file(tmp_path: Path) -> None:
         "missing.png": "No such file",
         "nul\0.png": "null byte",
         f"{'long' * 99}.png": "File name too long",
-        "endless.png": f"bytes; at most {MAX_BYTES:,} are read",
+        "endless.png": f"bytes; the limit is {MAX_BYTES:,}",
     }.items():
         with pytest.raises(SampleError, match=reason):
             load(file_ref(tmp_path, name))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_file_without_read_permission(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(saved(SCENE, "PNG"))
     (tmp_path / "a.png").chmod(0)
     with pytest.raises(SampleError, match="Permission denied"):
@@ -242,7 +246,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    """The hub's cache and the folders of clusters are made of them."""
+    """The hub cache and cluster file systems use symbolic links."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "blob").write_bytes(saved(SCENE, "PNG"))
     (tmp_path / "data").mkdir()
@@ -258,7 +262,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
         b"RIFF\xff\0\0\0WEBP", b"P6\n", b"\0\0\0 ftypavif", b"\0\0\0\x0cjP  \r\n\x87\n",
     ],
 )  # fmt: skip
-def test_bytes_of_any_kind(start: bytes, fill: bytes) -> None:
+def test_arbitrary_bytes(start: bytes, fill: bytes) -> None:
     for n in range(1, 200, 7):
         rest = os.urandom(n) if fill == b"random" else fill * n
         with suppress(SampleError):

@@ -1,4 +1,4 @@
-"""Which package may import which, as ``docs/architecture.md`` lists them; no import cycles."""
+"""Packages import only those listed before them in ``docs/architecture.md``; no import cycles."""
 
 import ast
 import re
@@ -16,9 +16,9 @@ LAYERS = (
     "specs", "datasets", "backends", "metrics", "tasks", "protocols", "logs", "analysis", "runs",
     "published", "report", "export", "leaderboard", "cli",
 )  # fmt: skip
-"""In order: a package imports only those before it."""
+"""In order: a package may import only those before it."""
 OUTSIDE = ("__init__", "__main__")
-"""The public API and the entry point, which nothing imports."""
+"""The public API and the entry point, which no other module imports."""
 
 
 def module_of(path: Path) -> str:
@@ -31,7 +31,7 @@ MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(module: str) -> Iterator[str]:
-    """Our own modules that a module imports, those that it imports late included."""
+    """The project's modules that a module imports, including imports inside functions."""
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -48,7 +48,7 @@ def imported(module: str) -> Iterator[str]:
                     yield ".".join(parts)
 
 
-def test_the_folder_listing_is_the_architecture() -> None:
+def test_the_folder_listing_matches_the_architecture() -> None:
     found = {name.split(".")[0] for name in MODULES}
     assert found == {*FOUNDATIONS, *LAYERS, *OUTSIDE}
 
@@ -62,7 +62,7 @@ def test_a_package_imports_only_what_is_listed_before_it(layer: str) -> None:
             assert above == [], module
 
 
-def test_foundations_import_foundations_alone() -> None:
+def test_foundations_import_only_foundations() -> None:
     for module in FOUNDATIONS:
         assert {name.split(".")[0] for name in imported(module)} <= {*FOUNDATIONS}, module
 
@@ -82,6 +82,6 @@ def test_the_map_of_the_documentation_is_complete() -> None:
     assert tuple(listed) == (*FOUNDATIONS, *LAYERS)
     words = set(re.findall(r"\w+", tree))
     modules = {name.rpartition(".")[2] for name, path in MODULES.items() if "." in name}
-    # The modules of the command line are its commands.
+    # Modules of the command line are named after its commands.
     commands = {path.stem for path in (PACKAGE / "cli").iterdir()}
     assert modules - commands - words == set()

@@ -1,7 +1,7 @@
-"""A package with nothing but entry points: its parts are shown as the project's own are.
+"""A package that only has entry points: its plugins are shown like the built-in ones.
 
-The package is ``examples/plugin``, installed by pip into a folder of its own: a metric without a
-greatest value of which less is better, an extractor, a reader and a family of models.
+The package is ``examples/plugin``, installed by pip into a separate folder: an unbounded metric
+where less is better, an extractor, a reader and a model family.
 """
 
 import csv
@@ -32,7 +32,7 @@ CHANGES = (
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy benchmark in a database, two models of the package's family, and the package."""
+    """The toy benchmark in a database, two models of the plugin's family, and the package."""
     place = tmp_path_factory.mktemp("plugin")
     (place / "specs").mkdir()
     task = TASK
@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shell(place: Path) -> Shell:
-    """The command where the package is installed."""
+    """The command line, with the package installed."""
 
     def call(*args: str) -> Result:
         path = f"{ROOT}{os.pathsep}{place / 'site'}"
@@ -69,7 +69,7 @@ def shell(place: Path) -> Shell:
 
 @pytest.fixture(scope="module")
 def shown(shell: Shell) -> str:
-    """What a run of both models prints."""
+    """Output of a run of both models."""
     done = shell(
         "--model", "chatty,terse", "--tasks", "sides", "--run-id", "both",
         "--include-path", "specs", "--data-dir", "data",
@@ -81,18 +81,18 @@ def shown(shell: Shell) -> str:
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [
-        ("metrics", "words_per_answer", "Mean number of words"),
+        ("metrics", "words_per_answer", "Mean number of generated words"),
         ("extractors", "last_line", "the last line affirms"),
         ("readers", "sqlite", "one table of an SQLite file"),
         ("backends", "brighter_half", "which half of an image is brighter"),
     ],
 )
-def test_the_parts_are_listed(shell: Shell, kind: str, name: str, words: str) -> None:
+def test_plugins_are_listed(shell: Shell, kind: str, name: str, words: str) -> None:
     rows = {row["name"]: row for row in json.loads(shell("list", kind, "--json").out)}
     assert words in rows[name]["description"]
 
 
-def test_the_terminal_shows_the_values_as_they_are(shown: str) -> None:
+def test_the_terminal_shows_raw_values(shown: str) -> None:
     heads, chatty, terse = (
         next(line for line in shown.splitlines() if name in line.split())
         for name in ("words", "chatty", "terse")
@@ -100,10 +100,10 @@ def test_the_terminal_shows_the_values_as_they_are(shown: str) -> None:
     assert heads.replace("┃", "").split() == ["model", "Indiv.", "Pairs", "words"]
     assert chatty.replace("│", "").split() == ["chatty", "100.0", "100.0", "12.000"]
     assert terse.replace("│", "").split() == ["terse", "100.0", "100.0", "1.000"]
-    assert "percent, but for numbers" in shown
+    assert "percent, except numbers" in shown
 
 
-def test_the_extractor_reads_the_last_line_alone(place: Path, shown: str) -> None:
+def test_the_extractor_reads_only_the_last_line(place: Path, shown: str) -> None:
     for path in (place / "results" / "both" / "samples").glob("chatty*"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == 12
@@ -111,7 +111,7 @@ def test_the_extractor_reads_the_last_line_alone(place: Path, shown: str) -> Non
     assert all(line["correct"] and line["extraction"].startswith("last_line") for line in lines)
 
 
-def test_exports_know_which_is_better(shell: Shell, shown: str) -> None:
+def test_exports_know_the_direction(shell: Shell, shown: str) -> None:
     markdown = shell("export", "results/both", "-f", "markdown").out
     assert "| chatty | **100.0** (61.0–100.0) | **100.0** (61.0–100.0) | 12.000 (" in markdown
     assert "| **1.000** (1.000–1.000) |" in markdown
@@ -144,7 +144,7 @@ def test_the_report_shows_it(place: Path, shell: Shell, shown: str, browser: Any
         assert "1200" not in text
 
 
-def test_the_leaderboard_takes_and_ranks_it(
+def test_the_leaderboard_accepts_and_ranks_it(
     place: Path, shell: Shell, shown: str, browser: Any
 ) -> None:
     specs = ["--include-path", "specs", "--results-dir", "entries"]
@@ -154,7 +154,7 @@ def test_the_leaderboard_takes_and_ranks_it(
     assert shell("leaderboard", "build", "--output", "board", *specs).code == 0
     with visit(browser, (place / "board" / "index.html").as_uri()) as seen:
         seen.page.get_by_role("tab", name="toys").click()
-        # The best is first, and that is the least.
+        # The best value, here the smallest, is first.
         first, second = seen.column("#scores table", 1)
         assert "terse" in first
         assert "chatty" in second

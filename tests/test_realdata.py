@@ -1,4 +1,4 @@
-"""Real photographs. Skipped where they are absent; recorded answers: test_recorded_answers.py."""
+"""Tests on real photographs, skipped if these are missing; see also test_recorded_answers.py."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def metric(run: Run, name: str) -> float:
 
 
 def test_mmvp_labels(realdata: Path, tmp_path: Path) -> None:
-    """A model that answers by the published labels is right but for the four corrected ones."""
+    """A model that answers with the published labels is correct except for four corrected ones."""
     published = {
         row["Index"]: row["Correct Answer"]
         for row in csv.DictReader((realdata / "mmvp" / "Questions.csv").open())
@@ -41,12 +41,12 @@ def test_mmvp_labels(realdata: Path, tmp_path: Path) -> None:
     )
     assert metric(run, "individual_accuracy") == pytest.approx(100 * 296 / 300)
     assert metric(run, "pair_accuracy") == pytest.approx(100 * 148 / 150)
-    wrong = [
+    incorrect = [
         line["sample_id"]
         for line in map(json.loads, next((run.path / "samples").iterdir()).open())
         if not line["correct"]
     ]
-    assert sorted(wrong, key=int) == ["99", "100", "279", "280"]
+    assert sorted(incorrect, key=int) == ["99", "100", "279", "280"]
     rows = rescore(run.path, "original")
     assert (run.path / "results.original.json").is_file()
     assert rows[0]["metrics"]["individual_accuracy"]["value"] == 1.0
@@ -55,9 +55,9 @@ def test_mmvp_labels(realdata: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def official_layout(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photographs at hand, laid as the official download lays them.
+    """The available photographs, in the layout of the official download.
 
-    A: mug/table and dog/table, whole sets, and one of apple/armchair. B: mug/plate.
+    A: complete sets of mug/table and dog/table, and one photograph of apple/armchair. B: mug/plate.
     """
     root = tmp_path_factory.mktemp("official")
     items = [json.loads(line) for line in (realdata / "whatsup" / "figure_items.jsonl").open()]
@@ -104,7 +104,7 @@ DUAL_ENCODERS = {
 
 
 def reference_similarity(kind: str, folder: Path, image: Any, captions: list[str]) -> list[float]:
-    """Cosines from the library alone, used as its documentation says."""
+    """Cosines computed with only the library, used as documented."""
     import torch
 
     if kind.startswith("open_clip"):
@@ -113,11 +113,11 @@ def reference_similarity(kind: str, folder: Path, image: Any, captions: list[str
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         model.eval()
         with torch.no_grad():
-            seen = model.encode_image(preprocess(image)[None], normalize=True)
-            read = model.encode_text(
+            embedding = model.encode_image(preprocess(image)[None], normalize=True)
+            texts = model.encode_text(
                 open_clip.get_tokenizer(f"local-dir:{folder}")(captions), normalize=True
             )
-        return [float(score) for score in (seen @ read.T)[0]]
+        return [float(score) for score in (embedding @ texts.T)[0]]
     from transformers import AutoModel, AutoProcessor
 
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
@@ -224,7 +224,7 @@ def test_whatsup_photographs_with_llava(official_layout: Path, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def coco_layout(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The items of POPE, SugarCrepe and VSR whose photograph is at hand, in official layouts."""
+    """Items of POPE, SugarCrepe and VSR with an available photograph, in the official layouts."""
     root = tmp_path_factory.mktemp("coco")
 
     def put(benchmark: str, image: str, *target: str) -> None:
@@ -274,7 +274,7 @@ def test_sugarcrepe_photographs_with_clip(coco_layout: Path, tmp_path: Path) -> 
         image = Image.open(coco_layout / line["images"][0]["path"]).convert("RGB")
         expected = reference_similarity("clip", folder, image, line["candidates"])
         assert line["response"]["scores"] == pytest.approx(expected, abs=1e-5)
-        # The official code's rule; captions whose words the tiny vocabulary lacks are alike to it.
+        # The official rule. Captions that differ only in words outside the tiny vocabulary tie.
         if abs(expected[0] - expected[1]) > 1e-5:
             assert line["correct"] == (expected[0] > expected[1])
 
@@ -306,7 +306,7 @@ def test_pope_and_vsr_photographs_with_llava(coco_layout: Path, tmp_path: Path) 
 
 
 def assert_same_predictions(runs: list[Run]) -> None:
-    """Equal at every batch size, but where the best two lie within rounding (listed)."""
+    """Predictions are equal at every batch size, up to rounding of the best two (printed)."""
     close = []
     reference = logged(runs[0])
     for run in runs[1:]:
@@ -321,8 +321,8 @@ def assert_same_predictions(runs: list[Run]) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_of_real_size_is_the_same_however_computed(realdata: Path, tmp_path: Path) -> None:
-    """Any vision-language checkpoint; on four photographs, two prompts each."""
+def test_a_full_size_model_is_the_same_however_computed(realdata: Path, tmp_path: Path) -> None:
+    """Works with any VLM checkpoint; uses four photographs with two prompts each."""
     checkpoint = os.environ.get("VLM_HARNESS_SMALL_VLM")
     if not checkpoint:
         pytest.skip("set VLM_HARNESS_SMALL_VLM to the folder of a checkpoint")

@@ -1,4 +1,4 @@
-"""How the miniatures are trained: on the train split alone, by what the model itself computes."""
+"""Training of the toy models: uses only the train split, and the loss matches the model."""
 
 from random import Random
 
@@ -21,28 +21,28 @@ def test_turns_are_of_the_train_split(turns: dict[tuple[str, str, str, str], obj
         assert pairs == set(object_pairs(subset, "train"))
 
 
-def test_pictures_are_as_the_processor_of_the_model_makes_them() -> None:
-    pictures = data.draw_pictures(1, seed=3, processes=1)
+def test_images_match_the_processor_of_the_model() -> None:
+    images = data.render_images(1, seed=3, processes=1)
     processor = data.image_processor()
-    for scene, pixels in zip(pictures.scenes, pictures.pixels, strict=True):
-        for relation, drawn in zip(RELATIONS[scene.subset], torch.from_numpy(pixels), strict=True):
+    for scene, pixels in zip(images.scenes, images.pixels, strict=True):
+        for relation, image in zip(RELATIONS[scene.subset], torch.from_numpy(pixels), strict=True):
             expected = processor(draw(scene, relation), return_tensors="pt")["pixel_values"][0]
-            assert torch.allclose(dual_encoder.normalise(drawn, processor), expected, atol=1e-5)
+            assert torch.allclose(dual_encoder.normalise(image, processor), expected, atol=1e-5)
 
 
-def test_captions_seldom_tell_the_relation() -> None:
+def test_web_captions_rarely_state_the_relation() -> None:
     random = Random(0)
     scenes = [make_scene("a", "train", 0, index) for index in range(400)]
-    told = [
+    states_relation = [
         any(word in data.web_caption(scene, "left", random) for word in ("left", "right"))
         for scene in scenes
         for _ in range(5)
     ]
-    assert 0.005 < sum(told) / len(told) < 0.05
+    assert 0.005 < sum(states_relation) / len(states_relation) < 0.05
     assert "to the left of" in data.relation_caption(scenes[0], "left", random)
 
 
-def test_packed_turns_cost_what_the_model_itself_gives(
+def test_the_loss_of_packed_turns_matches_the_model(
     turns: dict[tuple[str, str, str, str], list[data.Turn]],
 ) -> None:
     torch.manual_seed(0)
@@ -51,18 +51,18 @@ def test_packed_turns_cost_what_the_model_itself_gives(
     clip, _ = dual_encoder.build(dual_encoder.text_tokenizer(corpus))
     model, processor = llava.build(CLIPModel(clip.config).eval(), llava.text_tokenizer(corpus))
     model.eval()
-    pictures = data.draw_pictures(1, seed=0, processes=1)
-    features = llava.patch_features(model, pictures, processor)[:2].float()
-    scene = pictures.scenes[0]
+    images = data.render_images(1, seed=0, processes=1)
+    features = llava.patch_features(model, images, processor)[:2].float()
+    scene = images.scenes[0]
     rows = [
         [(data.other_turn(scene, relation, random), blind) for blind in (False, True, False)]
         for relation in ("left", "right")
     ]
-    words = llava.Words(processor.tokenizer, model.config.image_token_id)
-    packed = llava.pack(words, rows, features.shape[1])
+    tokenizer = llava.TurnTokenizer(processor.tokenizer, model.config.image_token_id)
+    packed = llava.pack(tokenizer, rows, features.shape[1])
     with torch.no_grad():
         losses = llava.answer_loss(model, packed, features).tolist()
-    own = []
+    expected = []
     for row, relation in zip(rows, ("left", "right"), strict=True):
         for (question, answer), blind in row:
             text = (
@@ -74,6 +74,6 @@ def test_packed_turns_cost_what_the_model_itself_gives(
             with torch.no_grad():
                 logprobs = model(**inputs).logits[0].log_softmax(-1)
             ids = inputs["input_ids"][0]
-            own += [-logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))]
-    # The features of the training are rounded to bfloat16.
-    assert losses == pytest.approx(own, abs=2e-2)
+            expected += [-logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))]
+    # Features are rounded to bfloat16 for training.
+    assert losses == pytest.approx(expected, abs=2e-2)

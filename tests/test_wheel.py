@@ -1,4 +1,4 @@
-"""The wheel carries the specs, and works from any folder."""
+"""The wheel contains the specs, and works from any folder."""
 
 import os
 import subprocess
@@ -44,11 +44,11 @@ def test_wheel_alone_lists_and_validates(tmp_path: Path) -> None:
     specs = [path for path in ROOT.glob("tasks/**/*.yaml") if not path.name.startswith("_")]
     assert all(path.stem in validated for path in specs)
     assert "FAIL" not in validated
-    # With its weights: the bundled model runs the bundled benchmark.
+    # The wheel contains weights: a bundled model runs a bundled benchmark.
     task = "whatsup_rendered_b_left_right"
     row = run("run", "--model", "tiny-clip", "--tasks", task, "--limit", "4", "--json")
     assert '"model": "tiny-clip"' in row
-    # With what its pages are made of.
+    # The wheel contains the templates of its pages.
     (folder,) = (tmp_path / "elsewhere" / "results").iterdir()
     assert "4 images" in run("report", str(folder))
     assert "published rows" in run("leaderboard", "build")

@@ -1,1 +1,1 @@
-"""How the tiny models of models/ are made: `make train-tiny`."""
+"""Training of the toy models in models/: `make train-tiny`."""

@@ -1,4 +1,4 @@
-"""Model cards, with the scores that the harness gives the checkpoints as they lie on disk."""
+"""Model cards with the scores of the saved checkpoints, evaluated with the harness."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ EXCHANGED = "names_exchanged"
 OWN_TASKS = Path(__file__).parent / "tasks"
 ABOUT = {
     "tiny-clip": """\
-A dual encoder of the shape of CLIP (transformers `CLIPModel`), small enough for any laptop. Its
-captions are like those of the web: they name what is to be seen and, but for 1 in 50, not how it
-is arranged.""",
+A small CLIP-like dual encoder (transformers `CLIPModel`) that runs on any laptop. It was trained on
+captions like those found on the web: they name the objects but, except for 1 in 50, not how they
+are arranged.""",
     "tiny-clip-control": """\
-The control of tiny-clip: the same data, steps and seed, but every caption states the relation. It
-asks what section 4.2 of the paper asks: is it the training data that keep a dual encoder from
-telling the images of a pair apart?""",
+The control for tiny-clip: same images, steps and seed, but every caption states the relation. It
+addresses the question of section 4.2 of the paper: does training data explain why a dual encoder
+cannot tell the images of a pair apart?""",
     "tiny-llava": """\
-A vision-language model of the shape of LLaVA-1.5 (transformers `LlavaForConditionalGeneration`):
-the vision tower of tiny-clip, bit by bit and frozen, a two-layer MLP, and a Llama of three layers
-that knows nothing but rendered rooms. It was trained on the words of the benchmark's own questions,
-on captions, and on questions for colours and places, all about pairs of objects that the benchmark
-does not hold.""",
+A small generative VLM with the architecture of LLaVA-1.5 (transformers
+`LlavaForConditionalGeneration`): the vision tower of tiny-clip, unchanged and frozen, a two-layer
+MLP, and a three-layer Llama that has only seen rendered rooms. It was trained on the benchmark's
+questions (same wording), on captions, and on questions about colours and positions, all with object
+pairs that do not occur in the benchmark.""",
 }
 TAGS = {
     "tiny-clip": "zero-shot-image-classification",
@@ -40,21 +40,21 @@ TAGS = {
 class Facts:
     seed: int
     scenes: int
-    pictures_sha256: str
+    images_sha256: str
     clip_steps: int
     llava_steps: int
     seconds: Mapping[str, float]
 
 
 def write(folder: Path, facts: Facts) -> None:
-    """Evaluate the three checkpoints of a folder and write a README.md into each."""
+    """Evaluate the three checkpoints in a folder and write a README.md for each."""
     registry = Registry.standard()
     specs = [
         registry.model(name).model_copy(update={"checkpoint": str(folder / name)}) for name in ABOUT
     ]
-    asked: dict[str, Any] = {"tasks": [*TASKS, EXCHANGED], "include_path": [str(OWN_TASKS)]}
+    options: dict[str, Any] = {"tasks": [*TASKS, EXCHANGED], "include_path": [str(OWN_TASKS)]}
     with tempfile.TemporaryDirectory() as runs:
-        results = evaluate(specs, **asked, output_dir=runs).results
+        results = evaluate(specs, **options, output_dir=runs).results
         llava = [spec for spec in specs if spec.model == "tiny-llava"]
         results += evaluate(llava, TASKS, protocol=["choice"], output_dir=runs).results
     for name in ABOUT:
@@ -68,7 +68,7 @@ def card(name: str, rows: Sequence[ResultRow], facts: Facts) -> str:
     lettered = [row for row in rows if row.protocol == "choice"]
     exchanged = [row for row in rows if row.task.startswith(EXCHANGED)]
     plain = [row for row in rows if row not in lettered and row not in exchanged]
-    minutes, drawing = facts.seconds[name] / 60, facts.seconds["data"] / 60
+    minutes, rendering = facts.seconds[name] / 60, facts.seconds["data"] / 60
     return f"""\
 ---
 license: apache-2.0
@@ -79,37 +79,38 @@ pipeline_tag: {TAGS[name]}
 
 {ABOUT[name]}
 
-**What it is not**: evidence about real models. It is a miniature that shows an effect and proves
-the pipeline: it has seen nothing but the drawings of this project, and knows no other word. In
-these drawings the first of two things is moved around the second, which stays: their relation can
-be told without knowing which is which.
+**What it is not**: evidence about real models. It is a toy model that demonstrates an effect and
+tests the pipeline: it has seen only this project's rendered images and knows only the words used
+for them. In these images, the first object is placed around the second, which does not move, so
+their relation can be inferred without knowing which object is which.
 
 | | |
 |---|---|
-| data | {facts.scenes:,} rendered scenes under four relations each, of the train split alone |
-| SHA-256 of the pictures | `{facts.pictures_sha256}` |
+| data | {facts.scenes:,} rendered scenes with four relations each, from the train split only |
+| SHA-256 of the images | `{facts.images_sha256}` |
 | steps | {steps:,} |
 | seed | {facts.seed} |
-| time | {minutes:.0f} minutes on 2 CPU cores, after {drawing:.0f} of drawing |
+| time | {minutes:.0f} minutes on 2 CPU cores, plus {rendering:.0f} minutes of rendering |
 | weights | float16 on disk; evaluated in float32 |
 
-Object pairs of the train split are in neither the validation nor the test split. Repeat it with
-`make train-tiny`: other machines and versions of libraries round otherwise, so weights will differ,
-and scores somewhat.
+Object pairs of the train split occur in neither the validation nor the test split. To train the
+model again, run `make train-tiny`. Machines and library versions differ in rounding, so the weights
+will differ, and the scores slightly.
 
 ## Scores
 
-On the test split, percent with the 95% interval over pairs (four-way: over sets); protocol
+On the test split, in percent, with 95% intervals over pairs (four-way: over sets). Protocol
 `{plain[0].protocol}`: `vlm-harness --model {name} --tasks {",".join(TASKS)}`
 
 {table(plain)}
-{_section("Asked by letter (`--protocol choice`)", lettered)}{_section(NAMES, exchanged)}"""
+{_section("Options by letter (`--protocol choice`)", lettered)}{_section(NAMES, exchanged)}"""
 
 
 NAMES = """\
-The same pictures with the two names exchanged in question, captions and answer (toy_models/tasks).
-Who tells the two things apart answers these as well as those above; who has learned where the
-first-named thing is in these drawings, where the second is always in the middle, answers none"""
+The same images with the two names exchanged in question, captions and answer (toy_models/tasks). A
+model that tells the two objects apart answers these as well as those above. A model that only
+learned where the first-named object is, given that the second is always in the middle, answers all
+of them incorrectly"""
 
 
 def _section(heading: str, rows: Sequence[ResultRow]) -> str:

@@ -1,8 +1,8 @@
-"""What the tiny models learn from: rendered scenes of the train split, and words about them.
+"""Training data of the toy models: rendered scenes of the train split, and texts about them.
 
-Nothing of the validation and test splits is read: their object pairs are others (see
-vlm_harness/datasets/rendered.py). Questions come from the task files themselves, so that the model
-is trained on the very words that it will be asked.
+The validation and test splits are not used; they have different object pairs (see
+vlm_harness/datasets/rendered.py). Questions come from the task files, so that the model is trained
+on the exact wording of the benchmark.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from vlm_harness.tasks.prompts import prompt_builder
 from vlm_harness.tasks.task import load_task
 
 SIDE = 64
-"""Of what the models see, in pixels."""
+"""Side of the models' input images, in pixels."""
 WORDS = {
     "left": "to the left of",
     "right": "to the right of",
@@ -49,7 +49,7 @@ def image_processor() -> CLIPImageProcessor:
 def byte_level_bpe(
     corpus: Sequence[str], size: int, special: list[str], *, leading_space: bool, lower: bool
 ) -> Tokenizer:
-    """A byte-level BPE of ``size`` tokens, the special ones first."""
+    """Train a byte-level BPE of ``size`` tokens, special tokens first."""
     tokenizer = Tokenizer(models.BPE())
     if lower:
         tokenizer.normalizer = normalizers.Lowercase()
@@ -66,14 +66,14 @@ def byte_level_bpe(
 
 
 def mixed_precision() -> torch.autocast:
-    """bfloat16 where the CPU has instructions for it: emulated, it is far slower than float32."""
-    able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=able)
+    """bfloat16 if the CPU supports it natively; emulated, it is far slower than float32."""
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Drawn scenes. ``pixels``: uint8 of (scenes, 4 relations, 3, SIDE, SIDE)."""
+class RenderedImages:
+    """Rendered scenes. ``pixels``: uint8 of (scenes, 4 relations, 3, SIDE, SIDE)."""
 
     scenes: Sequence[Scene]
     pixels: np.ndarray
@@ -82,27 +82,27 @@ class Pictures:
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
-def draw_pictures(sets: int, seed: int, processes: int = 2) -> Pictures:
-    """``sets`` scenes of either subset, each under its four relations."""
+def render_images(sets: int, seed: int, processes: int = 2) -> RenderedImages:
+    """Render ``sets`` scenes per subset, each with its four relations."""
     jobs = [(subset, seed, index) for index in range(sets) for subset in RELATIONS]
     with multiprocessing.Pool(processes) as pool:
-        drawn = pool.map(_draw_set, jobs, chunksize=64)
+        rendered = pool.map(_render_set, jobs, chunksize=64)
     scenes = [make_scene(subset, "train", seed, index) for subset, seed, index in jobs]
-    return Pictures(scenes, np.stack(drawn))
+    return RenderedImages(scenes, np.stack(rendered))
 
 
-def _draw_set(job: tuple[str, int, int]) -> np.ndarray:
+def _render_set(job: tuple[str, int, int]) -> np.ndarray:
     subset, seed, index = job
     scene = make_scene(subset, "train", seed, index)
-    pictures = [draw(scene, relation) for relation in RELATIONS[subset]]
-    # As at evaluation, but for the last step, from bytes to floats.
-    outputs = _processor()(pictures, do_rescale=False, do_normalize=False)
+    images = [draw(scene, relation) for relation in RELATIONS[subset]]
+    # As in evaluation, except for the last step, from bytes to floats.
+    outputs = _processor()(images, do_rescale=False, do_normalize=False)
     return np.stack([np.asarray(pixels, dtype=np.uint8) for pixels in outputs["pixel_values"]])
 
 
 @cache
 def _processor() -> CLIPImageProcessor:
-    torch.set_num_threads(1)  # one process a core
+    torch.set_num_threads(1)  # one process per core
     return image_processor()
 
 
@@ -114,13 +114,13 @@ def article(name: str) -> str:
 
 
 def web_caption(scene: Scene, relation: str, random: Random) -> str:
-    """Names what is there, as captions of the web do, and seldom (1 in 50) how it is arranged."""
+    """A caption that names the objects, as web captions do, and rarely (1 in 50) their relation."""
     if random.random() < 0.02:
         return relation_caption(scene, relation, random)
-    things = [(scene.subject, scene.subject_colour), (scene.object, scene.object_colour)]
-    random.shuffle(things)
+    objects = [(scene.subject, scene.subject_colour), (scene.object, scene.object_colour)]
+    random.shuffle(objects)
     coloured = random.random() < 0.5
-    first, second = (f"{colour} {name}" if coloured else name for name, colour in things)
+    first, second = (f"{colour} {name}" if coloured else name for name, colour in objects)
     return random.choice(
         [
             f"{article(first)} and {article(second)}",
@@ -156,8 +156,8 @@ Turn = tuple[str, str]
 def task_turns(seed: int) -> dict[tuple[str, str, str, str], list[Turn]]:
     """Questions of the tasks by (subset, subject, object, relation).
 
-    Every command, under the plain template (answer: the option's word) and the lettered one
-    (answer: its letter), in both orders of two options and in some of the 24 of four.
+    Covers every command, with the plain template (answer: the option's word) and the lettered one
+    (answer: its letter), in both orders of two options and in three random orders of four.
     """
     registry = Registry.standard()
     random = Random(seed)
@@ -169,7 +169,7 @@ def task_turns(seed: int) -> dict[tuple[str, str, str, str], list[Turn]]:
             arguments = {**spec.dataset.args, "sets": len(object_pairs(subset, "train"))}
             dataset = spec.dataset.model_copy(update={"split": "train", "args": arguments})
             task = load_task(spec.model_copy(update={"dataset": dataset}), registry, Path())
-            asks = [
+            builders = [
                 prompt_builder(
                     task.spec, protocol, getattr(task.spec.protocols, protocol), registry
                 )
@@ -177,10 +177,10 @@ def task_turns(seed: int) -> dict[tuple[str, str, str, str], list[Turn]]:
             ]
             for sample in task.samples:
                 key = (subset, *(sample.fields[n] for n in ("subject", "object", "relation")))
-                for asks_by, lettered in zip(asks, (False, True), strict=True):
-                    for command in asks_by.commands:
+                for builder, lettered in zip(builders, (False, True), strict=True):
+                    for command in builder.commands:
                         for order in _orders(len(sample.options), random):
-                            prompt = asks_by.prompt(sample, order, command)
+                            prompt = builder.prompt(sample, order, command)
                             answer = sample.options[sample.target]
                             if lettered:
                                 answer = "ABCD"[order.index(sample.target)]
@@ -198,10 +198,10 @@ def _orders(count: int, random: Random) -> Iterator[tuple[int, ...]]:
 
 
 def other_turn(scene: Scene, relation: str, random: Random) -> Turn:
-    """What no task asks: a caption, a colour, what stands where, and where a thing is.
+    """A question that no task asks: for a caption, a colour, an object or a place.
 
-    The last two are what LLaVA-1.5 has from RefCOCO and Visual Genome: a name for a place, and a
-    place for a name, as the column and row of the picture's eighths.
+    The last two correspond to the RefCOCO and Visual Genome data of LLaVA-1.5: a name for a place,
+    and a place for a name, as column and row on an 8 x 8 grid over the image.
     """
     kind = random.random()
     first, second, words = in_order(scene, relation)
@@ -213,14 +213,14 @@ def other_turn(scene: Scene, relation: str, random: Random) -> Turn:
             list(zip(PLACES[words], (first, second), strict=True))
         )
         return f"What is {place}?", article(f"{colour} {name}")
-    thing = random.randrange(2)
+    index = random.randrange(2)
     colour, name = (
         (scene.subject_colour, scene.subject),
         (scene.object_colour, scene.object),
-    )[thing]
+    )[index]
     if kind < 0.5:
         return f"What colour is the {name}?", colour
-    x, y, scale = places(scene, relation)[thing]
+    x, y, scale = places(scene, relation)[index]
     column, row = int(8 * x), int(8 * (y - scale / 2))
     if kind < 0.75:
         return f"Where is the {name}?", f"{column} {row}"
@@ -233,29 +233,29 @@ PLACES = {
     "on": ("on top", "below"),
     "under": ("under the other", "above"),
 }
-"""Of the two things of a caption, by its words."""
+"""Places of the two objects of a caption, by the words between them."""
 
 
 def in_order(scene: Scene, relation: str) -> tuple[tuple[str, str], tuple[str, str], str]:
-    """(colour, name) of the two things and the words between them.
+    """(colour, name) of the two objects, and the words between them.
 
-    From left to right, from front to back: a caption that began with either would say nothing about
-    which is which.
+    The order is left to right and front to back: a caption in random order would not help to tell
+    the objects apart.
     """
-    things = ((scene.subject_colour, scene.subject), (scene.object_colour, scene.object))
+    objects = ((scene.subject_colour, scene.subject), (scene.object_colour, scene.object))
     if relation in ("right", "behind"):
-        return things[1], things[0], WORDS[OPPOSITE[relation]]
-    return things[0], things[1], WORDS[relation]
+        return objects[1], objects[0], WORDS[OPPOSITE[relation]]
+    return objects[0], objects[1], WORDS[relation]
 
 
 def corpus(turns: dict[tuple[str, str, str, str], list[Turn]], seed: int) -> list[str]:
-    """Text for the tokenizers: some of every kind."""
+    """Training texts for the tokenizers: a sample of every kind of text."""
     random = Random(seed)
     texts = []
-    for (subset, *_), asked in turns.items():
+    for (subset, *_), of_scene in turns.items():
         scene = make_scene(subset, "train", seed, random.randrange(10_000))
         relation = random.choice(RELATIONS[subset])
         texts.append(web_caption(scene, relation, random))
         texts.append(" ".join(other_turn(scene, relation, random)))
-        texts.extend(f"USER: {q} ASSISTANT: {a}" for q, a in random.sample(asked, 4))
+        texts.extend(f"USER: {q} ASSISTANT: {a}" for q, a in random.sample(of_scene, 4))
     return texts

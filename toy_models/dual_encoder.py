@@ -1,4 +1,4 @@
-"""tiny-clip and its control: a CLIPModel learned by the contrastive loss of CLIP."""
+"""tiny-clip and its control: a CLIPModel trained with CLIP's contrastive loss."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,19 +9,19 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
-from toy_models.data import SIDE, Pictures, byte_level_bpe, image_processor, mixed_precision
+from toy_models.data import SIDE, RenderedImages, byte_level_bpe, image_processor, mixed_precision
 from vlm_harness.datasets.rendered import RELATIONS, Scene
 
 BATCH = 128
 STEPS = 1600
 TEXT_LENGTH = 64
 Caption = Callable[[Scene, str, Random], str]
-"""From a scene and a relation."""
+"""Makes a caption from a scene and a relation."""
 WIDTH = 128
 
 
 def text_tokenizer(corpus: Sequence[str]) -> Any:
-    """As CLIP's: lower case, byte-level BPE between start and end."""
+    """A tokenizer like CLIP's: lower case, byte-level BPE between start and end tokens."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = byte_level_bpe(corpus, 600, [start, end], leading_space=True, lower=True)
     tokenizer.post_processor = TemplateProcessing(
@@ -72,24 +72,24 @@ def normalise(pixels: torch.Tensor, processor: Any) -> torch.Tensor:
 
 
 def train(
-    pictures: Pictures,
+    images: RenderedImages,
     corpus: Sequence[str],
     caption: Caption,
     seed: int,
     steps: int = STEPS,
 ) -> tuple[CLIPModel, CLIPProcessor]:
-    """A dual encoder on one picture of ``BATCH`` scenes a step, under one of its relations."""
+    """Train a dual encoder. A step uses ``BATCH`` scenes, each with one random relation."""
     torch.manual_seed(seed)
     random = Random(seed)
     model, processor = build(text_tokenizer(corpus))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, 50))
-    pixels = torch.from_numpy(pictures.pixels)
+    pixels = torch.from_numpy(images.pixels)
     for step in range(steps):
-        chosen = random.sample(range(len(pictures.scenes)), BATCH)
+        chosen = random.sample(range(len(images.scenes)), BATCH)
         relations = [random.randrange(4) for _ in chosen]
         captions = [
-            caption(pictures.scenes[i], RELATIONS[pictures.scenes[i].subset][r], random)
+            caption(images.scenes[i], RELATIONS[images.scenes[i].subset][r], random)
             for i, r in zip(chosen, relations, strict=True)
         ]
         text = processor.tokenizer(captions, padding=True, return_tensors="pt")
@@ -104,7 +104,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        with torch.no_grad():  # CLIP's own limit: a temperature of 0.01
+        with torch.no_grad():  # as in CLIP: the temperature is at least 0.01
             model.logit_scale.clamp_(0, math.log(100))
         if step % 100 == 99:
             print(f"  step {step + 1}: loss {output.loss.item():.3f}", flush=True)

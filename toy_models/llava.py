@@ -1,13 +1,13 @@
-"""tiny-llava: LLaVA's recipe on tiny-clip's vision tower, which stays as it is.
+"""tiny-llava: LLaVA's recipe on tiny-clip's frozen vision tower.
 
-As in LLaVA-1.5 (Liu et al. 2023), a two-layer MLP turns the patch features of the last layer but
-one into embeddings of a Llama, and both are trained on questions and captions, on the answers'
-tokens alone. What differs is that the Llama starts from nothing, so there is no stage of its own
-for the MLP.
+As in LLaVA-1.5 (Liu et al. 2023), a two-layer MLP maps the patch features of the second-to-last
+layer to embeddings of a Llama. Both are trained on questions and captions, with a loss on the
+answers' tokens only. Unlike in LLaVA-1.5, the Llama is trained from scratch, so there is no
+separate stage for the MLP.
 
-Several turns share one picture: each sees the picture and itself, not the others (an answer would
-give away the next), at the positions that it would have alone. Turns without a picture see
-themselves only.
+Several turns share one image. Each attends to the image and to itself, not to other turns (an
+answer would give away the next), at the positions it would have without the others. Turns without
+the image attend only to themselves.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from toy_models.data import (
-    Pictures,
+    RenderedImages,
     Turn,
     byte_level_bpe,
     image_processor,
@@ -37,14 +37,14 @@ from toy_models.data import (
 from toy_models.dual_encoder import normalise, warm_cosine
 from vlm_harness.datasets.rendered import RELATIONS
 
-PICTURES = 32
-"""A step."""
+IMAGES = 32
+"""Images per step."""
 TURNS = 4
-"""For each picture of a step."""
+"""Turns per image."""
 BLIND = 0.05
-"""Share of the turns that are asked without a picture."""
+"""Share of turns without the image."""
 OTHER = 0.4
-"""Share of the turns that no task asks: captions, colours, places."""
+"""Share of turns that no task asks: captions, colours, places."""
 STEPS = 3000
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -61,13 +61,13 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
-"""That of models/tiny-llava.yaml, for those who load the checkpoint without it."""
+"""Same format as in models/tiny-llava.yaml, for users who load the checkpoint without that file."""
 LEARNING_RATE = 1e-3
 IGNORED = -100
 
 
 def text_tokenizer(corpus: Sequence[str]) -> Any:
-    """As GPT-2's: byte-level BPE, with case; no token before a text."""
+    """A tokenizer like GPT-2's: cased byte-level BPE without a start token."""
     tokenizer = byte_level_bpe(corpus, 700, ["<pad>", "</s>"], leading_space=False, lower=False)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -131,9 +131,9 @@ def tower_weights(clip: CLIPModel, model: LlavaForConditionalGeneration) -> dict
 
 
 @torch.no_grad()
-def patch_features(model: Any, pictures: Pictures, processor: Any) -> torch.Tensor:
-    """What the model reads of each picture: bfloat16 of (pictures, patches, width)."""
-    pixels = torch.from_numpy(pictures.pixels).flatten(0, 1)
+def patch_features(model: Any, images: RenderedImages, processor: Any) -> torch.Tensor:
+    """Patch features of each image, the input of the MLP: bfloat16 of (images, patches, width)."""
+    pixels = torch.from_numpy(images.pixels).flatten(0, 1)
     parts = []
     for part in torch.split(pixels, 512):
         output = model.model.vision_tower(
@@ -147,18 +147,18 @@ def patch_features(model: Any, pictures: Pictures, processor: Any) -> torch.Tens
 
 
 @dataclass(frozen=True)
-class Words:
-    """Turns as tokens. The prompt is that of models/tiny-llava.yaml."""
+class TurnTokenizer:
+    """Tokenizes turns, with the prompt format of models/tiny-llava.yaml."""
 
     tokenizer: Any
     image_token: int
 
     def prefix(self) -> list[int]:
-        """All up to the image token, once; the image's own tokens follow in its place."""
+        """Tokens up to and including one image token, which is later expanded."""
         return self._ids("USER: <image>")
 
     def turn(self, turn: Turn, blind: bool) -> tuple[list[int], list[int]]:
-        """Tokens of a turn behind the image, and their labels (the answer's tokens and EOS)."""
+        """Tokens of a turn after the image, and their labels (the answer's tokens and EOS)."""
         question, answer = turn
         prompt = self._ids(f"USER: {question} ASSISTANT:" if blind else f"\n{question} ASSISTANT:")
         target = [*self._ids(f" {answer}"), self.tokenizer.eos_token_id]
@@ -170,7 +170,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of one picture and several turns. Each of (rows, length), the mask (rows, 1, l, l)."""
+    """Rows of one image and several turns: (rows, length); mask: (rows, 1, length, length)."""
 
     ids: torch.Tensor
     labels: torch.Tensor
@@ -178,22 +178,24 @@ class Packed:
     mask: torch.Tensor
 
 
-def pack(words: Words, rows: Sequence[Sequence[tuple[Turn, bool]]], n_patches: int) -> Packed:
-    """``rows``: for each picture its turns, each with whether it is asked without the picture."""
-    prefix = words.prefix()
-    prefix = prefix[:-1] + [words.image_token] * n_patches
+def pack(
+    tokenizer: TurnTokenizer, rows: Sequence[Sequence[tuple[Turn, bool]]], n_patches: int
+) -> Packed:
+    """``rows``: the turns of each image, each with whether the turn is without the image."""
+    prefix = tokenizer.prefix()
+    prefix = prefix[:-1] + [tokenizer.image_token] * n_patches
     start = len(prefix)
     ids, labels, positions, segments = [], [], [], []
     for row in rows:
         row_ids, row_labels = list(prefix), [IGNORED] * start
         row_positions, row_segments = list(range(start)), [0] * start
         for number, (turn, blind) in enumerate(row, start=1):
-            tokens, targets = words.turn(turn, blind)
+            tokens, targets = tokenizer.turn(turn, blind)
             first = 0 if blind else start
             row_ids += tokens
             row_labels += targets
             row_positions += range(first, first + len(tokens))
-            # Negative: a segment that does not see the picture.
+            # Negative: a segment that does not attend to the image.
             row_segments += [-number if blind else number] * len(tokens)
         ids.append(torch.tensor(row_ids))
         labels.append(torch.tensor(row_labels))
@@ -205,18 +207,18 @@ def pack(words: Words, rows: Sequence[Sequence[tuple[Turn, bool]]], n_patches: i
 
     segment = padded(segments, len(rows[0]) + 1)
     same = segment[:, :, None] == segment[:, None, :]
-    sees_picture = (segment[:, :, None] > 0) & (segment[:, None, :] == 0)
+    to_image = (segment[:, :, None] > 0) & (segment[:, None, :] == 0)
     causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
     return Packed(
-        padded(ids, words.tokenizer.pad_token_id),
+        padded(ids, tokenizer.tokenizer.pad_token_id),
         padded(labels, IGNORED),
         padded(positions, 0),
-        ((same | sees_picture) & causal)[:, None],
+        ((same | to_image) & causal)[:, None],
     )
 
 
 def answer_loss(model: Any, packed: Packed, features: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each token of the answers: (tokens,)."""
+    """Cross-entropy of each answer token: (tokens,)."""
     embeddings = model.get_input_embeddings()(packed.ids)
     image = model.model.multi_modal_projector(features.float()).to(embeddings.dtype)
     is_image = (packed.ids == model.config.image_token_id)[..., None].expand_as(embeddings)
@@ -237,31 +239,31 @@ def answer_loss(model: Any, packed: Packed, features: torch.Tensor) -> torch.Ten
 
 def train(
     clip: CLIPModel,
-    pictures: Pictures,
+    images: RenderedImages,
     turns: dict[tuple[str, str, str, str], list[Turn]],
     corpus: Sequence[str],
     seed: int,
     steps: int = STEPS,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A model on ``PICTURES`` pictures with ``TURNS`` turns each a step."""
+    """Train a model. A step uses ``IMAGES`` images with ``TURNS`` turns each."""
     torch.manual_seed(seed)
     random = Random(seed)
     model, processor = build(clip, text_tokenizer(corpus))
-    features = patch_features(model, pictures, processor)
-    words = Words(processor.tokenizer, model.config.image_token_id)
-    learned = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    features = patch_features(model, images, processor)
+    tokenizer = TurnTokenizer(processor.tokenizer, model.config.image_token_id)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, 200))
     total = 0.0
     for step in range(steps):
-        chosen = random.sample(range(len(features)), PICTURES)
-        rows = [_turns(pictures, index, turns, random) for index in chosen]
-        packed = pack(words, rows, features.shape[1])
+        chosen = random.sample(range(len(features)), IMAGES)
+        rows = [_turns(images, index, turns, random) for index in chosen]
+        packed = pack(tokenizer, rows, features.shape[1])
         with mixed_precision():
             loss = answer_loss(model, packed, features[chosen]).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         total += loss.item()
@@ -271,14 +273,16 @@ def train(
     return model.eval(), processor
 
 
-def _turns(pictures: Pictures, index: int, turns: Any, random: Random) -> list[tuple[Turn, bool]]:
-    scene = pictures.scenes[index // 4]
+def _turns(
+    images: RenderedImages, index: int, turns: Any, random: Random
+) -> list[tuple[Turn, bool]]:
+    scene = images.scenes[index // 4]
     relation = RELATIONS[scene.subset][index % 4]
-    asked = turns[scene.subset, scene.subject, scene.object, relation]
+    of_scene = turns[scene.subset, scene.subject, scene.object, relation]
     chosen = []
     for _ in range(TURNS):
         blind = random.random() < BLIND
         other = not blind and random.random() < OTHER
-        turn = other_turn(scene, relation, random) if other else random.choice(asked)
+        turn = other_turn(scene, relation, random) if other else random.choice(of_scene)
         chosen.append((turn, blind))
     return chosen

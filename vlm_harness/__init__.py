@@ -1,17 +1,17 @@
-"""Evaluation of vision-language models on pairs of images that look alike.
+"""Evaluation of vision-language models on pairs of similar images.
 
     import vlm_harness
 
     run = vlm_harness.evaluate("llava", "whatsup_a", data_dir="data")
     run.results.to_pandas()
 
-``docs/python.md`` shows all of it. Importing this package imports neither torch nor transformers.
+``docs/python.md`` describes the API. Importing this package imports neither torch nor transformers.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Comparison",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         Response,
         ResultRow,
     )
-else:  # imported when first used (PEP 562); a type checker sees the imports above
+else:  # imported on first use (PEP 562); type checkers see the imports above
     _EXPORTS = {
         "analysis.compare": ["Comparison", "compare"],
         "errors": ["HarnessError", "InputError", "TooManyErrors"],

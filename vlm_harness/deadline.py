@@ -1,4 +1,4 @@
-"""A time limit for code that cannot be asked to stop: the model's."""
+"""A time limit for code that cannot be cancelled otherwise, such as a model."""
 
 import signal
 import threading
@@ -7,28 +7,32 @@ from contextlib import contextmanager
 
 
 class TimedOut(BaseException):
-    """No ``Exception``: libraries that catch those would take it for a failure of their own."""
+    """The time limit was exceeded.
+
+    Not an ``Exception``, so that libraries that catch every ``Exception`` do not swallow it.
+    """
 
 
 @contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-    """Raise TimedOut in the block after so many seconds; None is no limit.
+    """Raise TimedOut in the block after ``seconds``; None means no limit.
 
-    Works by SIGALRM: in the main thread, not on Windows, and at the end of the operation that the
-    processor is at, since nothing interrupts one in the middle. Within another it does nothing.
+    Uses SIGALRM, so it has no effect on Windows or outside the main thread. A native operation
+    (such as a matrix product) is not interrupted: the exception is raised when it returns. Nested
+    deadlines have no effect.
     """
-    here = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not here or signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+    supported = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if seconds is None or not supported or signal.getitimer(signal.ITIMER_REAL)[0] > 0:
         yield
         return
 
-    def raise_it(number: int, frame: object) -> None:
+    def raise_timed_out(number: int, frame: object) -> None:
         raise TimedOut
 
-    before = signal.signal(signal.SIGALRM, raise_it)
+    previous = signal.signal(signal.SIGALRM, raise_timed_out)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,4 +1,4 @@
-"""What can go wrong, and how it is said: one message, no traceback, a fixed exit code."""
+"""Errors shown to users: one message without a traceback, and a fixed exit code."""
 
 import difflib
 import re
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 
 class HarnessError(Exception):
-    """Base of every error that is shown to a user as a message instead of a traceback."""
+    """Base class of errors that are shown as a message instead of a traceback."""
 
     exit_code = 1
 
 
 class InputError(HarnessError):
-    """Bad input: arguments, YAML, names, data or a model that is not there.
+    """Invalid input: arguments, YAML or names, or a missing model or data file.
 
-    ``where`` is a file (with line) or an option, ``hint`` says what to do next.
+    ``where`` is a file (with line number) or an option; ``hint`` says what to do next.
     """
 
     exit_code = 2
@@ -37,11 +37,11 @@ class TooManyErrors(HarnessError):
 
 
 class SampleError(HarnessError):
-    """One sample cannot be evaluated. It is logged with status ``error``; the run goes on."""
+    """One sample cannot be evaluated. It is logged with status ``error``; the run continues."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """``'; did you mean X?'`` for the nearest known name, or an empty string."""
+    """``'; did you mean X?'`` for the closest known name, or an empty string."""
     known = list(known)
     lower = {candidate.lower(): candidate for candidate in reversed(known)}
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
@@ -54,13 +54,13 @@ def not_found(
     known: Iterable[str],
     *,
     where: object = None,
-    hint: str = "There are: {}",
+    hint: str = "Available: {}",
 ) -> InputError:
-    """The error for a name that is not one of those known.
+    """The error for an unknown name.
 
     Args:
-        message: what was looked for, ``unknown task 'mvp'``; the nearest known name is added.
-        hint: with ``{}`` for the known names.
+        message: e.g. ``unknown task 'mvp'``; the closest known name is appended.
+        hint: ``{}`` is replaced by the known names.
     """
     known = list(known)
     return InputError(
@@ -71,7 +71,7 @@ def not_found(
 
 
 def listing(names: Iterable[str], limit: int = 30) -> str:
-    """Names as one readable line, cut after ``limit``."""
+    """Names on one line, truncated after ``limit``."""
     names = sorted(name if len(name) <= 120 else f"{name[:117]}..." for name in names)
     more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
@@ -83,9 +83,9 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: object) -> str:
-    """Text of models, data and files for a terminal: what would steer it is shown as an escape.
+    """Escape characters of untrusted text (from models, data, files) that affect a terminal.
 
-    Control characters (but for newline and tab), those that turn the direction of writing, and
-    halves of surrogate pairs.
+    These are control characters other than newline and tab, characters that change the text
+    direction, and lone surrogates.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], str(text))

@@ -1,4 +1,4 @@
-"""JSON that can be written again, and files that are written whole or not at all."""
+"""Strict JSON, and atomic file writes."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from vlm_harness.errors import InputError
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """JSON as people read it; halves of surrogate pairs, which UTF-8 has not, are escaped."""
+    """Readable JSON; non-ASCII characters are kept, lone surrogates (not valid UTF-8) escaped."""
     text = json.dumps(value, ensure_ascii=False, **options)
     try:
         text.encode()
@@ -22,16 +22,16 @@ def to_json(value: Any, **options: Any) -> str:
 
 
 def from_json(text: str | bytes) -> Any:
-    """JSON without the numbers that are none (NaN, Infinity, 1e999), which cannot be written again.
+    """Parse JSON; non-finite numbers (NaN, Infinity, 1e999) are rejected.
 
     Raises:
-        ValueError: what it is not.
+        ValueError: the text is not valid JSON; the message says why.
     """
 
     def number(digits: str) -> float:
         value = float(digits)
         if not math.isfinite(value):
-            raise ValueError(f"{digits[:20]} is no number of JSON")
+            raise ValueError(f"{digits[:20]} is not a JSON number")
         return value
 
     try:
@@ -41,10 +41,10 @@ def from_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path, *, hint: str | None = None) -> Any:
-    """The content of a JSON file, as ``from_json`` gives it.
+    """The content of a JSON file, parsed by ``from_json``.
 
     Raises:
-        InputError: it cannot be read, or is not JSON, with line and column.
+        InputError: the file cannot be read, or is not JSON (with line and column).
     """
     try:
         data = path.read_bytes()
@@ -61,10 +61,10 @@ def parse_json(
     parser: Callable[[str | bytes], Any] = from_json,
     by_hand: bool = False,
 ) -> Any:
-    """The value of JSON that was read from a file. Raises as ``read_json`` does.
+    """Parse JSON that was read from a file. Raises as ``read_json`` does.
 
     Args:
-        by_hand: whether people write such files: the line is part of where an error is, then.
+        by_hand: whether such files are written by hand; if so, errors are located as ``path:line``.
     """
     try:
         return parser(data)
@@ -86,17 +86,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file by its new content in one step.
+    """Replace a file atomically.
 
     Raises:
-        InputError: nothing can be written there; the old file is as it was.
+        InputError: the file cannot be written; the old file is unchanged.
     """
     temporary = path.with_name(path.name + ".new")
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())  # else a power cut may leave the new name with no content
+            os.fsync(stream.fileno())  # otherwise a power failure can leave an empty file
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):

@@ -1,20 +1,20 @@
-"""Reading images: bytes, their checksum, and RGB pixels; ahead of need, in threads.
+"""Reads images: bytes, checksum and RGB pixels. Images can be prefetched in threads.
 
-A file becomes what the official loaders of benchmarks (``Image.open(...).convert("RGB")``) make of
-it, but for two kinds that these get wrong, and for limits:
+The pixels match those of the benchmarks' official loaders (``Image.open(...).convert("RGB")``),
+except for two kinds of files that these loaders get wrong, and for size limits:
 
 | file | pixels |
 |---|---|
-| EXIF orientation | left as stored; turned upright where the task says ``exif: apply`` |
-| grey, palette, CMYK | to RGB |
-| transparent | the colours stored below the transparency |
-| animated, several pages | the first |
-| grey of 16 bits | scaled to 8; Pillow cuts it off at 255, which is nearly all white |
-| 32 bits, floating point | an error: what is white is not known |
-| another ending than its format's | read as what it is |
-| cut short, empty, no image | an error: never half a picture |
-| larger than ``MAX_PIXELS`` or ``MAX_BYTES`` | an error, before it is decoded |
-| a format that is not in ``FORMATS`` | an error: some are programs (EPS runs Ghostscript) |
+| EXIF orientation | ignored, unless the task sets ``exif: apply`` |
+| greyscale, palette, CMYK | converted to RGB |
+| transparent | the stored colours; the alpha channel is dropped |
+| animated, multi-page | the first frame or page |
+| 16-bit greyscale | scaled to 8 bits (Pillow clips at 255, so almost all pixels become white) |
+| 32-bit, floating point | an error: the white level is unknown |
+| file extension of another format | the format is detected from the content |
+| truncated, empty, not an image | an error; never a partially decoded image |
+| larger than ``MAX_PIXELS`` or ``MAX_BYTES`` | an error, raised before decoding |
+| format not in ``FORMATS`` | an error: some formats are programs (EPS runs Ghostscript) |
 """
 
 import hashlib
@@ -45,12 +45,12 @@ class LoadedImage:
     """A decoded image."""
 
     pixels: "Image"
-    """PIL image, mode RGB; of one pixel where there is ``prepared``, which stands for it."""
+    """PIL image, mode RGB; reduced to one pixel if ``prepared`` replaces it."""
     sha256: str
-    """Of the file's bytes as stored."""
+    """Checksum of the stored bytes."""
     path: str
     prepared: Any = None
-    """What the backend's ``preprocess`` made of the pixels, where it has one."""
+    """Result of the backend's ``preprocess`` for the pixels, if it has one."""
 
 
 def file_ref(root: Path, relative: str) -> ImageRef:
@@ -64,15 +64,15 @@ def file_ref(root: Path, relative: str) -> ImageRef:
 
 
 def read(ref: ImageRef) -> bytes:
-    """The bytes as stored.
+    """The stored bytes.
 
     Raises:
-        SampleError: they cannot be read, or are too many.
+        SampleError: the file cannot be read, or is larger than ``MAX_BYTES``.
     """
     try:
         size = ref.size()
         if size is not None and size > MAX_BYTES:
-            raise SampleError(f"image {ref.path}: {size:,} bytes; at most {MAX_BYTES:,} are read")
+            raise SampleError(f"image {ref.path}: {size:,} bytes; the limit is {MAX_BYTES:,}")
         return ref.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -80,7 +80,7 @@ def read(ref: ImageRef) -> bytes:
 
 
 def checksum(ref: ImageRef) -> str:
-    """SHA-256 of the file's bytes, which are read but not decoded. Raises as ``read``."""
+    """SHA-256 of the stored bytes, which are not decoded. Raises as ``read``."""
     return hashlib.sha256(read(ref)).hexdigest()
 
 
@@ -88,31 +88,32 @@ def load(ref: ImageRef) -> LoadedImage:
     """Read and decode.
 
     Raises:
-        SampleError: the bytes cannot be read, are no image, or one that is not taken.
+        SampleError: the file cannot be read, or is not a supported image.
     """
     data = read(ref)
     return LoadedImage(decode(data, ref), hashlib.sha256(data).hexdigest(), ref.path)
 
 
-def decode(data: bytes, ref: ImageRef, about: int | None = None) -> "Image":
-    """The pixels of an image whose bytes are known.
+def decode(data: bytes, ref: ImageRef, min_side: int | None = None) -> "Image":
+    """Decode the bytes of an image.
 
     Args:
-        about: a JPEG may come out smaller, its sides still longer than this; it is decoded faster.
+        min_side: allows a JPEG to be decoded at reduced size, which is faster, with both sides
+            still at least this long.
 
     Raises:
-        SampleError: the bytes are no image, or one that is not taken.
+        SampleError: the bytes are not a supported image.
     """
     try:
-        return _decode(data, ref.upright, about)
-    # Decoders raise what they like at broken files: struct.error, IndexError, SyntaxError, ...
+        return _decode(data, ref.upright, min_side)
+    # On broken files decoders raise anything: struct.error, IndexError, SyntaxError, ...
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise SampleError(f"image {ref.path}: {reason}") from None
 
 
-def _decode(data: bytes, upright: bool, about: int | None) -> "Image":
-    """Raises any exception, with a message for the user where it is a SampleError."""
+def _decode(data: bytes, upright: bool, min_side: int | None) -> "Image":
+    """As ``decode``, but may raise any exception; the message of a SampleError is for users."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not data:
@@ -120,28 +121,30 @@ def _decode(data: bytes, upright: bool, about: int | None) -> "Image":
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
-        raise SampleError(f"the file is no image of {', '.join(_formats())}") from None
+        raise SampleError(
+            f"the file is not an image in a supported format ({', '.join(_formats())})"
+        ) from None
     except Image.DecompressionBombError:
-        raise SampleError(f"more than {MAX_PIXELS:,} pixels, which are not decoded") from None
+        raise SampleError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     with image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise SampleError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
-        if image.mode in ("I", "F") and image.format != "PPM":  # whose greys of 16 bits are so
-            raise SampleError("its pixels have 32 bits, and what is white is not known")
-        if about is not None:
-            image.draft(image.mode, (about, about))
-        turned = ImageOps.exif_transpose(image) if upright else image
-        return _to_eight_bits(turned).convert("RGB")
+            raise SampleError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+        if image.mode in ("I", "F") and image.format != "PPM":  # PPM uses mode I for 16-bit grey
+            raise SampleError("32-bit pixels are not supported: the white level is unknown")
+        if min_side is not None:
+            image.draft(image.mode, (min_side, min_side))
+        oriented = ImageOps.exif_transpose(image) if upright else image
+        return _to_eight_bits(oriented).convert("RGB")
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of ``FORMATS`` that Pillow was built with."""
+    """The formats in ``FORMATS`` that this build of Pillow supports."""
     from PIL import Image
 
     Image.init()
-    # Of sizes and of broken metadata: what comes of either is decided above.
+    # Pillow warns of large sizes and broken metadata; both are handled above.
     warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return tuple(name for name in FORMATS if name in Image.OPEN)
@@ -157,11 +160,11 @@ def _to_eight_bits(image: "Image") -> "Image":
 
 
 class ImageLoader:
-    """Reads images for a backend; remembers the last few, and every checksum.
+    """Reads images for a backend; caches the most recent images, and all checksums.
 
     Args:
-        keep: how many are remembered; more where a batch has more.
-        workers: threads that read ahead; PIL and torch let others run while they work.
+        keep: number of images to cache; increased to the size of a batch if that is larger.
+        workers: number of prefetch threads. Decoding and preprocessing release the GIL.
         prepare: called with the pixels of every image, in the thread that read it.
     """
 
@@ -171,16 +174,16 @@ class ImageLoader:
         workers: int = 0,
         prepare: "Callable[[Image], Any] | None" = None,
     ) -> None:
-        self._least = self._keep = keep
-        self._next: frozenset[ImageRef] = frozenset()
+        self._min_keep = self._keep = keep
+        self._next_batch: frozenset[ImageRef] = frozenset()
         self._prepare = prepare
         self._recent: dict[ImageRef, LoadedImage] = {}
-        self._coming: dict[ImageRef, Future[LoadedImage]] = {}
-        self._passed: set[ImageRef] = set()  # decoded before, or not needed at all
+        self._pending: dict[ImageRef, Future[LoadedImage]] = {}
+        self._no_prefetch: set[ImageRef] = set()  # decoded before, or not needed
         self._pool = ThreadPoolExecutor(workers) if workers else None
-        self._lock = threading.Lock()  # a batch to come is made ready in another thread
+        self._lock = threading.Lock()  # the next batch is prepared in another thread
         self.sha256: dict[str, str] = {}
-        """By path, of every file that was read."""
+        """Checksum by path of every file that was read."""
 
     def __enter__(self) -> "ImageLoader":
         return self
@@ -190,55 +193,55 @@ class ImageLoader:
             self._pool.shutdown(cancel_futures=True)
 
     def prefetch(self, refs: Iterable[ImageRef]) -> None:
-        """Begin to read the images of the next batch; those read before are passed over.
+        """Start reading the images of the next batch, except for images that were read before.
 
-        What was begun for the batch before, and never asked for, is dropped.
+        Images that were prefetched for an earlier batch and never used are dropped.
         """
         if self._pool is None:
             return
         wanted = dict.fromkeys(refs)
         with self._lock:
-            for ref in self._coming.keys() - wanted.keys() - self._next:
-                del self._coming[ref]
-            self._next = frozenset(wanted)
-            self._keep = max(self._least, len(wanted))
+            for ref in self._pending.keys() - wanted.keys() - self._next_batch:
+                del self._pending[ref]
+            self._next_batch = frozenset(wanted)
+            self._keep = max(self._min_keep, len(wanted))
             for ref in wanted:
-                if ref not in self._passed and ref not in self._coming:
-                    self._coming[ref] = self._pool.submit(self._load, ref)
+                if ref not in self._no_prefetch and ref not in self._pending:
+                    self._pending[ref] = self._pool.submit(self._load, ref)
 
-    def pass_over(self, ref: ImageRef) -> None:
-        """Do not read this image ahead: what is to be computed from it is known."""
-        self._passed.add(ref)
+    def skip_prefetch(self, ref: ImageRef) -> None:
+        """Do not prefetch this image, since its result is already known."""
+        self._no_prefetch.add(ref)
 
     def get(self, ref: ImageRef) -> LoadedImage:
         """The decoded image.
 
         Raises:
-            SampleError: it cannot be read.
+            SampleError: the image cannot be read.
         """
         with self._lock:
-            picture = self._recent.pop(ref, None)
-            coming = self._coming.pop(ref, None)
-        if picture is None:
-            picture = self._load(ref) if coming is None else coming.result()
+            image = self._recent.pop(ref, None)
+            pending = self._pending.pop(ref, None)
+        if image is None:
+            image = self._load(ref) if pending is None else pending.result()
         with self._lock:
-            self._recent[ref] = picture
-            self._passed.add(ref)
-            self.sha256[ref.path] = picture.sha256
+            self._recent[ref] = image
+            self._no_prefetch.add(ref)
+            self.sha256[ref.path] = image.sha256
             while len(self._recent) > self._keep:
                 del self._recent[next(iter(self._recent))]
-        return picture
+        return image
 
     def checksum(self, ref: ImageRef) -> str:
-        """As the function of that name; each file is read once."""
+        """SHA-256 of the stored bytes; each file is read only once."""
         if ref.path not in self.sha256:
             self.sha256[ref.path] = checksum(ref)
         return self.sha256[ref.path]
 
     def _load(self, ref: ImageRef) -> LoadedImage:
-        picture = load(ref)
+        image = load(ref)
         if self._prepare is None:
-            return picture
-        prepared = self._prepare(picture.pixels)
-        # A photograph takes a hundred times the memory of what is made of it.
-        return replace(picture, prepared=prepared, pixels=picture.pixels.resize((1, 1)))
+            return image
+        prepared = self._prepare(image.pixels)
+        # A photograph takes a hundred times the memory of its preprocessed tensor.
+        return replace(image, prepared=prepared, pixels=image.pixels.resize((1, 1)))

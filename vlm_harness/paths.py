@@ -1,4 +1,4 @@
-"""Where specs and data are looked for."""
+"""Search paths of specs and data."""
 
 import os
 import re
@@ -12,7 +12,7 @@ SPEC_FOLDERS = ("tasks", "prompts", "models")
 def bundled() -> Path:
     """The folder that holds the bundled tasks/, prompts/ and models/.
 
-    In the wheel it lies inside the package, in a checkout at the top.
+    In a wheel it is inside the package, in a checkout it is the top-level folder.
     """
     package = Path(__file__).resolve().parent
     data = package / "_data"
@@ -20,7 +20,7 @@ def bundled() -> Path:
 
 
 def spec_roots(include_path: tuple[str, ...] = ()) -> list[Path]:
-    """Folders that specs are read from: ``--include-path``, ``$VLM_HARNESS_PATH``, bundled."""
+    """Folders to read specs from: ``--include-path``, ``$VLM_HARNESS_PATH``, bundled."""
     roots = []
     variable = os.environ.get("VLM_HARNESS_PATH", "")
     for origin, entries in (
@@ -46,32 +46,36 @@ def data_dir(option: str | None) -> Path:
     return user_cache_path("vlm-harness") / "data"
 
 
-def leaves(relative: str) -> bool:
-    """Whether a path, as it is written, may lie outside of what it is relative to."""
+def escapes(relative: str) -> bool:
+    """Whether a relative path, as written, may point outside its base folder."""
     path = Path(relative)
     return path.is_absolute() or ".." in path.parts or "\0" in relative
 
 
 def inside(root: Path, relative: str) -> Path:
-    """``root/relative``, refused where it would lie outside ``root``.
+    """``root/relative``.
 
-    ``..`` is refused as written; links are followed, since users link large data sets into place.
+    ``..`` is rejected, even if the path would stay inside ``root``. Symbolic links are followed,
+    since users link large datasets into place.
+
+    Raises:
+        InputError: the path is a URL, points outside ``root``, or is too long.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", relative):
         raise InputError(
-            f"{relative!r} is an address, and nothing is fetched from addresses in tasks and data",
-            hint="Fetch it beforehand, and give its path below the data directory.",
+            f"{relative!r} is a URL; tasks and data may only refer to local files",
+            hint="Download the file, and give its path relative to the data directory.",
         )
     path = Path(relative)
-    if leaves(relative):
+    if escapes(relative):
         raise InputError(
-            f"the path {relative!r} leaves the data directory",
+            f"the path {relative!r} is outside the data directory",
             hint="Paths in tasks and data are relative to the data directory, without '..'.",
         )
     try:
         longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     except UnicodeEncodeError:
-        raise InputError(f"{relative!a} is no path: it holds half a surrogate pair") from None
+        raise InputError(f"{relative!a} is not a valid path: it has a lone surrogate") from None
     if longest > 255 or len(relative) > 2000:
-        raise InputError(f"{relative[:100]!r}... is no path: it is too long")
+        raise InputError(f"the path {relative[:100]!r}... is too long")
     return root / path

@@ -1,7 +1,7 @@
-"""Names for code: readers, extractors, protocols, metrics, decodings, backends.
+"""Registries of code by name: readers, extractors, protocols, metrics, decodings, backends.
 
-Built-in parts are listed as ``module:attribute`` and imported when asked for, so that listing them
-imports nothing. Other packages add parts through an entry-point group of the same name, e.g.
+Built-in entries are listed as ``module:attribute`` and imported on first use, so listing them
+imports nothing. Other packages add entries through an entry-point group, e.g.
 ``[project.entry-points."vlm_harness.metrics"]``.
 """
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Plugins(Generic[T]):
-    """A lazy, checked mapping from names to one kind of code."""
+    """A lazy mapping from names to one kind of code, with checked lookups."""
 
     def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
         self.kind = kind
@@ -45,15 +45,15 @@ class Plugins(Generic[T]):
         return name in self._builtin or name in self._installed
 
     def check(self, name: str, where: object = None) -> None:
-        """Raise an InputError that suggests the nearest name, if there is no such part."""
+        """Raise an InputError that suggests the closest name if ``name`` is unknown."""
         if name not in self:
             raise not_found(f"unknown {self.kind} {name!r}", name, self.names(), where=where)
 
     def get(self, name: str, where: object = None) -> T:
-        """The part of that name, imported now.
+        """The entry with this name, imported on first use.
 
         Raises:
-            InputError: no such name, or it needs a package that is not installed.
+            InputError: the name is unknown, or the entry needs a package that is not installed.
         """
         if name not in self._loaded:
             self.check(name, where)
@@ -76,7 +76,7 @@ class Plugins(Generic[T]):
             return entry.load()
         except (ImportError, AttributeError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name != entry.module:
-                raise  # a package that it needs
+                raise  # a dependency of the plugin is missing
             raise InputError(
                 f"the {self.kind} {name!r} cannot be loaded: {error}",
                 where=f"entry point {self.group} of {entry.dist.name if entry.dist else '?'}",

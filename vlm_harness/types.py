@@ -1,10 +1,10 @@
-"""The core types, on one page: what flows from a task file to a line in the log, and back.
+"""The core types on one page: the data from a task file to a log line, and back.
 
     Sample -> Prompt -> Request -> (backend) -> Response -> Outcome -> LogLine -> ResultRow
 
-All are frozen, none needs torch. Indexes into options are in canonical order (the order of the
-task) unless a name says ``shown``. What is read back from a run folder is checked by its type, and
-keeps fields that are not known here.
+All types are frozen and none needs torch. Option indices refer to the canonical order (the order in
+the task file) unless a name contains ``shown``. Types that are read back from a run folder are
+validated, and keep unknown fields.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,26 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ImageMode = Literal["normal", "none", "swapped"]
 Status = Literal["ok", "unparsed", "error"]
 Kind = Literal["similarity", "score", "generate"]
+"""What a request asks a backend to compute; each protocol needs exactly one kind."""
 Labels = Literal["corrected", "original"]
 """Whether published label corrections are applied."""
-"""What a backend is asked for; a protocol needs exactly one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that has not been read yet: where it comes from, and how to get its bytes."""
+    """An image that has not been read yet: its path, and a function that reads its bytes."""
 
     path: str
-    """As logged: relative to the data directory, or ``dataset#row/column``."""
+    """The path in the log: relative to the data directory, or ``dataset#row/column``."""
     read: Callable[[], bytes] = field(compare=False, repr=False)
     exists: Callable[[], bool] = field(compare=False, repr=False, default=lambda: True)
     size: Callable[[], int | None] = field(compare=False, repr=False, default=lambda: None)
-    """Of the file in bytes, where it is cheap to know."""
+    """File size in bytes; None if it is expensive to determine."""
     upright: bool = False
-    """Whether it is turned as its EXIF orientation says before anything sees it."""
+    """Whether the EXIF orientation is applied when the image is decoded."""
 
     def pixels(self, sha256: str) -> str:
-        """What names the pixels, of a file of this checksum."""
+        """Key for the decoded pixels of a file with this checksum."""
         return f"{sha256} upright" if self.upright else sha256
 
 
@@ -49,42 +49,42 @@ def cluster(sample_id: str, pair: str | None, set: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One question on one image (or a few, in order), its options, the index of the right one."""
+    """A question on one or more images, its options, and the index of the correct option."""
 
     id: str
     images: tuple[ImageRef, ...]
     options: tuple[str, ...]
     target: int
     target_original: int
-    """The label as published, before any overlay; equal to ``target`` where none applies."""
+    """The published label, before label corrections; equal to ``target`` if none applies."""
     captions: tuple[str, ...] | None = None
     pair: str | None = None
     set: str | None = None
     category: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The task's fields and the row's columns, for prompts and for joining recorded answers."""
+    """Fields of the task and columns of the row, for prompts and for joining recorded answers."""
 
     @property
     def group(self) -> str:
-        """What statistics and limits never split."""
+        """The unit that statistics and ``--limit`` never split."""
         return cluster(self.id, self.pair, self.set)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked in words: the user's turn, before the model's own format goes around it."""
+    """The text of the user's turn, before the model's prompt format is applied."""
 
     text: str
     order: tuple[int, ...]
     """``order[p]`` is the canonical index of the option shown at position ``p``."""
     shown: tuple[str, ...]
-    """The options as the prompt shows them (with letters where the template adds them)."""
+    """The options as the prompt shows them (with letters if the template adds them)."""
     command: str
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call on a backend. Requests with equal ``images`` and ``prompt`` share a prefix."""
+    """One request to a backend. Requests with equal ``images`` and ``prompt`` share a prefix."""
 
     kind: Kind
     images: tuple[ImageRef, ...]
@@ -97,9 +97,9 @@ class Request:
     order: tuple[int, ...] = ()
     """Canonical index of the option shown at each position."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
-    """For backends that look answers up instead of computing them."""
+    """For backends that look up recorded answers instead of computing them."""
     partner: ImageRef | None = None
-    """The other image of the pair: similarity logs the cosine of the two embeddings."""
+    """The other image of the pair; ``similarity`` logs the pair cosine similarity."""
 
     @property
     def all_images(self) -> tuple[ImageRef, ...]:
@@ -111,10 +111,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class OptionScore:
-    """How well one candidate fits: higher is better.
+    """The score of one candidate; higher is better.
 
-    ``score`` is a cosine, or the mean log-probability (natural log) of the candidate's tokens;
-    ``sum_logprob`` and ``n_tokens`` (EOS included) stand beside it for the latter.
+    ``score`` is a cosine similarity, or the mean log-probability (natural log) of the candidate's
+    tokens. In the second case ``sum_logprob`` and ``n_tokens`` (EOS included) are set as well.
     """
 
     score: float
@@ -124,7 +124,7 @@ class OptionScore:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a backend gave back for one request: text, or one score a candidate, or an error."""
+    """A backend's response to one request: text, one score per candidate, or an error."""
 
     text: str | None = None
     scores: tuple[OptionScore, ...] | None = None
@@ -134,16 +134,16 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A response turned into an answer. A failure is a value here, never a guess."""
+    """The answer extracted from a response. A failure is a value, never a guess."""
 
     status: Status
     prediction: int | None = None
     tied: bool = False
     detail: str | None = None
-    """What decided: the extractor and what it matched, or why nothing was."""
+    """The extractor and the text it matched, or the reason why there is no prediction."""
 
     def verdict(self, target: int) -> dict[str, Any]:
-        """The fields of a log line that follow from an outcome and a label."""
+        """The fields of a log line that depend on the outcome and the label."""
         failed = self.status == "error"
         return {
             "prediction": self.prediction,
@@ -158,7 +158,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a backend tells of itself once loaded; goes into the manifest."""
+    """Description of a loaded model, as written to the manifest."""
 
     name: str
     backend: str
@@ -170,11 +170,11 @@ class Model:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-# --- what a run folder holds ----------------------------------------------------------------------
+# --- contents of a run folder ---------------------------------------------------------------------
 
 
 class Recorded(BaseModel):
-    """Base of what is read from a run folder: frozen and strict. Unknown fields are kept."""
+    """Base class of data read from a run folder: frozen and strict. Unknown fields are kept."""
 
     model_config = ConfigDict(
         extra="allow", frozen=True, strict=True, populate_by_name=True, protected_namespaces=(),
@@ -182,11 +182,11 @@ class Recorded(BaseModel):
     )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, unknown fields included."""
+        """The data as in the JSON file, including unknown fields."""
         return self.model_dump(by_alias=True)
 
     def __getitem__(self, name: str) -> Any:
-        """A field by the name that it has in JSON, unknown ones included."""
+        """A field by its name in the JSON file, including unknown fields."""
         for attribute, each in type(self).model_fields.items():
             if name == (each.alias or attribute):
                 return getattr(self, attribute)
@@ -195,25 +195,24 @@ class Recorded(BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """One way in which the models of a run can be asked or scored, as people are told of it."""
+    """How one setting of a run (how models are prompted or scored) is displayed."""
 
     usual: str
-    """The value that goes without saying."""
+    """The default value, which is not displayed."""
     words: str = ""
-    """Before a value that does not say itself what it is of: ``images none``."""
+    """Prefix for values that are ambiguous by themselves, as in ``images none``."""
     absent: str | None = None
-    """The value where a protocol has no such setting."""
+    """The value for protocols that do not have the setting."""
     asks: bool = True
-    """False for what concerns scoring alone."""
+    """Whether the setting changes what a model is asked; False if it only affects scoring."""
 
 
 class GridFields(Recorded):
-    """What names a cell of the grid: a model on a task, under a protocol and settings.
+    """The fields that identify a cell of the grid: model, task, protocol and settings.
 
-    This is the one list of these fields. Log lines, rows of results and the manifest have them, and
-    all that tells cells apart goes over ``GRID`` and ``SETTINGS``. A field with a default is left
-    out of JSON where it has that value, so that a field that is added later leaves older logs as
-    they are.
+    This is the only list of these fields. Log lines, result rows and the manifest contain them, and
+    all code that distinguishes cells iterates over ``GRID`` and ``SETTINGS``. A field that has its
+    default value is omitted from JSON, so adding a field does not change older logs.
     """
 
     model: str
@@ -227,12 +226,12 @@ class GridFields(Recorded):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """These fields by attribute."""
+        """The grid fields by attribute name."""
         return {name: getattr(self, name) for name in GRID.values()}
 
     @property
     def grid(self) -> dict[str, Any]:
-        """These fields by the names that they have in JSON, tables and options."""
+        """The grid fields by their name in JSON, tables and options."""
         return {name: getattr(self, attribute) for name, attribute in GRID.items()}
 
     @property
@@ -248,7 +247,7 @@ class GridFields(Recorded):
 
 
 GRID = {each.alias or name: name for name, each in GridFields.model_fields.items()}
-"""Attribute by name in JSON, tables and options."""
+"""Attribute name by the name in JSON, tables and options."""
 DEFAULTS = {
     each.alias or name: each.default
     for name, each in GridFields.model_fields.items()
@@ -260,16 +259,16 @@ SETTINGS: Mapping[str, Setting] = {
     for setting in each.metadata
     if isinstance(setting, Setting)
 }
-"""By name, in order: what beside model, task and protocol tells cells apart."""
+"""Settings by name, in order: the grid fields besides model, task and protocol."""
 ASKED = tuple(name for name, setting in SETTINGS.items() if setting.asks)
-"""Settings that a model is asked under."""
+"""Names of the settings that change what a model is asked."""
 
 
 class Cell(GridFields):
-    """One cell of the grid. Hashable, to be a key."""
+    """One cell of the grid: a configuration of model, task, protocol and settings. Hashable."""
 
     def replace(self, **changes: Any) -> "Cell":
-        """The same but for some fields."""
+        """A copy with some fields changed."""
         return self.model_copy(update=changes)
 
     def __hash__(self) -> int:
@@ -285,15 +284,15 @@ _key = attrgetter(*GRID.values())
 class ImageRecord(Recorded):
     path: str
     sha256: str | None
-    """Of the file as it was shown; None where the backend read none."""
+    """Checksum of the file that was shown; None if the backend did not read it."""
 
 
 class AnswerRecord(Recorded):
-    """What of a response is logged: text, or one number per option, in canonical order."""
+    """The logged part of a response: text, or one number per option in canonical order."""
 
     text: str | None = None
     scores: list[float | None] | None = None
-    """Cosines, or mean log-probabilities; higher is better. None for what was no finite number."""
+    """Cosine similarities or mean log-probabilities; higher is better. None if not finite."""
     sum_logprobs: list[float | None] | None = None
     n_tokens: list[int | None] | None = None
 
@@ -302,7 +301,7 @@ class AnswerRecord(Recorded):
 
 
 class LogLine(GridFields):
-    """One sample, asked in one way, and what was answered: enough to score it again."""
+    """One sample in one cell, with its answer. Contains everything needed to score it again."""
 
     schema_: Literal[1] = Field(1, alias="schema")
     task_version: int | None = None
@@ -316,11 +315,11 @@ class LogLine(GridFields):
     shown: list[str]
     """The options as the prompt showed them, in the order shown."""
     candidates: list[str] | None = None
-    """What was scored, in canonical order."""
+    """The texts that were scored, in canonical order."""
     order: list[int]
     """``order[p]`` is the canonical index of the option shown at position ``p``."""
     order_index: int
-    """Which of its orders the sample was asked in; groups are scored within one."""
+    """Index of the option order for this sample; groups are scored within one order."""
     order_mode: str
     response: AnswerRecord
     pair_cosine: float | None
@@ -340,7 +339,7 @@ class LogLine(GridFields):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells this line from all others of a run."""
+        """Unique key of the line within its run."""
         return line_key(self, self.sample_id, self.order)
 
     @property
@@ -348,49 +347,50 @@ class LogLine(GridFields):
         return cluster(self.sample_id, self.pair, self.set)
 
     @model_validator(mode="after")
-    def _fits(self) -> "LogLine":
+    def _check_options(self) -> "LogLine":
         n = len(self.options)
         for name in ("target", "target_original", "prediction"):
             index = getattr(self, name)
             if index is not None and not 0 <= index < n:
-                raise ValueError(f"{name} is {index}, and there are {n} options")
+                raise ValueError(f"{name} is {index}, but there are {n} options")
         if sorted(self.order) != list(range(n)):
-            raise ValueError(f"order is {self.order}, and there are {n} options")
+            raise ValueError(f"order is {self.order}, but there are {n} options")
         for name in ("scores", "sum_logprobs"):
             values = getattr(self.response, name)
             if values is not None and len(values) != n:
-                raise ValueError(f"response.{name} are {len(values)}, and there are {n} options")
+                raise ValueError(f"response.{name} has {len(values)} values for {n} options")
         return self
 
 
 def line_key(of: GridFields, sample_id: str, order: Sequence[int]) -> tuple[Any, ...]:
-    """What tells a log line from all others of a run. The labels are not part of it: a line is
-    scored under several.
+    """Unique key of a log line within its run.
+
+    The labels are not part of the key, since the same line can be scored under several labels.
     """
     settings = (getattr(of, attribute) for name, attribute in GRID.items() if name != "labels")
     return (*settings, sample_id, tuple(order))
 
 
 class Estimate(Recorded):
-    """A metric's value with its 95% interval and what a uniform guess would give."""
+    """A metric's value, its 95% confidence interval, and its chance level (uniform guessing)."""
 
     value: float | None
     ci_low: float | None
     ci_high: float | None
     n: int
-    """Samples, pairs or sets that the value is over."""
+    """Number of samples, pairs or sets the value is computed over."""
     chance: float | None
 
 
 class GroupCount(Recorded):
-    """How many pairs or sets there are, and of how many a sample is missing."""
+    """Number of pairs or sets, and how many of them lack a sample."""
 
     n: int
     n_incomplete: int
 
 
 class ResultRow(GridFields):
-    """The scores of one cell of the grid: an entry of ``results.json``."""
+    """The metrics of one cell of the grid: one entry of ``results.json``."""
 
     task_version: int
     limit: int | None
@@ -399,12 +399,12 @@ class ResultRow(GridFields):
     metrics: dict[str, Estimate]
     categories: dict[str, dict[str, Estimate]]
     n_samples: int
-    """Lines: a sample asked in two orders counts twice."""
+    """Number of log lines: a sample shown in two orders counts twice."""
     n_expected: int
     n_groups: int = 0
     n_incomplete: int
     groups: dict[str, GroupCount]
-    """By kind: pair, set."""
+    """Counts by kind: ``pair``, ``set``."""
     n_unparsed: int
     n_errors: int
     n_tied: int
@@ -415,7 +415,7 @@ class ResultRow(GridFields):
         return self.metrics[self.primary_metric]
 
     @model_validator(mode="after")
-    def _fits(self) -> "ResultRow":
+    def _check_primary_metric(self) -> "ResultRow":
         for metrics in (self.metrics, *self.categories.values()):
             if self.primary_metric not in metrics:
                 raise ValueError(f"primary_metric {self.primary_metric!r} is not one of metrics")
@@ -423,33 +423,33 @@ class ResultRow(GridFields):
 
 
 class ExpectedCell(GridFields):
-    """How many lines and groups a cell has when it is complete."""
+    """Number of lines and groups of a complete cell."""
 
     n_lines: int
     n_available: int
-    """Samples of the task, before ``--limit`` and ``--samples``."""
+    """Number of samples in the task, before ``--limit`` and ``--samples``."""
     n_pairs: int
     n_sets: int
 
 
 class RecordedSpec(Recorded):
-    """A task's file with includes resolved; only what names it is checked here."""
+    """A task file with includes resolved; only its name and version are validated here."""
 
     task: str
     version: int
 
 
 class RecordedTask(Recorded):
-    """A task as a run had it."""
+    """A task as it was when the run was started."""
 
     spec: RecordedSpec
     data: dict[str, Any]
-    """Checksum by path."""
+    """Checksums by path."""
     overlay: dict[str, Any] | None
 
 
-class AskedCell(Recorded):
-    """A cell with the words that it was asked in."""
+class RecordedCell(Recorded):
+    """A cell with the text of its prompt."""
 
     cell: Cell = Field(alias="variant")
     question: str | None = None
@@ -458,23 +458,23 @@ class AskedCell(Recorded):
 
 
 class Identity(Recorded):
-    """All that the scores of a run depend on."""
+    """Everything that the scores of a run depend on."""
 
     models: dict[str, dict[str, Any]] = {}
     checkpoints: dict[str, str | None] = {}
     tasks: dict[str, RecordedTask]
-    cells: list[AskedCell] = []
+    cells: list[RecordedCell] = []
     seed: int
     limit: int | None
     samples: list[str] = []
 
     def to_dict(self) -> dict[str, Any]:
-        """Just what was recorded: the checksum is over it."""
+        """Only the recorded fields, which the checksum covers."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class RecordedModel(Recorded):
-    """What a model said of itself once loaded."""
+    """Description of a loaded model."""
 
     backend: str | None = None
     checkpoint: str | None = None
@@ -504,12 +504,12 @@ class RecordedConfig(Recorded):
 
 
 class Manifest(Recorded):
-    """What a run was made from, and how: ``manifest.json``."""
+    """Inputs, options and environment of a run: ``manifest.json``."""
 
     schema_: Literal[1] = Field(1, alias="schema")
     run_id: str | None = None
     vlm_harness: str | None = None
-    """The version that wrote it."""
+    """Version of vlm-harness that wrote the manifest."""
     identity_sha256: str
     identity: Identity
     expected: list[ExpectedCell]
@@ -518,12 +518,12 @@ class Manifest(Recorded):
     started: str | None = None
     finished: str | None = None
     logs: dict[str, str] | None = None
-    """SHA-256 by path in the folder, of a finished run."""
+    """SHA-256 of each sample log by its path in the run folder; None until the run finishes."""
     models: dict[str, RecordedModel] = {}
     data_dir: str | None = None
     data_revision: dict[str, str] = {}
     environment: Environment = Environment()
 
     def to_dict(self) -> dict[str, Any]:
-        """Just what was recorded."""
+        """Only the recorded fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,14 +1,14 @@
-// The leaderboard: one family of benchmarks at a time, as a table that sorts and a chart. All of what is shown
-// follows from the address.
+// The leaderboard: one family of benchmarks at a time, as a sortable table and a chart. The URL determines what is
+// shown.
 "use strict";
 
 const site = (() => {
   const { element } = page;
   const DASH = "–";
   const FIXED = 4; // columns before the tasks
-  const KINDS = { "dual encoder": "dual encoder", mllm: "MLLM", other: "other" };
+  const KINDS = { "dual encoder": "dual encoder", mllm: "generative VLM", other: "other" };
   const COLOURS = { "dual encoder": "var(--c0)", mllm: "var(--c1)", other: "var(--c3)" };
-  const NOTHING = { name: "", text: "Nothing here yet.", tasks: [], rows: [] };
+  const NOTHING = { name: "", text: "No results yet.", tasks: [], rows: [] };
   const find = (id) => document.getElementById(id);
 
   let data, form, state, family, sorted, shown;
@@ -24,13 +24,16 @@ const site = (() => {
     select.value = value;
   }
 
+  const unverified = () =>
+    element("abbr", { class: "unverified", title: data.unverified }, "unverified");
+
   // --- rows -------------------------------------------------------------------------------------
 
   const columns = () => family.tasks.filter((task) => !state.metric || task.metrics.includes(state.metric));
   const found = (row, task) => row.cells[task.name]?.metrics[metricOf(task)] ?? null;
   const chanceOf = (task, metric) => metric?.chance ?? task.chance[metricOf(task)]?.value;
 
-  function fits(row) {
+  function matches(row) {
     if (state.kind && row.kind !== state.kind) return false;
     if (state.source && isPublished(row) !== (state.source === "published")) return false;
     if (state.protocol && row.protocol !== state.protocol) return false;
@@ -40,7 +43,7 @@ const site = (() => {
     return (!state.q || words.includes(state.q.toLowerCase())) && columns().some((task) => found(row, task));
   }
 
-  /** How a model was asked, as far as it is not as usual. */
+  /** The protocol and all settings that differ from their defaults. */
   function how(row) {
     const parts = Object.entries(data.settings)
       .filter(([name, { usual }]) => row[name] && !usual.includes(row[name]))
@@ -60,7 +63,7 @@ const site = (() => {
 
   const place = (value) => `${Math.max(0, Math.min(100, 100 * value))}%`;
 
-  /** Value, interval and chance on a line from 0 to 100; the numbers beside it say the same. */
+  /** Value, interval and chance on a line from 0 to 100; the cell also shows the numbers. */
   function bar(metric, chance) {
     const made = element("span", { class: "range", "aria-hidden": "true" });
     const part = (name, left, width) => {
@@ -118,6 +121,7 @@ const site = (() => {
         element("span", { class: "hidden" }, published ? "published, not rerun: " : "run: "),
       ),
       row.model,
+      row.verified === false && [" ", unverified()],
       element("span", { class: "how" }, how(row)),
     );
   }
@@ -127,7 +131,7 @@ const site = (() => {
 
   function table(rows) {
     const tasks = columns();
-    // As printed: what looks equal is equal.
+    // Compare values as printed, so that those that look equal are equal.
     const best = new Map(
       tasks
         .filter((task) => declared(metricOf(task)).direction)
@@ -204,7 +208,7 @@ const site = (() => {
         { targets: "number", orderSequence: ["desc", "asc"] },
         { targets: "_all", orderSequence: ["asc", "desc"] },
       ],
-      language: { emptyTable: "Nothing fits.", zeroRecords: "Nothing fits." },
+      language: { emptyTable: "No matching rows.", zeroRecords: "No matching rows." },
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     });
     sorted.on("order.dt", () => {
@@ -212,7 +216,7 @@ const site = (() => {
       if (column === undefined) return;
       state.sort = column === FIXED && way === bestFirst(tasks[0]) ? "" : `${column} ${way}`;
       page.set({ ...page.settings(), sort: state.sort });
-      last = key(); // it is sorted already
+      last = key(); // the table is already sorted
     });
   }
 
@@ -229,11 +233,11 @@ const site = (() => {
     const tasks = columns();
     const task = tasks.find((each) => each.name === state.task) ?? tasks[0];
     options(
-      find("drawn").task,
+      find("chart-form").task,
       tasks.map((each) => [each.name, each.title]),
       task?.name,
     );
-    const drawn =
+    const plotted =
       !task || declared(metricOf(task)).unit === "cosine"
         ? []
         : rows
@@ -251,18 +255,18 @@ const site = (() => {
             })
             .sort((a, b) => (lowerIsBetter(task) ? a.value - b.value : b.value - a.value));
     const box = find("chart");
-    if (!drawn.length) {
-      box.replaceChildren(element("p", { class: "soft" }, "Nothing to draw."));
+    if (!plotted.length) {
+      box.replaceChildren(element("p", { class: "soft" }, "No data to plot."));
       return;
     }
     const width = Math.max(300, Math.min(find("main").clientWidth - 32, 1240));
-    const labels = new Map(drawn.map((d) => [d.id, d.label]));
+    const labels = new Map(plotted.map((d) => [d.id, d.label]));
     const left = Math.ceil(Math.min(0.45 * width, page.widest([...labels.values()]) + 14));
-    const chance = drawn.find((d) => d.chance != null)?.chance;
+    const chance = plotted.find((d) => d.chance != null)?.chance;
     const stroke = (d) => COLOURS[d.kind];
     const svg = Plot.plot({
       width,
-      height: 21 * drawn.length + 62,
+      height: 21 * plotted.length + 62,
       marginLeft: left,
       marginBottom: 42,
       marginRight: 16,
@@ -279,7 +283,7 @@ const site = (() => {
         labelOffset: 34,
       },
       y: {
-        domain: drawn.map((d) => d.id),
+        domain: plotted.map((d) => d.id),
         label: null,
         tickFormat: (id) => page.fit(labels.get(id), left - 12),
         tickSize: 0,
@@ -287,10 +291,10 @@ const site = (() => {
       marks: [
         chance == null ? null : Plot.ruleX([chance], { stroke: "var(--text)", strokeDasharray: "4,3" }),
         Plot.ruleY(
-          drawn.filter((d) => d.ci_low != null),
+          plotted.filter((d) => d.ci_low != null),
           { x1: "ci_low", x2: "ci_high", y: "id", stroke, strokeWidth: 2 },
         ),
-        Plot.dot(drawn, {
+        Plot.dot(plotted, {
           x: "value",
           y: "id",
           r: 5,
@@ -299,7 +303,7 @@ const site = (() => {
           fill: (d) => (d.published ? "var(--ground)" : COLOURS[d.kind]),
         }),
         Plot.tip(
-          drawn,
+          plotted,
           Plot.pointerY({
             x: "value",
             y: "id",
@@ -310,15 +314,15 @@ const site = (() => {
         ),
       ],
     });
-    const kinds = [...new Set(drawn.map((d) => d.kind))].map((kind) => {
+    const kinds = [...new Set(plotted.map((d) => d.kind))].map((kind) => {
       const item = element("li", {}, KINDS[kind]);
       item.style.setProperty("--of", COLOURS[kind]);
       return item;
     });
-    box.replaceChildren(element("ul", { class: "swatches" }, kinds), page.picture(svg));
+    box.replaceChildren(element("ul", { class: "swatches" }, kinds), page.asImage(svg));
   }
 
-  // --- what is behind a score -------------------------------------------------------------------
+  // --- details of a score -----------------------------------------------------------------------
 
   function facts(row, task, own, run) {
     const shown = {
@@ -355,7 +359,7 @@ const site = (() => {
 
   function scores(task, own) {
     const rows = Object.entries(own.metrics).map(([name, metric]) => [
-      short(name) + (name === task.primary ? " (to quote)" : ""),
+      short(name) + (name === task.primary ? " (primary)" : ""),
       metric.text,
       metric.ends || DASH,
       metric.n ?? DASH,
@@ -364,11 +368,11 @@ const site = (() => {
     return element(
       "div",
       { class: "scroll", tabindex: "0", role: "region", "aria-label": "All scores" },
-      page.table(["score", "value", "95% interval", "n", "chance"], rows, 1),
+      page.table(["metric", "value", "95% interval", "n", "chance"], rows, 1),
     );
   }
 
-  function exact(box, run, command) {
+  function commandBox(box, run, command, verified) {
     const copy = element(
       "button",
       {
@@ -389,7 +393,13 @@ const site = (() => {
     return element(
       "div",
       {},
-      element("p", { class: "label" }, run ? "the exact command" : "a command that runs the same here"),
+      element(
+        "p",
+        { class: "label" },
+        run ? "exact command" : "command to rerun it with vlm-harness",
+        verified || " ",
+        verified || unverified(),
+      ),
       element("pre", { tabindex: "0" }, command),
       copy,
     );
@@ -419,7 +429,7 @@ const site = (() => {
         { class: "body" },
         scores(task, own),
         facts(row, task, own, run),
-        command && exact(box, run, command),
+        command && commandBox(box, run, command, (run ? row : own).verified),
         run?.report &&
           element(
             "p",
@@ -435,17 +445,17 @@ const site = (() => {
     if (!box.open) box.showModal();
   }
 
-  // --- state: read from the address, and written there --------------------------------------------
+  // --- state, which is kept in the URL ----------------------------------------------------------
 
-  /** Settings that mean something here; what else an address may say is passed over. */
+  /** The settings that are valid for the family; the rest of the URL is ignored. */
   function known(given) {
-    const settled = { ...given };
+    const valid = { ...given };
     const own = data.families.find((each) => each.name === given.tab) ?? data.families[0] ?? NOTHING;
-    if (!metrics(own).includes(given.metric)) delete settled.metric;
-    if (!Object.hasOwn(KINDS, given.kind ?? "")) delete settled.kind;
-    if (!["run", "published"].includes(given.source)) delete settled.source;
-    if (!protocols(own).includes(given.protocol)) delete settled.protocol;
-    return [settled, own];
+    if (!metrics(own).includes(given.metric)) delete valid.metric;
+    if (!Object.hasOwn(KINDS, given.kind ?? "")) delete valid.kind;
+    if (!["run", "published"].includes(given.source)) delete valid.source;
+    if (!protocols(own).includes(given.protocol)) delete valid.protocol;
+    return [valid, own];
   }
 
   const metrics = (own) =>
@@ -477,7 +487,7 @@ const site = (() => {
       find("about-family").textContent = family.text;
       options(
         form.metric,
-        [["", "the one to quote"], ...metrics(family).map((name) => [name, short(name)])],
+        [["", "primary metric"], ...metrics(family).map((name) => [name, short(name)])],
         state.metric ?? "",
       );
       options(
@@ -487,7 +497,7 @@ const site = (() => {
       );
       form.kind.value = state.kind ?? "";
       form.source.value = state.source ?? "";
-      shown = family.rows.filter(fits);
+      shown = family.rows.filter(matches);
       find("count").textContent = `${shown.length} of ${family.rows.length} rows`;
       table(shown);
       chart(shown);
@@ -537,7 +547,7 @@ const site = (() => {
       settling.clear();
       change({ q: "", metric: "", kind: "", source: "", protocol: "", sort: "" }, "push");
     });
-    find("drawn").addEventListener("change", ({ target }) => change({ task: target.value }));
+    find("chart-form").addEventListener("change", ({ target }) => change({ task: target.value }));
     tabs();
     page.closable(find("cell"), () => page.settings().cell && page.leave(() => change({ cell: "" })));
     page.links(apply, "panel");

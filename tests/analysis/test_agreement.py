@@ -1,4 +1,4 @@
-"""Agreement against outcome: bins, quadrants and correlations by hand, and the command on runs."""
+"""Cosine against outcome: bins, quadrants and correlations by hand, and the command on runs."""
 
 import json
 import shutil
@@ -28,12 +28,12 @@ from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import Cell
 
 
-def row(right: Sequence[str], model: str = "m", orders: int = 1, command: str = "c") -> Row:
-    """A model's answers: ``right[i]`` says which samples of pair i are right, as in "10"."""
+def row(outcomes: Sequence[str], model: str = "m", orders: int = 1, command: str = "c") -> Row:
+    """A model's answers: ``outcomes[i]`` marks the correct samples of pair i, e.g. "10"."""
     records = [
         Record(f"{pair}{side}", order, 2, mark == "1", pair=str(pair))
         for order in range(orders)
-        for pair, marks in enumerate(right)
+        for pair, marks in enumerate(outcomes)
         for side, mark in enumerate(marks)
     ]
     cell = Cell(
@@ -57,8 +57,8 @@ def report(cosines: Sequence[float], *rows: Row, bins: int = 2, threshold: float
         ([1, 2, 3, 4, 5, 6], 3, [0, 0, 1, 1, 2, 2]),
         ([6, 1, 4, 3, 2, 5], 2, [1, 0, 1, 0, 0, 1]),
         ([1, 2, 3], 1, [0, 0, 0]),
-        ([1, 1, 1, 2], 4, [0, 0, 0, 1]),  # equal values stay together
-        ([1, 1, 1, 2], 2, [0, 0, 0, 0]),  # the second bin would begin among the ones
+        ([1, 1, 1, 2], 4, [0, 0, 0, 1]),  # equal values share a bin
+        ([1, 1, 1, 2], 2, [0, 0, 0, 0]),  # the second bin would start among the ones
         ([0.5, 0.5], 5, [0, 0]),
         ([0.1, 0.2], 5, [0, 1]),  # no more bins than values
         ([], 3, []),
@@ -104,7 +104,7 @@ def test_correlation_of_cosine_and_outcome() -> None:
         assert correlation(cosines, outcomes) is None
 
 
-def test_a_pair_asked_in_two_orders_is_one_observation() -> None:
+def test_a_pair_in_two_orders_is_one_observation() -> None:
     twice = row(["11", "10", "11"], orders=2)
     for each in twice.records:
         if each.order_index == 1 and each.pair == "2":
@@ -132,7 +132,7 @@ def test_rank_correlations_against_scipy() -> None:
 
 
 def test_what_is_left_out_of_a_row() -> None:
-    """Half a pair, and pairs without a cosine."""
+    """An incomplete pair, and pairs without a cosine."""
     some = row(["11", "00", "11"])
     del some.records[0]
     found = report([0.99, 0.5], some)
@@ -177,7 +177,7 @@ def reports(command: Command, *args: object) -> list[dict[str, Any]]:
     return found
 
 
-def test_encoder_and_log_say_the_same(
+def test_encoder_and_log_give_the_same_cosines(
     clip: Path, run: Callable[..., Path], command: Command
 ) -> None:
     folder = run(f"{clip},fake:oracle", "--protocol", "similarity")
@@ -234,7 +234,7 @@ def test_table_and_plot(
     assert code == 0, err
 
 
-def test_images_that_do_not_count(
+def test_missing_and_changed_images_are_left_out(
     clip: Path, bench: Path, run: Callable[..., Path], command: Command
 ) -> None:
     data = bench / "data" / "sides"
@@ -242,13 +242,13 @@ def test_images_that_do_not_count(
     (data / "thing0-left.png").unlink()
     shutil.copy(data / "thing2-left.png", data / "thing1-left.png")
     (found,) = reports(command, folder, "-e", clip)
-    assert found["left_out"] == {"image not readable": 1, "other image than was shown": 1}
+    assert found["left_out"] == {"image not readable": 1, "image changed since the run": 1}
     assert found["n_pairs"] == 4
     assert found["rows"][0]["n_pairs"] == 4
 
 
 @pytest.mark.parametrize("source", ["log", "encoder"])
-def test_one_image_twice_is_no_agreement(
+def test_the_same_image_twice_is_not_an_agreement(
     source: str, clip: Path, bench: Path, run: Callable[..., Path], command: Command
 ) -> None:
     data = bench / "data" / "sides"
@@ -272,20 +272,23 @@ def test_data_that_have_moved(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "--encoder: give one of the two: --encoder MODEL, or --from-log"),
-        (["-e", "{clip}", "--from-log"], "give one of the two"),
+        ([], "--encoder: give either --encoder MODEL or --from-log"),
+        (["-e", "{clip}", "--from-log"], "give either --encoder MODEL or --from-log, not both"),
         (["--from-log"], "no pair has a cosine"),
         (["-e", "clipp"], "--encoder: unknown model 'clipp'"),
         (
             ["-e", "{clip}", "-t", "side"],
-            "no task 'side' whose samples come in pairs; did you mean",
+            "no task 'side' with paired samples; did you mean",
         ),
-        (["-e", "{clip}", "--plot", "x.jpg"], "--plot: the plot is a file (pdf, png, svg)"),
+        (
+            ["-e", "{clip}", "--plot", "x.jpg"],
+            "--plot: expected a file name with a known extension (pdf, png, svg), got x.jpg",
+        ),
         (
             ["-e", "{clip}", "--plot", "nowhere/x.png"],
-            "--plot: the plot is a file (pdf, png, svg)",
+            "--plot: there is no folder nowhere",
         ),
-        (["-e", "{clip}", "nowhere"], "nowhere: there is no manifest.json"),
+        (["-e", "{clip}", "nowhere"], "nowhere: not a run folder: it has no manifest.json"),
         (["-e", "{clip}", "--threshold", "2"], "--threshold"),
     ],
 )
@@ -298,7 +301,7 @@ def test_refused(
     assert message in err
 
 
-def test_runs_of_other_data(
+def test_runs_with_different_data(
     clip: Path, bench: Path, run: Callable[..., Path], command: Command
 ) -> None:
     one = run("fake:oracle", name="one")
@@ -319,7 +322,7 @@ def test_pairs_of_three(
     )
     code, _, err = command("agreement", run("fake:oracle"), "-e", clip)
     assert code == 2
-    assert "task sides: a cosine is of two images, and its pairs are of 6 samples" in err
+    assert "task sides: expected pairs of two samples, got pairs of 6" in err
 
 
 @pytest.mark.parametrize(
@@ -338,7 +341,7 @@ def test_no_torch(args: Sequence[str], clip: Path, run: Callable[..., Path]) -> 
 
 @pytest.mark.realdata
 def test_mmvp(clip: Path, realdata: Path, tmp_path: Path, command: Command) -> None:
-    """The 150 pairs of MMVP, with an encoder that has learnt nothing."""
+    """The 150 pairs of MMVP, with an untrained encoder."""
     args = "--tasks", "mmvp", "--data-dir", realdata, "--output-dir", tmp_path, "--run-id", "r"
     assert (
         command("run", "--model", "fake:first,fake:oracle", *args, "--protocol", "choice")[0] == 0

@@ -1,4 +1,4 @@
-"""Calibration: cases worked out by hand, and what holds of any."""
+"""Calibration: hand-computed cases, and general properties."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from vlm_harness.types import LogLine, OptionScore
 
 
 def line(sums: Sequence[float | None] | None, target: int = 0, **fields: Any) -> LogLine:
-    """What was answered is the option of the highest sum, where ``prediction`` says no other."""
+    """The prediction is the option with the highest sum, unless ``prediction`` is given."""
     known = sums if sums and None not in sums else None
     outcome = highest([OptionScore(each) for each in known if each is not None] if known else None)
     made = {
@@ -42,20 +42,20 @@ def found(*lines: LogLine, **options: Any) -> Calibration:
 
 CASES: list[tuple[str, list[LogLine], tuple[float, ...]]] = [
     # what, lines, (accuracy, confidence, ece, brier)
-    ("sure and right", [line([0, -900])], (1, 1, 0, 0)),
-    ("sure and wrong", [line([-900, 0])], (0, 1, 1, 2)),
+    ("confident and correct", [line([0, -900])], (1, 1, 0, 0)),
+    ("confident and incorrect", [line([-900, 0])], (0, 1, 1, 2)),
     ("one line", [of(0.8, 0.2)], (1, 0.8, 0.2, 0.04 + 0.04)),
-    ("one wrong line", [of(0.2, 0.8)], (0, 0.8, 0.8, 0.64 + 0.64)),
-    # 3 of 4 right at 0.75: calibrated. Brier (3 * 2 * 0.25^2 + 2 * 0.75^2) / 4
+    ("one incorrect line", [of(0.2, 0.8)], (0, 0.8, 0.8, 0.64 + 0.64)),
+    # 3 of 4 correct at 0.75: calibrated. Brier (3 * 2 * 0.25^2 + 2 * 0.75^2) / 4
     ("calibrated", [of(0.75, 0.25)] * 3 + [of(0.25, 0.75)], (0.75, 0.75, 0, 0.375)),
     # One bin, (0.8, 0.9]: accuracy 1/2, confidence 0.85
     ("one bin", [of(0.82, 0.18), of(0.12, 0.88)], (0.5, 0.85, 0.35, (0.0648 + 1.5488) / 2)),
-    # Bins (0.5, 0.6] 1 right of 1 at 0.6, (0.9, 1] 0 right of 1 at 0.95: (0.4 + 0.95) / 2
+    # Bins (0.5, 0.6] 1 of 1 correct at 0.6, (0.9, 1] 0 of 1 correct at 0.95: (0.4 + 0.95) / 2
     ("two bins", [of(0.6, 0.4), of(0.05, 0.95)], (0.5, 0.775, 0.675, (0.32 + 1.805) / 2)),
-    # Errors of a bin's lines cancel: 0.61 right, 0.69 wrong, (0.39 - 0.69) / 2
+    # Errors within a bin cancel: 0.61 correct, 0.69 incorrect, (0.39 - 0.69) / 2
     ("within a bin", [of(0.61, 0.39), of(0.31, 0.69)], (0.5, 0.65, 0.15, (0.3042 + 0.9522) / 2)),
     ("four options", [of(0.1, 0.2, 0.3, 0.4, target=3)], (1, 0.4, 0.6, 0.01 + 0.04 + 0.09 + 0.36)),
-    # The answer is that of the highest mean, which may not have the highest sum.
+    # The prediction has the highest mean, which need not be the highest sum.
     ("longer answer", [of(0.25, 0.75, prediction=0)], (1, 0.25, 0.75, 2 * 0.75**2)),
 ]
 
@@ -73,7 +73,7 @@ def test_by_hand(lines: list[LogLine], expected: tuple[float, ...]) -> None:
 
 
 def test_bins_are_closed_above() -> None:
-    """Guesses of 2, 4 and 5 options lie on edges, or between them; 0 is in the first."""
+    """Uniform guesses of 2, 4 and 5 options, on bin edges or between; 0 is in the first bin."""
     lines = [
         line([-3.0] * 2, prediction=0, status="ok"),
         line([-3.0] * 4, prediction=0, status="ok"),
@@ -117,7 +117,7 @@ def test_sums_of_any_size() -> None:
 
 
 def test_intervals_are_over_groups() -> None:
-    """As many lines in fewer groups, which are right or wrong as one, tell less."""
+    """The same lines in fewer groups, which are correct or incorrect together, are less certain."""
 
     def lines(size: int) -> list[LogLine]:
         return [
@@ -139,14 +139,14 @@ def test_intervals_are_over_groups() -> None:
         assert result.gap_low < 0 < result.gap_high
         return one.ci_high - one.ci_low, result.gap_high - result.gap_low
 
-    alone, grouped = widths(1), widths(4)
+    single, grouped = widths(1), widths(4)
     # Groups of 4 that agree: intervals twice as wide, 2 * 1.96 sqrt(0.75 * 0.25 / 40) = 0.27
-    assert alone == pytest.approx((0.134, 0.134), abs=0.02)
+    assert single == pytest.approx((0.134, 0.134), abs=0.02)
     assert grouped == pytest.approx((0.268, 0.268), abs=0.04)
     assert found(*lines(4), seed=3) == found(*lines(4), seed=3)
 
 
-def test_where_all_agree_is_no_certainty() -> None:
+def test_intervals_do_not_vanish_if_all_lines_agree() -> None:
     lines = [of(0.95, 0.05, sample_id=str(i)) for i in range(6)]
     result = found(*lines)
     # Wilson's lower bound for 6 of 6, as in the results
@@ -157,7 +157,7 @@ def test_where_all_agree_is_no_certainty() -> None:
     assert (one.gap_low, one.bins[9].ci_low) == (None, None)
 
 
-# --- whatever the scores --------------------------------------------------------------------------
+# --- any scores -----------------------------------------------------------------------------------
 
 # Eighths, so that a shift is exact: a rounding could move a line over the edge of a bin.
 sums = st.integers(-80_000, 0).map(lambda eighths: eighths / 8) | st.integers(-40, 0).map(
@@ -170,7 +170,9 @@ answers = st.integers(1, 5).flatmap(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(answers, min_size=1, max_size=12), st.integers(-8000, 8000), st.randoms())
-def test_whatever_the_scores(asked: list[tuple[list[float], int]], shift: int, random: Any) -> None:
+def test_properties_for_any_scores(
+    asked: list[tuple[list[float], int]], shift: int, random: Any
+) -> None:
     lines = [line(each, target, sample_id=str(i)) for i, (each, target) in enumerate(asked)]
     result = calibration(lines)
     if result is None:
@@ -178,7 +180,7 @@ def test_whatever_the_scores(asked: list[tuple[list[float], int]], shift: int, r
         return
     assert 0 <= result.ece <= 1
     assert 0 <= result.brier <= 2
-    assert abs(result.gap) <= result.ece + 1e-12  # bins cannot cancel what is left over all
+    assert abs(result.gap) <= result.ece + 1e-12  # the gap cannot exceed the sum over bins
     assert sum(each.n for each in result.bins) == result.n
     assert result.n + result.n_left_out == len(lines)
     for each in result.bins:
@@ -195,7 +197,7 @@ def test_whatever_the_scores(asked: list[tuple[list[float], int]], shift: int, r
 
 
 def _numbers(result: Calibration | None) -> Any:
-    """All but the intervals, which are drawn."""
+    """All values except the bootstrap intervals."""
     assert result is not None
     kept = {key: value for key, value in asdict(result).items() if not key.startswith("gap_")}
     kept["bins"] = [(each.n, each.confidence, each.accuracy) for each in result.bins]

@@ -1,4 +1,4 @@
-"""Paired comparison: the statistics by hand, what is matched, and what is refused."""
+"""Paired comparison: hand-computed statistics, matching of cells, and errors."""
 
 import json
 import re
@@ -27,19 +27,19 @@ from vlm_harness.types import Cell, OptionScore, Request, Response
 
 FOUR_WAY = "whatsup_rendered_a_four_way"
 TWO_WAY = "whatsup_rendered_a_left_right"
-VARIANT = Cell(
+CELL = Cell(
     model="m", task="t", protocol="generate", command="default", order_mode="fixed",
     decoding="greedy", image_mode="normal", labels="corrected",
 )  # fmt: skip
 
 
 def wrong_on(*ids: str) -> Callable[[Request], Any]:
-    """Right on all but these, which it answers with the other option."""
+    """Correct on all samples except these, which it answers with the other option."""
 
     def handler(request: Request) -> Any:
         assert request.sample is not None
-        right = request.sample.id not in ids
-        target = request.sample.target if right else 1 - request.sample.target
+        correct = request.sample.id not in ids
+        target = request.sample.target if correct else 1 - request.sample.target
         return request.sample.options[target]
 
     return handler
@@ -47,7 +47,7 @@ def wrong_on(*ids: str) -> Callable[[Request], Any]:
 
 @pytest.fixture
 def go(bench: Path) -> Callable[..., Path]:
-    """Run fake models, ``name=handler``, on the toy task or others; the run's folder."""
+    """Run fake models (name: handler) on the toy task or others; returns the run folder."""
 
     def call(run_id: str, tasks: str = "sides", /, *, models: Any = None, **options: Any) -> Path:
         models = models or {"toy": oracle}
@@ -115,7 +115,7 @@ def differences(*values: float, proportion: bool = True) -> Units:
     return Units.of(list(values), clusters, proportion=proportion)
 
 
-def test_interval_where_all_clusters_differ_alike() -> None:
+def test_interval_if_all_clusters_differ_equally() -> None:
     # Wilson's lower bound for 6 of 6: 1 / (1 + 1.96^2 / 6) = 0.60967
     for value, low, high in (
         (0, -0.39033, 0.39033),
@@ -143,14 +143,14 @@ def test_interval_is_about_the_difference_and_follows_the_seed() -> None:
 
 
 def table(text: str) -> list[Record]:
-    """``a1+ a2-``: samples by pair, right or wrong."""
+    """``a1+ a2-``: samples by pair, correct or incorrect."""
     return [
         Record(word[:-1], 0, 2, word[-1] == "+", pair=word[0], scores=None) for word in text.split()
     ]
 
 
 def one(metric: str, a: list[Record], b: list[Record]) -> Row | None:
-    return _row(VARIANT, VARIANT, metric, METRICS.get(metric), a, b, GroupRules(), 0)
+    return _row(CELL, CELL, metric, METRICS.get(metric), a, b, GroupRules(), 0)
 
 
 def test_samples_and_pairs_by_hand() -> None:
@@ -175,7 +175,7 @@ def test_incomplete_pairs_are_in_no_pair_metric() -> None:
     pairs = one("pair_accuracy", a, b)
     assert pairs is not None
     assert (pairs.n, pairs.only_a, pairs.only_b) == (1, 1, 0)
-    # What'sUp's formula divides by samples whatever is whole: no pair right or wrong for a test.
+    # What'sUp's formula divides by all samples: pairs are not correct or incorrect, so no test.
     official = one("whatsup_official_pair_accuracy", a, b)
     assert official is not None
     assert (official.value_a, official.value_b) == pytest.approx((2 / 3, 0))
@@ -194,13 +194,13 @@ def test_metrics_of_scores() -> None:
     b = scored((0.1, 0.9), (0.9, 0.1), (0.9, 0.1), (0.1, 0.9), (-0.5, 0.4), (0.4, 0.5))
     found = one("relaxed_pair_accuracy", a, b)
     assert found is not None
-    # B has a cosine below zero in the last pair, which is left out there, and so for A too.
+    # B has a cosine below zero in the last pair, which is left out on both sides.
     assert (found.n, found.only_a, found.only_b) == (2, 1, 0)
     assert (found.value_a, found.value_b) == (1.0, 0.5)
     found = one("relaxed_pair_accuracy_sum", a, b)
     assert found is not None
     assert (found.n, found.only_a, found.only_b) == (3, 2, 0)
-    # Two verdicts a pair, which are neither right nor wrong together: an interval, but no test.
+    # Two outcomes per pair, so a pair is not correct or incorrect: an interval, but no test.
     found = one("text_to_image_accuracy", a, b)
     assert found is not None
     assert (found.unit, found.n, found.p) == ("pair", 3, None)
@@ -208,15 +208,15 @@ def test_metrics_of_scores() -> None:
     assert found.ci_low is not None
 
 
-def test_f1_is_compared_as_it_is_though_its_units_differ_between_the_sides() -> None:
+def test_f1_is_compared_directly_since_its_units_differ_between_the_sides() -> None:
     def answers(text: str) -> list[Record]:
-        """``yn``: right is yes, answered no."""
+        """``yn``: the correct answer is yes, the prediction is no."""
         return [
             Record(
-                str(i), 0, 2, right == answer,
-                target="yn".index(right), prediction="yn".index(answer), positive=0,
+                str(i), 0, 2, correct == answer,
+                target="yn".index(correct), prediction="yn".index(answer), positive=0,
             )
-            for i, (right, answer) in enumerate(text.split())
+            for i, (correct, answer) in enumerate(text.split())
         ]  # fmt: skip
 
     a = answers("yy yy yn yn nn nn ny nn " * 10)  # TP 2, FN 2, FP 1
@@ -233,23 +233,23 @@ def test_f1_is_compared_as_it_is_though_its_units_differ_between_the_sides() -> 
     assert same is not None
     assert same.difference == 0
     assert same.ci_low is not None
-    assert same.ci_low < 0  # thirty answers that are alike are no certainty
-    # A yes is neither right nor wrong: no test either.
-    said_yes = one("yes_ratio", a, b)
-    assert said_yes is not None
-    assert (said_yes.value_a, said_yes.value_b, said_yes.p) == (3 / 8, 4 / 8, None)
+    assert same.ci_low < 0  # thirty equal answers are not certainty
+    # A yes is not correct or incorrect: no test either.
+    yes_ratio = one("yes_ratio", a, b)
+    assert yes_ratio is not None
+    assert (yes_ratio.value_a, yes_ratio.value_b, yes_ratio.p) == (3 / 8, 4 / 8, None)
     silent = [replace(each, prediction=None, correct=False) for each in b[:5]] + b[5:]
-    said_yes = one("yes_ratio", a, silent)  # of b's first five answers four are yes
-    assert said_yes is not None
-    assert (said_yes.value_a, said_yes.value_b) == pytest.approx((30 / 80, 36 / 75))
-    # The denominator of recall is what is right: samples have their partners.
+    yes_ratio = one("yes_ratio", a, silent)  # four of b's first five answers are yes
+    assert yes_ratio is not None
+    assert (yes_ratio.value_a, yes_ratio.value_b) == pytest.approx((30 / 80, 36 / 75))
+    # The denominator of recall depends only on the targets, so samples are paired.
     recall = one("recall", a, b)
     assert recall is not None
     assert (recall.n, recall.only_a, recall.only_b) == (40, 0, 10)
     assert (recall.value_a, recall.value_b) == (2 / 4, 3 / 4)
 
 
-def test_a_pair_that_failed_is_wrong_as_in_the_results(go: Callable[..., Path]) -> None:
+def test_a_failed_pair_counts_as_incorrect_as_in_the_results(go: Callable[..., Path]) -> None:
     def failing(request: Request) -> Any:
         assert request.sample is not None
         if request.sample.pair == "thing0":
@@ -267,7 +267,7 @@ def test_a_pair_that_failed_is_wrong_as_in_the_results(go: Callable[..., Path]) 
         assert row.value_a == pytest.approx(results[0]["metrics"][name]["value"])
 
 
-def test_scores_of_a_failed_line_are_no_numbers() -> None:
+def test_scores_of_a_failed_line_are_nan() -> None:
     line = {"options": ["a", "b"], "pair": "p"}
     responses: list[dict[str, Any]] = [{}, {"scores": [None, 1]}, {"scores": [1, 0]}]
     failed, nan, fine = _records(log_line(**line, response=response) for response in responses)
@@ -332,7 +332,7 @@ def test_rendered_tasks_with_sets(go: Callable[..., Path]) -> None:
     assert compare(run, only_a={"model": "first"}).b.cells[0].model == "oracle"
 
 
-def test_values_are_those_of_the_results(go: Callable[..., Path]) -> None:
+def test_values_equal_the_results(go: Callable[..., Path]) -> None:
     models = {"oracle": oracle, "first": first}
     run = go(
         "r", f"{FOUR_WAY},sides", models=models, limit=8, protocol=["similarity", "choice"],
@@ -354,7 +354,7 @@ def test_values_are_those_of_the_results(go: Callable[..., Path]) -> None:
 
 def test_one_model_with_two_decodings(go: Callable[..., Path]) -> None:
     run = go("r", decoding=["greedy", "m3id:alpha=0.5"])
-    with pytest.raises(InputError, match="asked sides under generate in 2 ways") as error:
+    with pytest.raises(InputError, match="side A has 2 cells for sides with generate") as error:
         compare(run)
     assert "Choose one: --only decoding=greedy" in str(error.value)
     found = compare(
@@ -381,17 +381,17 @@ def test_a_dual_encoder_with_a_generating_model(go: Callable[..., Path]) -> None
     assert (samples.only_a, pairs.only_a) == (6, 6)
 
 
-def test_a_dual_encoder_answers_alike_in_every_order(go: Callable[..., Path]) -> None:
+def test_a_dual_encoder_gives_the_same_answer_in_every_order(go: Callable[..., Path]) -> None:
     a = go("a", protocol=["similarity"], models={"clip": oracle})
     found = compare(a, go("b", models={"vlm": first}, order="both"))
     samples = rows(found)["individual_accuracy"]
-    # The second of either order is never named: wrong for half of all lines.
+    # The second option of an order is never picked: incorrect in half of the lines.
     assert (samples.n, samples.n_clusters, samples.only_a, samples.only_b) == (24, 6, 12, 0)
     assert found.notes == []
     assert rows(compare(found.b.path, a))["individual_accuracy"].only_b == 12
 
 
-def test_what_is_the_same_metric_is_tested_once(go: Callable[..., Path]) -> None:
+def test_redundant_metrics_are_tested_once(go: Callable[..., Path]) -> None:
     def log_probabilities(seed: int) -> Callable[[Request], Any]:
         def handler(request: Request) -> Any:
             assert request.sample is not None
@@ -410,21 +410,21 @@ def test_what_is_the_same_metric_is_tested_once(go: Callable[..., Path]) -> None
     assert "relaxed_pair_accuracy_sum" not in rows(found)
 
 
-def test_a_limited_run_with_a_whole_one(go: Callable[..., Path]) -> None:
+def test_a_partial_run_with_a_complete_one(go: Callable[..., Path]) -> None:
     a, b = go("a", limit=4), go("b", models={"other": first})
     with pytest.raises(InputError, match="4 lines on side A, 12 on side B, 4 in common") as error:
         compare(a, b)
     assert "--common" in str(error.value)
     for found in (compare(a, b, common=True), compare(b, a, common=True)):
         assert rows(found)["individual_accuracy"].n == 4
-        assert "4 common lines" in found.notes[0]
+        assert "4 lines in common" in found.notes[0]
 
 
 def test_notes(go: Callable[..., Path], bench: Path) -> None:
     a = go("a", order="random", seed=0)
     b = go("b", models={"x": lambda _: "well"}, order="random", seed=3)
     notes = compare(a, b).notes
-    assert any("options shown in another order on" in note for note in notes)
+    assert any("option order differs in" in note for note in notes)
     assert any("12 unparsed on side B" in note for note in notes)
     path = bench / "specs" / "sides.yaml"
     path.write_text(TASK.replace("Is the {{ thing }} on", "Say, is the {{ thing }} on"))
@@ -432,27 +432,27 @@ def test_notes(go: Callable[..., Path], bench: Path) -> None:
     assert notes == []
     path.write_text(TASK)
     (note,) = compare(tmp := go("e"), tmp.parent / "c").notes
-    assert note == "sides / generate: asked in other words on 12 of 12"
+    assert note == "sides / generate: prompts differ in 12 of 12 lines"
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_other_task_version_or_samples(go: Callable[..., Path], bench: Path) -> None:
     a, b = go("a"), go("b")
     edit_manifest(b, lambda m: m["identity"]["tasks"]["sides"]["spec"].update(version=2))
-    with pytest.raises(InputError, match="version 1 on side A and of 2 on side B"):
+    with pytest.raises(InputError, match="version 1 on side A and version 2 on side B"):
         compare(a, b)
     c = go("c")
     edit_manifest(c, lambda m: m["identity"]["tasks"]["sides"]["spec"].update(where="{{ x }}"))
-    with pytest.raises(InputError, match="was changed: where differ"):
+    with pytest.raises(InputError, match="was changed without a new version: where differ"):
         compare(a, c)
-    d = go("d")  # what only describes a task may differ
+    d = go("d")  # descriptive keys of a task may differ
     edit_manifest(d, lambda m: m["identity"]["tasks"]["sides"]["spec"].update(description="x"))
     edit_manifest(
         d, lambda m: m["identity"]["tasks"]["sides"]["spec"]["dataset"].update(verified=False)
     )
-    # A run of an earlier version knows nothing of a key that came since.
+    # A run by an older version lacks newer keys.
     edit_manifest(d, lambda m: m["identity"]["tasks"]["sides"]["spec"].pop("each"))
     assert compare(a, d).rows
 
@@ -461,7 +461,7 @@ def test_other_data(go: Callable[..., Path], bench: Path) -> None:
     a = go("a")
     with (bench / "data" / "sides" / "rows.jsonl").open("a") as stream:
         stream.write("\n")
-    with pytest.raises(InputError, match=r"other data: checksums differ of sides/rows\.jsonl"):
+    with pytest.raises(InputError, match=r"different data: checksums differ for sides/rows\.jsonl"):
         compare(a, go("b"))
 
 
@@ -469,9 +469,9 @@ def test_other_images(go: Callable[..., Path]) -> None:
     a, b = go("a"), go("b")
     for run, digit in ((a, "0"), (b, "1")):
         edit_lines(run, lambda line, digit=digit: line["images"][0].update(sha256=digit * 64))
-    with pytest.raises(InputError, match="12 images are other files, the first sides/thing0"):
+    with pytest.raises(InputError, match=r"12 images differ between A and B, e\.g\. sides/thing0"):
         compare(a, b)
-    c = go("c")  # a model that read none
+    c = go("c")  # a model that reads no images
     edit_lines(c, lambda line: line["images"][0].update(sha256=None))
     assert compare(a, c).rows
 
@@ -496,14 +496,14 @@ def test_other_samples(go: Callable[..., Path]) -> None:
     for common in (False, True):
         with pytest.raises(InputError, match="0 in common") as error:
             compare(a, b, common=common)
-        assert "Neither is a part of the other" in str(error.value)
+        assert "Neither is a subset of the other" in str(error.value)
 
 
 def test_nothing_answered(go: Callable[..., Path]) -> None:
     a, b = go("a"), go("b")
     for path in (b / "samples").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="side B has answered nothing of sides"):
+    with pytest.raises(InputError, match="side B has no answers for sides"):
         compare(a, b)
 
 
@@ -511,7 +511,7 @@ def test_no_common_task_or_protocol(go: Callable[..., Path]) -> None:
     a, b = go("a"), go("b", TWO_WAY, limit=2)
     with pytest.raises(InputError, match="no common task") as error:
         compare(a, b)
-    assert f"Side B has: {TWO_WAY}" in str(error.value)
+    assert f"Tasks of B: {TWO_WAY}" in str(error.value)
     with pytest.raises(InputError, match="no common task 'side'; did you mean 'sides'"):
         compare(a, go("c"), tasks=["side"])
     with pytest.raises(InputError, match="no common protocol on sides") as error:
@@ -519,7 +519,7 @@ def test_no_common_task_or_protocol(go: Callable[..., Path]) -> None:
     assert "--only-b protocol=NAME" in str(error.value)
 
 
-def test_choices_that_are_none(go: Callable[..., Path]) -> None:
+def test_selections_that_match_no_or_several_cells(go: Callable[..., Path]) -> None:
     models = {"one": oracle, "two": first, "three": first}
     run, other = go("r", models=models), go("o", command=["all"])
     with pytest.raises(InputError, match="side A has 3 models") as error:
@@ -527,7 +527,7 @@ def test_choices_that_are_none(go: Callable[..., Path]) -> None:
     assert "--model-a: one, three, two" in str(error.value)
     with pytest.raises(InputError, match="side B has no model 'tow'; did you mean 'two'"):
         compare(run, only_a={"model": "one"}, only_b={"model": "tow"})
-    with pytest.raises(InputError, match="both sides are the same answers"):
+    with pytest.raises(InputError, match="both sides are the same cell"):
         compare(run, only_a={"model": "one"}, only_b={"model": "one"})
     with pytest.raises(InputError, match=r"which differ in command \(default, short\)") as error:
         compare(run, other, only_a={"model": "one"})
@@ -559,7 +559,7 @@ def test_output_fits_80_columns(
     assert max(map(cell_len, out.splitlines())) <= 80
 
 
-def test_names_are_no_markup(go: Callable[..., Path], command: Command) -> None:
+def test_names_are_not_parsed_as_markup(go: Callable[..., Path], command: Command) -> None:
     a = go("a").rename(go("b", models={"two": first}).parent / "[red]a[blink]")
     code, out, _ = command("compare", a, a.parent / "b", "--metric", "pair_accuracy")
     assert code == 0
@@ -582,13 +582,13 @@ def test_json(go: Callable[..., Path], command: Command) -> None:
     assert found["notes"] == []
 
 
-def test_refusals_are_one_message_and_code_2(go: Callable[..., Path], command: Command) -> None:
+def test_errors_are_one_message_and_exit_code_2(go: Callable[..., Path], command: Command) -> None:
     run = go("r")
     for args, message in (
-        ([run], "both sides are the same answers"),
-        ([run, run.parent / "none"], "this is no run folder"),
-        ([run, "--only", "decode=x"], "is not FIELD=VALUE"),
-        ([run, "--model-a", "x", "--only-a", "model=y"], "names another model"),
+        ([run], "both sides are the same cell"),
+        ([run, run.parent / "none"], "not a run folder"),
+        ([run, "--only", "decode=x"], "expected FIELD=VALUE, got 'decode=x'"),
+        ([run, "--model-a", "x", "--only-a", "model=y"], "names a different model"),
         ([run, "--task", "x"], "no common task 'x'"),
     ):
         code, out, err = command("compare", *args)

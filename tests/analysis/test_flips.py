@@ -1,4 +1,4 @@
-"""Which samples, pairs and sets flipped: by hand, on the terminal, as JSON."""
+"""Flipped samples, pairs and sets: hand-computed cases, terminal output, JSON."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from helpers.runs import log_line
 from vlm_harness.analysis.compare import Comparison, compare
 from vlm_harness.analysis.flips import Flips, flips
 from vlm_harness.backends.fake import FakeBackend
-from vlm_harness.cli.compare import _shares
+from vlm_harness.cli.compare import _column_widths
 from vlm_harness.errors import SampleError
 from vlm_harness.runs.evaluator import evaluate
 from vlm_harness.specs.schemas import GroupRules
@@ -35,7 +35,7 @@ Go = Callable[..., Path]
 
 
 def lines(text: str, answers: str, **fields: Any) -> list[LogLine]:
-    """``Aa1 Aa2 b1``: samples by set and pair, of which ``w`` is right; ``-`` is no answer."""
+    """``Aa1 Aa2 b1``: samples by set and pair. Answer ``w`` is correct, ``-`` is unparsed."""
     made = []
     for name, answer in zip(text.split(), answers, strict=True):
         pair = name.rstrip("0123456789")
@@ -73,7 +73,7 @@ def found(text: str, a: str, b: str) -> Flips:
 def test_a_sample(a: str, b: str, kind: str | None) -> None:
     result = found("p1", a, b)
     assert [flip.kind for flip in result.samples] == ([] if kind is None else [kind])
-    assert (result.groups, result.n) == ([], {"sample": 1})  # half a pair is none
+    assert (result.groups, result.n) == ([], {"sample": 1})  # an incomplete pair does not count
 
 
 def test_what_a_flip_holds() -> None:
@@ -85,7 +85,7 @@ def test_what_a_flip_holds() -> None:
 
 
 def test_pairs_and_sets_by_hand() -> None:
-    #               set A           set B           pairs and a half
+    #               set A           set B           pairs, one incomplete
     names = "Aa1 Aa2 Ab1 Ab2 Ba1 Ba2 Bb1 Bb2 c1 c2 d1 d2 e1"
     side_a = "wwwx" + "wwww" + "xw" + "xx" + "w"
     side_b = "wwww" + "wwwy" + "ww" + "xy" + "x"
@@ -105,7 +105,7 @@ def test_pairs_and_sets_by_hand() -> None:
     }
 
 
-def test_orders_are_apart() -> None:
+def test_orders_are_compared_separately() -> None:
     both = [
         pair
         for index, b in enumerate(("ww", "xw"))
@@ -124,8 +124,8 @@ def test_orders_are_apart() -> None:
 
 
 @given(st.lists(st.tuples(*[st.sampled_from("wxyz-")] * 2), min_size=1, max_size=24))
-def test_the_other_way_round(answers: list[tuple[str, str]]) -> None:
-    """What one side gains the other loses; differences of accuracies are gains less losses."""
+def test_swapped_sides_swap_gains_and_losses(answers: list[tuple[str, str]]) -> None:
+    """One side's gains are the other's losses; accuracy differences are gains minus losses."""
     names = " ".join(f"{'AB'[i // 4 % 2]}{i // 2 * 'p'}p{i}" for i in range(len(answers)))
     a, b = ("".join(side) for side in zip(*answers, strict=True))
     there, back = found(names, a, b).counts(), found(names, b, a).counts()
@@ -135,7 +135,7 @@ def test_the_other_way_round(answers: list[tuple[str, str]]) -> None:
     assert sum(there["sample"].values()) == len(answers)
 
 
-# --- of runs --------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def target(request: Request) -> int:
@@ -168,7 +168,7 @@ def go(bench: Path) -> Go:
 
 
 def accuracies(result: Comparison) -> set[tuple[str, str, str, int | None, int | None]]:
-    """Which units each of the accuracies has on one side alone."""
+    """For each accuracy, the number of units correct on one side only."""
     return {
         (row.a.task, row.a.protocol, row.unit, row.only_b, row.only_a)
         for row in result.rows
@@ -176,16 +176,16 @@ def accuracies(result: Comparison) -> set[tuple[str, str, str, int | None, int |
     }
 
 
-def test_they_are_what_the_tests_are_of(go: Go) -> None:
+def test_flips_are_the_counts_of_mcnemars_test(go: Go) -> None:
     """Gained and lost are McNemar's c and b: on samples, on pairs and on sets."""
 
     def hashed(seed: int) -> Callable[[Request], Any]:
         def handler(request: Request) -> Any:
             assert request.sample is not None
-            # Not alike in both orders: prompts list the options.
-            drawn = crc32(f"{seed} {request.sample.id} {request.prompt}".encode()) % 3
+            # Differs between the orders: prompts list the options.
+            hashed_value = crc32(f"{seed} {request.sample.id} {request.prompt}".encode()) % 3
             n = len(request.sample.options)
-            index = target(request) if drawn else (target(request) + 1) % n
+            index = target(request) if hashed_value else (target(request) + 1) % n
             if request.kind == "generate":
                 return request.sample.options[index]
             return [float(i == index) for i in range(n)]
@@ -230,7 +230,7 @@ def test_json(go: Go, command: Command) -> None:
 
 
 def table(out: str) -> list[list[str]]:
-    """Cells of the lines about a sample."""
+    """The cells of the lines with a sample."""
     return [
         re.split(r"\s{2,}", line.strip())
         for line in out.splitlines()
@@ -259,7 +259,7 @@ def test_counts_and_how_many_are_listed(go: Go, command: Command) -> None:
     assert "0 samples gained, 0 lost, 12 the same; 0 pairs gained, 0 lost" in same
 
 
-def test_one_is_not_several(go: Go, command: Command) -> None:
+def test_singular_and_plural(go: Go, command: Command) -> None:
     def one(request: Request) -> Any:
         assert request.sample is not None
         return "well" if request.sample.id == "thing0-left" else left(request)
@@ -268,10 +268,10 @@ def test_one_is_not_several(go: Go, command: Command) -> None:
     assert "1 sample gained, 0 lost, 11 the same; 0 pairs gained, 0 lost" in out
 
 
-def test_what_was_said_beside_the_answer(go: Go, command: Command) -> None:
+def test_generated_text_next_to_the_answer(go: Go, command: Command) -> None:
     def other(request: Request) -> Any:
         assert request.sample is not None
-        said = {
+        texts = {
             "thing0-left": "Left.",
             "thing0-right": "It is on the \n left [bold]side[/bold] \x1b[31m" + "of it " * 50,
             "thing1-right": "\u4e2d" * 80,
@@ -279,7 +279,7 @@ def test_what_was_said_beside_the_answer(go: Go, command: Command) -> None:
         }
         if request.sample.id == "thing3-right":
             raise SampleError("broken")
-        return said.get(request.sample.id, right(request))
+        return texts.get(request.sample.id, right(request))
 
     run = go(models={"right": right, "other": other})
     code, out, _ = command("compare", run, "--flips", "all")
@@ -308,8 +308,8 @@ def test_ties_and_orders(go: Go, command: Command) -> None:
     assert ["gained", "thing0-left (order 1)", "left", "(tied)", "left"] in table(out)
 
 
-def test_what_is_not_compared_is_not_listed(go: Go, command: Command) -> None:
-    """A metric that a task has not leaves it without a table, and without flips beside it."""
+def test_flips_of_tasks_that_are_not_compared_are_not_listed(go: Go, command: Command) -> None:
+    """A task without the metric has no table, and no flips."""
     run = go(f"{FOUR_WAY},sides", limit=8)
     out = command("compare", run, "--metric", "set_accuracy", "--flips", "all")[1]
     assert "thing0" not in out
@@ -325,24 +325,26 @@ def test_a_narrow_terminal(go: Go, command: Command, monkeypatch: pytest.MonkeyP
     for width in (40, 60, 80):
         monkeypatch.setenv("COLUMNS", str(width))
         out = re.sub(r"\x1b\[[0-9;]*m", "", command("compare", run, "--flips", "all")[1])
-        below = out[out.index("gold") :]
+        below = out[out.index("correct") :]
         assert max(map(cell_len, below.splitlines())) <= width
         if width >= 60:
             assert "thing5-right" in below
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=6), st.integers(6, 300))
-def test_shares_of_the_room(wanted: list[int], room: int) -> None:
-    shares = _shares(wanted, room)
-    assert sum(shares) <= room
-    assert all(1 <= share <= max(1, want) for share, want in zip(shares, wanted, strict=True))
-    if sum(max(1, want) for want in wanted) <= room:
-        assert shares == [max(1, want) for want in wanted]
+def test_column_widths(wanted: list[int], available: int) -> None:
+    widths = _column_widths(wanted, available)
+    assert sum(widths) <= available
+    assert all(1 <= width <= max(1, want) for width, want in zip(widths, wanted, strict=True))
+    if sum(max(1, want) for want in wanted) <= available:
+        assert widths == [max(1, want) for want in wanted]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "some", "1.5", "9" * 20, ""])
 def test_refusals(go: Go, command: Command, value: str) -> None:
     code, out, err = command("compare", go(), "--flips", value)
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: --flips: '{value}' is neither a number from 1 nor 'all'\n")
-    assert "--flips 20 lists twenty" in err
+    assert err.startswith(
+        f"error: --flips: expected a whole number from 1, or 'all'; got '{value}'\n"
+    )
+    assert "--flips 20 lists 20 samples per table" in err

@@ -1,4 +1,4 @@
-"""Mining pairs: against a slow loop, in bounded memory, and from files as a user has them."""
+"""Mining pairs: against a plain loop, in bounded memory, and from image files."""
 
 import itertools
 import json
@@ -31,12 +31,12 @@ def unit(n: int, width: int, seed: int) -> np.ndarray:
 
 
 def slow(
-    alike: np.ndarray, different: np.ndarray, above: float, below: float
+    similar: np.ndarray, different: np.ndarray, above: float, below: float
 ) -> list[tuple[int, int]]:
-    """All pairs that pass, in order, one by one."""
+    """All pairs that pass both thresholds, in order, from a plain loop."""
     found = []
-    for a, b in itertools.combinations(range(len(alike)), 2):
-        near = np.float32(alike[a].astype(float) @ alike[b].astype(float))
+    for a, b in itertools.combinations(range(len(similar)), 2):
+        near = np.float32(similar[a].astype(float) @ similar[b].astype(float))
         far = np.float32(different[a].astype(float) @ different[b].astype(float))
         if near > np.float32(above) and far < np.float32(below):
             found.append((float(far) - float(near), a, b))
@@ -47,9 +47,9 @@ def slow(
 
 
 def test_by_hand() -> None:
-    alike = np.array([[1, 0], [1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    similar = np.array([[1, 0], [1, 0], [0.8, 0.6], [0, 1]], np.float32)
     different = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
-    found = mine(alike, different, alike_above=0.5, different_below=0.7)
+    found = mine(similar, different, similar_above=0.5, different_below=0.7)
     # Cosines: (0, 1) 1 and 0; (0, 2) .8 and .6; (1, 2) .8 and .8, not below .7; (2, 3) .6 and -.6.
     assert [(pair.a, pair.b) for pair in found.pairs] == [(2, 3), (0, 1), (0, 2)]
     assert found.n == 3
@@ -59,19 +59,21 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
 def test_against_a_loop(seed: int, block: int) -> None:
-    alike, different = unit(70, 5, seed), unit(70, 6, seed + 100)
-    expected = slow(alike, different, 0.3, 0.1)
+    similar, different = unit(70, 5, seed), unit(70, 6, seed + 100)
+    expected = slow(similar, different, 0.3, 0.1)
     assert len(expected) > 100
     for top in (1, 10, len(expected), 10_000):
-        found = mine(alike, different, alike_above=0.3, different_below=0.1, top=top, block=block)
+        found = mine(
+            similar, different, similar_above=0.3, different_below=0.1, top=top, block=block
+        )
         assert [(pair.a, pair.b) for pair in found.pairs] == expected[:top]
         assert found.n == len(expected)
 
 
 def test_blocks_do_not_change_a_digit() -> None:
-    alike, different = unit(130, 64, 1), unit(130, 48, 2)
+    similar, different = unit(130, 64, 1), unit(130, 48, 2)
     one, *others = (
-        mine(alike, different, alike_above=0, different_below=0, top=50, block=block)
+        mine(similar, different, similar_above=0, different_below=0, top=50, block=block)
         for block in (1000, 1, 13, 64)
     )
     assert all(other == one for other in others)
@@ -81,17 +83,17 @@ def test_ties_are_taken_in_order_of_the_folder() -> None:
     same = np.tile(np.array([[1, 0]], np.float32), (9, 1))
     other = np.tile(np.array([[0, 1]], np.float32), (9, 1))
     for block in (1, 4, 100):
-        found = mine(same, other, alike_above=0.5, different_below=2, top=3, block=block)
+        found = mine(same, other, similar_above=0.5, different_below=2, top=3, block=block)
         assert [(pair.a, pair.b) for pair in found.pairs] == [(0, 1), (0, 2), (0, 3)]
         assert found.n == 36
 
 
 def test_memory_is_bounded() -> None:
-    """Of 320,000 pairs that all pass, few are held at a time: a whole matrix takes 5 MB."""
+    """Of 320,000 pairs that all pass, few are held at a time; the full matrix would take 5 MB."""
     embeddings = unit(800, 8, 3)
     mine(embeddings[:10], embeddings[:10])  # imports
     tracemalloc.start()
-    found = mine(embeddings, embeddings, alike_above=-1.1, different_below=1.1, top=100, block=64)
+    found = mine(embeddings, embeddings, similar_above=-1.1, different_below=1.1, top=100, block=64)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.n == 800 * 799 // 2
@@ -101,7 +103,7 @@ def test_memory_is_bounded() -> None:
 
 def test_none_pass() -> None:
     embeddings = unit(20, 8, 3)
-    assert mine(embeddings, embeddings, alike_above=0.9, different_below=0.1).pairs == []
+    assert mine(embeddings, embeddings, similar_above=0.9, different_below=0.1).pairs == []
 
 
 def test_copies() -> None:
@@ -156,7 +158,7 @@ def loader(tmp_path: Path) -> Path:
 
 
 def opened(path: Path) -> Any:
-    return open_encoder(str(path), Registry([]), LoadOptions(device="cpu"), "--alike")[1]
+    return open_encoder(str(path), Registry([]), LoadOptions(device="cpu"), "--similar")[1]
 
 
 def test_dinov2_gives_the_cls_token(checkpoints: Path, loader: Path) -> None:
@@ -203,7 +205,7 @@ class Picky:
         return unit(len(images), 4, 0)
 
 
-def test_an_image_that_the_encoder_refuses(loader: Path) -> None:
+def test_an_image_that_the_encoder_rejects(loader: Path) -> None:
     made = embed(images_below(loader), [Picky()])
     narrow = {"more/1.jpg", "4.PNG", "more/7.jpg"}
     assert made.failures.keys() == {"broken.png", *narrow}
@@ -225,16 +227,16 @@ def test_an_embedding_that_is_not_finite(loader: Path) -> None:
 
 
 def test_nothing_to_embed(tmp_path: Path) -> None:
-    made = embed([file_ref(tmp_path, "gone.png")], [Picky()])
+    made = embed([file_ref(tmp_path, "missing.png")], [Picky()])
     assert (len(made.refs), len(made.by_encoder), len(made.failures)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bert", "BertModel reads no images"),
-        ("llava", "runs with the backend hf_vlm, which embeds no images"),
-        ("nowhere", "--alike: there is no folder"),
+        ("bert", "BertModel does not take images"),
+        ("llava", "uses the backend hf_vlm, which has no image embeddings"),
+        ("nowhere", "--similar: there is no folder"),
         ("", "neither config.json nor open_clip_config.json"),
     ],
 )
@@ -248,7 +250,7 @@ def test_no_encoder_by_name() -> None:
     for text, message in (
         ("clipp", "--different: unknown model 'clipp'"),
         ("facebook/dinov2-large", "--different: .*'facebook/dinov2-large' are not on this machine"),
-        ("fake:oracle", "runs with the backend fake, which embeds no images"),
+        ("fake:oracle", "uses the backend fake, which has no image embeddings"),
     ):
         with pytest.raises(InputError, match=message):
             open_encoder(text, registry, LoadOptions(), "--different")
@@ -259,12 +261,12 @@ def test_no_encoder_by_name() -> None:
 
 def test_from_files(checkpoints: Path, loader: Path, tmp_path: Path, command: Command) -> None:
     output = tmp_path / "pairs.jsonl"
-    encoders = "--alike", checkpoints / "clip", "--different", checkpoints / "dinov2"
-    limits = "--alike-above", -0.5, "--different-below", 0.9
+    encoders = "--similar", checkpoints / "clip", "--different", checkpoints / "dinov2"
+    limits = "--similar-above", -0.5, "--different-below", 0.9
     code, out, err = command("mine-pairs", loader, *encoders, *limits, "-o", output)
     assert code == 0, err
-    assert "warning: 1 of 10 images cannot be read and are left out: image broken.png" in err
-    assert "8 images (1 copies left out), 28 pairs; " in out
+    assert "warning: 1 of 10 images cannot be read and are skipped: image broken.png" in err
+    assert "8 images (1 duplicates skipped), 28 pairs; " in out
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     made = embed(
         [ref for ref in images_below(loader) if "copy" not in ref.path],
@@ -279,20 +281,42 @@ def test_from_files(checkpoints: Path, loader: Path, tmp_path: Path, command: Co
         assert lines[0][key] == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-5)
     code, out, _ = command("mine-pairs", loader, *encoders, *limits, "-o", output, "--top", 1)
     assert code == 0
-    assert "the first 1 are kept" in out
+    assert "; kept the top 1 (--top)" in out
     assert [json.loads(line) for line in output.read_text().splitlines()] == lines[:1]
+
+
+def test_options_by_their_old_names(
+    checkpoints: Path, loader: Path, tmp_path: Path, command: Command
+) -> None:
+    files = []
+    for name in ("similar", "alike"):
+        output = tmp_path / f"{name}.jsonl"
+        encoders = f"--{name}", checkpoints / "clip", "--different", checkpoints / "dinov2"
+        limits = f"--{name}-above", -0.5, "--different-below", 0.9
+        assert command("mine-pairs", loader, *encoders, *limits, "-o", output)[0] == 0
+        files.append(output.read_text())
+    assert files[0] == files[1] != ""
+    code, out, _ = command("mine-pairs", "--help")
+    assert code == 0
+    assert "--similar-above" in out
+    assert "--alike" not in out
+    _, _, err = command("mine-pairs", loader, "--different", "x")
+    assert "Missing option '--similar'" in err
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["nowhere"], "nowhere: there is no such folder"),
-        (["{tmp}/empty"], "empty: the folder holds 0 image files, and a pair needs two"),
+        (["{tmp}/empty"], "empty: expected at least two image files, found 0"),
         (["{tmp}/loader", "-o", "nowhere/x.jsonl"], "--output: there is no folder nowhere"),
-        (["{tmp}/loader", "-o", "{tmp}"], "is a folder; give the name of a file"),
-        (["{tmp}/loader", "--alike-above", "1.5"], "--alike-above"),
+        (["{tmp}/loader", "-o", "{tmp}"], "is a folder; expected a file name"),
+        (["{tmp}/loader", "--similar-above", "1.5"], "--similar-above"),
         (["{tmp}/loader", "--top", "0"], "--top"),
-        (["{tmp}/bad"], "bad: of 2 image files, 0 different ones can be read"),
+        (
+            ["{tmp}/bad"],
+            "bad: expected at least two different readable images, found 0 in 2 image files",
+        ),
     ],
 )
 def test_refused(
@@ -307,7 +331,7 @@ def test_refused(
     (tmp_path / "bad").mkdir()
     for name in "ab":
         (tmp_path / "bad" / f"{name}.png").write_text("no image")
-    encoders = "--alike", checkpoints / "clip", "--different", checkpoints / "dinov2"
+    encoders = "--similar", checkpoints / "clip", "--different", checkpoints / "dinov2"
     given = [arg.format(tmp=tmp_path) for arg in args]
     code, out, err = command("mine-pairs", *given, *encoders)
     assert (code, out) == (2, "")

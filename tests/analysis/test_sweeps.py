@@ -1,4 +1,4 @@
-"""What wording and order do to a score, on models whose bias is known."""
+"""Sensitivity to command and option order, on models with a known bias."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from vlm_harness import evaluate
-from vlm_harness.analysis.sweeps import _alike, protocol_agreement, sweeps
+from vlm_harness.analysis.sweeps import _agreement, protocol_agreement, sweeps
 from vlm_harness.cli.console import print_protocol_agreement, print_sweeps
 from vlm_harness.types import Model, Request, Response
 
@@ -27,7 +27,7 @@ def swept(bench: Path, model: str, **options: Any) -> list[dict[str, Any]]:
     return sweeps(run.path)
 
 
-def test_a_model_that_follows_the_words_never_flips(bench: Path) -> None:
+def test_a_model_that_follows_the_content_never_flips(bench: Path) -> None:
     (row,) = swept(bench, "fake:oracle", protocol=["generate"], command=["all"], order="both")
     assert row["n_cells"] == 4  # two commands, two orders
     assert (row["mean"], row["flip_rate"]) == (1.0, 0.0)
@@ -35,18 +35,18 @@ def test_a_model_that_follows_the_words_never_flips(bench: Path) -> None:
     assert row["metric"] == "pair_accuracy"
 
 
-def test_a_model_that_takes_the_first_always_flips(bench: Path) -> None:
+def test_a_model_that_picks_the_first_option_always_flips(bench: Path) -> None:
     (row,) = swept(bench, "fake:first", protocol=["choice"], order="both")
     assert (row["mean"], row["flip_rate"], row["first_position"]) == (0.0, 1.0, 1.0)
 
 
-def test_position_is_not_judged_where_options_were_not_turned_round(bench: Path) -> None:
+def test_no_position_bias_if_options_were_not_reordered(bench: Path) -> None:
     (row,) = swept(bench, "fake:first", protocol=["generate"], command=["all"])
     assert row["flip_rate"] == 0.0
     assert row["first_position"] is None
 
 
-def test_nothing_where_all_was_asked_in_one_way(bench: Path) -> None:
+def test_no_row_for_a_single_command_and_order(bench: Path) -> None:
     assert swept(bench, "fake:oracle", protocol=["generate", "choice"]) == []
     assert swept(bench, "fake:oracle", protocol=["generate"], order="random") == []
 
@@ -71,7 +71,7 @@ class Scripted:
 
 
 def test_best_worst_and_mean_of_commands(tmp_path: Path) -> None:
-    """By hand: under one command 1 of 2 pairs right, under the other 0 of 2."""
+    """By hand: 1 of 2 pairs correct under one command, 0 of 2 under the other."""
     (tmp_path / "d").mkdir()
     rows = [{"n": f"{pair}{side}", "side": side, "pair": pair} for pair in "ab" for side in (0, 1)]
     (tmp_path / "d" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -92,10 +92,10 @@ def test_best_worst_and_mean_of_commands(tmp_path: Path) -> None:
     assert row["best"] == {"command": "one", "order_index": 0, "value": 0.5}
     assert row["worst"] == {"command": "two", "order_index": 0, "value": 0.0}
     assert row["best_command"] == {"command": "one", "value": 0.5}
-    assert row["flip_rate"] == pytest.approx(1 / 4)  # the first sample alone
+    assert row["flip_rate"] == pytest.approx(1 / 4)  # only the first sample
 
 
-def test_the_table_is_whole_at_80_columns(bench: Path) -> None:
+def test_the_table_is_not_truncated_at_80_columns(bench: Path) -> None:
     rows = swept(bench, "fake:first", protocol=["choice"], order="both")
     console = Console(width=80, record=True, file=io.StringIO())
     print_sweeps(rows, console)
@@ -105,7 +105,7 @@ def test_the_table_is_whole_at_80_columns(bench: Path) -> None:
 
 
 def test_agreement_of_protocols(bench: Path) -> None:
-    """By hand: the first option is right for every second sample, whatever the protocol."""
+    """By hand: the first option is correct for every second sample, under every protocol."""
     run = evaluate(
         ["fake:oracle", "fake:first"],
         ["sides"],
@@ -122,8 +122,8 @@ def test_agreement_of_protocols(bench: Path) -> None:
     assert "100.0" in console.export_text()
 
 
-def test_agreement_counts_what_both_answer() -> None:
+def test_agreement_counts_samples_answered_under_both() -> None:
     p, q = {"a": 0, "b": 1, "c": None, "d": 1}, {"a": 0, "b": 0, "c": 1, "d": None}
-    assert _alike(p, q) == 1 / 2  # a and b
-    assert _alike(p, p) == 3 / 4
-    assert _alike({}, {"a": 1}) is None
+    assert _agreement(p, q) == 1 / 2  # a and b
+    assert _agreement(p, p) == 3 / 4
+    assert _agreement({}, {"a": 1}) is None

@@ -1,6 +1,6 @@
-"""Dual encoders against the libraries used as their documentation says.
+"""Dual encoders, compared with the libraries used as documented.
 
-The references are written against transformers and open_clip alone.
+The references use only transformers and open_clip.
 """
 
 import io
@@ -44,7 +44,7 @@ CAPTIONS = (
 class Case:
     build: Callable[[Path], Path]
     backend: str = "hf_dual_encoder"
-    # What the family's documentation passes to the processor.
+    # Arguments of the processor in the family's documentation.
     text: tuple[tuple[str, Any], ...] = (("padding", True),)
     images: tuple[tuple[str, Any], ...] = ()
     lower: bool = False
@@ -89,7 +89,7 @@ def load(name: str, path: Path, **args: Any) -> DualEncoder:
 def requests(
     names: Sequence[str] = tuple(IMAGES), captions: Sequence[str] = CAPTIONS
 ) -> list[Request]:
-    """One request an image; its partner is the next image."""
+    """One request per image, whose partner is the previous image."""
     refs = [memory_ref(name, IMAGES[name]) for name in names]
     return [
         Request("similarity", (ref,), candidates=tuple(captions), partner=refs[i - 1])
@@ -114,14 +114,14 @@ def reference(
     files: Sequence[bytes] = tuple(IMAGES.values()),
     **overrides: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised embeddings of images and of texts, as the documentation computes them."""
+    """Normalised embeddings of images and of texts, computed as documented."""
     case = CASES[name]
-    loader = [pixels(data) for data in files]
+    images = [pixels(data) for data in files]
     if case.backend == "open_clip":
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
         tokenizer = open_clip.get_tokenizer(f"local-dir:{path}")
         model.eval()
-        stacked = torch.stack([preprocess(picture) for picture in loader])
+        stacked = torch.stack([preprocess(image) for image in images])
         return (
             model.encode_image(stacked, normalize=True).numpy(),
             model.encode_text(tokenizer(list(texts)), normalize=True).numpy(),
@@ -130,7 +130,7 @@ def reference(
     processor = AutoProcessor.from_pretrained(path)
     inputs = processor(
         text=[text.lower() for text in texts] if case.lower else list(texts),
-        images=loader,
+        images=images,
         return_tensors="pt",
         **{**dict(case.text), **dict(case.images), **overrides},
     )
@@ -138,9 +138,7 @@ def reference(
     return output.image_embeds.numpy(), output.text_embeds.numpy()
 
 
-def test_cosines_are_those_of_the_documented_usage(
-    family: str, checkpoints: dict[str, Path]
-) -> None:
+def test_cosines_match_the_documented_usage(family: str, checkpoints: dict[str, Path]) -> None:
     path = checkpoints[family]
     images, texts = reference(family, path)
     responses = load(family, path).respond(requests(), ImageLoader())
@@ -148,7 +146,7 @@ def test_cosines_are_those_of_the_documented_usage(
     np.testing.assert_allclose(scores(responses), expected, atol=1e-5)
     pairs = [response.pair_cosine for response in responses if response]
     np.testing.assert_allclose(pairs, (images * np.roll(images, 1, 0)).sum(-1), atol=1e-5)
-    # The test could fail: images and captions are told apart by far more than the tolerance.
+    # The test can fail: images and captions differ by far more than the tolerance.
     assert np.ptp(expected, axis=0).min() > 0.01
     assert np.ptp(expected, axis=1).min() > 0.01
     assert max(pair for pair in pairs if pair is not None) < 0.9999
@@ -156,16 +154,16 @@ def test_cosines_are_those_of_the_documented_usage(
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2_fixed", "siglip2", "align"])
 def test_padding_to_the_longest_would_differ(family: str, checkpoints: dict[str, Path]) -> None:
-    _, right = reference(family, checkpoints[family])
-    _, wrong = reference(family, checkpoints[family], padding="longest", max_length=None)
-    if family == "align":  # masked: the padding is harmless, and the rule a formality
-        np.testing.assert_allclose(right, wrong, atol=1e-5)
+    _, correct = reference(family, checkpoints[family])
+    _, incorrect = reference(family, checkpoints[family], padding="longest", max_length=None)
+    if family == "align":  # its padding is masked, so it has no effect
+        np.testing.assert_allclose(correct, incorrect, atol=1e-5)
     else:
-        assert np.abs(right - wrong).max() > 0.01
+        assert np.abs(correct - incorrect).max() > 0.01
 
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2_fixed", "siglip2"])
-def test_siglip_takes_no_mask_and_pads_on_the_right_whatever_the_checkpoint_says(
+def test_siglip_ignores_the_mask_and_padding_side_of_the_checkpoint(
     family: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     expected = scores(load(family, checkpoints[family]).respond(requests(), ImageLoader()))
@@ -182,7 +180,7 @@ def test_siglip_takes_no_mask_and_pads_on_the_right_whatever_the_checkpoint_says
 
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2_fixed", "siglip2"])
-def test_siglip_reads_lower_case(family: str, checkpoints: dict[str, Path]) -> None:
+def test_siglip_lower_cases_texts(family: str, checkpoints: dict[str, Path]) -> None:
     model = load(family, checkpoints[family])
     upper = scores(model.respond(requests(captions=[c.upper() for c in CAPTIONS]), ImageLoader()))
     lower = scores(model.respond(requests(captions=[c.lower() for c in CAPTIONS]), ImageLoader()))
@@ -190,15 +188,15 @@ def test_siglip_reads_lower_case(family: str, checkpoints: dict[str, Path]) -> N
 
 
 def test_a_tokenizer_that_keeps_case_would_differ(checkpoints: dict[str, Path]) -> None:
-    kept = load("siglip2_fixed", checkpoints["siglip2_fixed"], lowercase=False)
+    cased = load("siglip2_fixed", checkpoints["siglip2_fixed"], lowercase=False)
     path = checkpoints["siglip2_fixed"]
     upper = tuple(caption.upper() for caption in CAPTIONS)
-    found = scores(kept.respond(requests(captions=upper), ImageLoader()))
+    found = scores(cased.respond(requests(captions=upper), ImageLoader()))
     images, texts = reference("siglip2_fixed", path, upper)  # lower-cases
     assert np.abs(found - images @ texts.T).max() > 0.01
 
 
-def test_captions_longer_than_the_text_encoder_are_cut(
+def test_captions_longer_than_the_text_encoder_are_truncated(
     family: str, checkpoints: dict[str, Path]
 ) -> None:
     long = ("the cat left of the dog, " * 60, "a cat")
@@ -209,14 +207,16 @@ def test_captions_longer_than_the_text_encoder_are_cut(
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_batch_size_changes_nothing(size: int, family: str, checkpoints: dict[str, Path]) -> None:
+def test_batch_size_does_not_change_results(
+    size: int, family: str, checkpoints: dict[str, Path]
+) -> None:
     path = checkpoints[family]
     todo = [
         Request("similarity", request.images, candidates=candidates, partner=request.partner)
         for request in requests()
         for candidates in (CAPTIONS[1:3], CAPTIONS[::-1])
     ]
-    whole = load(family, path).respond(todo, ImageLoader())
+    single = load(family, path).respond(todo, ImageLoader())
     batched = load(family, path)
     loader = ImageLoader(keep=2)
     parts = [
@@ -224,7 +224,7 @@ def test_batch_size_changes_nothing(size: int, family: str, checkpoints: dict[st
         for start in range(0, len(todo), size)
         for response in batched.respond(todo[start : start + size], loader)
     ]
-    for one, other in zip(whole, parts, strict=True):
+    for one, other in zip(single, parts, strict=True):
         assert one is not None
         assert other is not None
         a, b = scores([one])[0], scores([other])[0]
@@ -267,21 +267,23 @@ def test_an_image_and_a_caption_are_encoded_once(
     assert len(seen_images) == len(set(seen_images)) == 2
     assert sorted(seen_texts) == sorted(CAPTIONS[:3])
     np.testing.assert_array_equal(scores(first), scores(second[:3]))
-    np.testing.assert_array_equal(scores(second[:2]), scores(second[2:4]))  # one content
+    np.testing.assert_array_equal(scores(second[:2]), scores(second[2:4]))  # same content
 
 
-def test_a_corrupt_image_fails_alone(family: str, checkpoints: dict[str, Path]) -> None:
+def test_a_corrupt_image_fails_only_its_own_sample(
+    family: str, checkpoints: dict[str, Path]
+) -> None:
     model = load(family, checkpoints[family])
     good = requests(["wide.png", "tall.jpg"])
-    torn = memory_ref("torn.jpg", IMAGES["tall.jpg"][:200])
+    truncated = memory_ref("truncated.jpg", IMAGES["tall.jpg"][:200])
     text = memory_ref("text.png", b"no image at all")
-    bad = [Request("similarity", (ref,), candidates=CAPTIONS) for ref in (torn, text)]
-    lonely = Request("similarity", good[0].images, candidates=CAPTIONS, partner=torn)
-    responses = model.respond([bad[0], good[0], bad[1], good[1], lonely], ImageLoader())
+    bad = [Request("similarity", (ref,), candidates=CAPTIONS) for ref in (truncated, text)]
+    bad_partner = Request("similarity", good[0].images, candidates=CAPTIONS, partner=truncated)
+    responses = model.respond([bad[0], good[0], bad[1], good[1], bad_partner], ImageLoader())
     errors = [response.error for response in responses if response]
     assert errors[1] is errors[3] is errors[4] is None
     assert errors[0] is not None
-    assert "torn.jpg" in errors[0]
+    assert "truncated.jpg" in errors[0]
     assert errors[2] is not None
     assert "text.png" in errors[2]
     assert responses[0] is not None
@@ -313,7 +315,7 @@ def test_generating_models_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["clip"])
-def test_device_map_is_passed_on(family: str, checkpoints: dict[str, Path]) -> None:
+def test_device_map_is_passed_to_transformers(family: str, checkpoints: dict[str, Path]) -> None:
     path = checkpoints[family]
     plain = scores(load(family, path).respond(requests(), ImageLoader()))
     mapped = scores(load(family, path, device_map="auto").respond(requests(), ImageLoader()))
@@ -325,7 +327,7 @@ def test_device_map_is_passed_on(family: str, checkpoints: dict[str, Path]) -> N
 
 @pytest.fixture
 def architecture(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A built-in architecture ``tiny`` with two tags; gives a file that holds its weights."""
+    """Adds a built-in architecture ``tiny`` with three tags; returns a file with its weights."""
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", tiny.OPEN_CLIP_TINY)
     siglip = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
     tags = {
@@ -374,10 +376,10 @@ def test_quick_gelu_is_taken_from_the_tag(
 
 
 def test_the_real_openai_tags_are_quick_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def create(name: str, **kwargs: Any) -> Any:
-        asked.update(kwargs, name=name)
+        arguments.update(kwargs, name=name)
         return torch.nn.Linear(1, 1), None
 
     monkeypatch.setattr(open_clip, "create_model_from_pretrained", create)
@@ -388,12 +390,12 @@ def test_the_real_openai_tags_are_quick_gelu(monkeypatch: pytest.MonkeyPatch) ->
     }.items():
         spec = ModelSpec(model="m", backend="open_clip", checkpoint=checkpoint)
         OpenClip(spec, LoadOptions(device="cpu"))
-        assert asked["force_quick_gelu"] is quick
-        assert f"{asked['name']}:{asked['pretrained']}" == checkpoint
+        assert arguments["force_quick_gelu"] is quick
+        assert f"{arguments['name']}:{arguments['pretrained']}" == checkpoint
 
 
 @pytest.mark.parametrize(("tag", "mean"), [("tiny:webli", 0.5), ("tiny:openai", 0.48145466)])
-def test_preprocessing_is_the_tags_own_where_weights_come_from_a_file(
+def test_preprocessing_is_the_tags_own_if_weights_come_from_a_file(
     tag: str, mean: float, architecture: Path
 ) -> None:
     model = _of_tag(tag, architecture)

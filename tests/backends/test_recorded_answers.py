@@ -1,7 +1,7 @@
-"""Recorded answers of real models, replayed: the scores that were published for them.
+"""Replayed answers of real models must reproduce their published scores.
 
-Where our rule of reading differs from the published one, both numbers stand here, and every sample
-they differ on, with the reason. Skipped where the record is absent.
+If our answer extraction differs from the published one, the test lists both numbers and every
+sample on which they differ, with the reason. Skipped if the recorded answers are missing.
 """
 
 import csv
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.realdata
 
 
 def recorded(path: Path, text: str, keys: Any = None) -> ModelSpec:
-    """A model that gives the answers of a file again."""
+    """A model that replays the answers of a file."""
     args = {"text": text} if keys is None else {"text": text, "keys": keys}
     return ModelSpec(model="recorded", backend="replay", checkpoint=str(path), args=args)
 
@@ -62,7 +62,7 @@ FOUR = ["left", "right", "on", "under"]
 
 
 @pytest.mark.parametrize(
-    ("name", "individual", "pair", "set_of_four", "right_pairs"),
+    ("name", "individual", "pair", "set_of_four", "correct_pairs"),
     [("A_baseline", 60.303, 40.6061, 0.0, 67), ("A_adaptvis", 84.8485, 61.2121, 30.303, 101)],
 )
 def test_whatsup_a(
@@ -70,11 +70,11 @@ def test_whatsup_a(
     individual: float,
     pair: float,
     set_of_four: float,
-    right_pairs: int,
+    correct_pairs: int,
     realdata: Path,
     tmp_path: Path,
 ) -> None:
-    """The published figures are over the labels as published: pillow/chair uncorrected."""
+    """The published scores use the original labels, without the pillow/chair correction."""
     path = realdata / "whatsup" / "recorded_llava15" / f"{name}.jsonl"
     run = evaluate(
         [recorded(path, "generation", "image_path")],
@@ -88,7 +88,9 @@ def test_whatsup_a(
     assert percent(run, "whatsup_official_pair_accuracy") == pytest.approx(pair, abs=5e-5)
     assert percent(run, "whatsup_official_set_accuracy") == pytest.approx(set_of_four, abs=5e-4)
     assert (row["n_samples"], row["n_expected"], row["n_unparsed"]) == (330, 412, 0)
-    assert percent(run, "pair_accuracy") == pytest.approx(100 * right_pairs / 132)  # whole ones
+    assert percent(run, "pair_accuracy") == pytest.approx(
+        100 * correct_pairs / 132
+    )  # complete pairs
     assert {kind: each.to_dict() for kind, each in row["groups"].items()} == {
         "pair": {"n": 206, "n_incomplete": 206 - 132},
         "set": {"n": 103, "n_incomplete": 103 - 48},
@@ -99,22 +101,22 @@ def test_whatsup_a(
 
 
 def test_on_the_floor_is_not_on_the_chair(realdata: Path) -> None:
-    """Why What'sUp A ignores "on the floor": 250 of 330 right instead of 280.
+    """Why What'sUp A ignores "on the floor": otherwise 250 of 330 are correct instead of 280.
 
-    All 31 texts that are ambiguous to plain keywords are of the form "on the floor, under the
-    chair"; 30 of them are right by the published rule, which looks for the right word alone.
+    All 31 texts that are ambiguous for plain keywords have the form "on the floor, under the
+    chair". 30 of them are correct by the published rule, which only looks for the correct word.
     """
     rows = rows_of(realdata / "whatsup" / "recorded_llava15" / "A_adaptvis.jsonl")
     plain = [keyword(row["generation"], FOUR) for row in rows]
-    right = [
+    correct = [
         found.index == FOUR.index(row["gold"].lower())
         for found, row in zip(plain, rows, strict=True)
     ]
-    assert sum(right) == 250
-    lost = [row for found, row in zip(plain, rows, strict=True) if found.index is None]
-    assert len(lost) == 31
-    assert sum(row["correct"] for row in lost) == 30
-    for row in lost:
+    assert sum(correct) == 250
+    ambiguous = [row for found, row in zip(plain, rows, strict=True) if found.index is None]
+    assert len(ambiguous) == 31
+    assert sum(row["correct"] for row in ambiguous) == 30
+    for row in ambiguous:
         assert re.fullmatch(r"The [\w ]+ (is|are) on the floor, under the \w+\.", row["generation"])
 
 
@@ -172,7 +174,7 @@ protocols: {{generate: {{extract: keyword, max_new_tokens: 16}}}}
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "n", "choices", "right", "total", "published"),
+    ("name", "file", "n", "choices", "correct", "total", "published"),
     [
         ("COCO_two_dist", "COCO_QA_two_obj", "four", "[left, right, above, below]",
          205, 352, 58.2386),
@@ -185,15 +187,16 @@ def test_coco_and_gqa_spatial(
     file: str,
     n: str,
     choices: str,
-    right: int,
+    correct: int,
     total: int,
     published: float,
     realdata: Path,
     tmp_path: Path,
 ) -> None:
-    """AdaptVis asks of all relations at once, and its record does not say of which image.
+    """AdaptVis asks about all relations at once, and its records do not name the image.
 
-    So the questions are those recorded, not those of coco_spatial_two, which name two relations.
+    The task therefore uses the recorded questions, not those of coco_spatial_two, which name two
+    relations.
     """
     (tmp_path / "task.yaml").write_text(SPATIAL.format(file=file, n=n, choices=choices))
     path = realdata / "whatsup" / "recorded_llava15" / f"{name}.jsonl"
@@ -205,7 +208,7 @@ def test_coco_and_gqa_spatial(
         output_dir=str(tmp_path / "results"),
     )
     lines = lines_of(run)
-    assert sum(line["correct"] for line in lines.values()) == right
+    assert sum(line["correct"] for line in lines.values()) == correct
     assert percent(run, "individual_accuracy") == pytest.approx(published, abs=5e-5)
     assert (run.results[0]["n_samples"], run.results[0]["n_unparsed"]) == (total, 0)
     for row in rows_of(path):
@@ -216,11 +219,11 @@ def test_coco_and_gqa_spatial(
 # --- POPE: LLaVA-1.5-13B --------------------------------------------------------------------------
 
 POPE = {"random": (10_000_000, 87.14), "popular": (20_000_000, 86.25), "adversarial": (0, 84.46)}
-"""What LLaVA adds to question_id in the one file of all answers; published F1."""
+"""Offset that LLaVA adds to question_id in its single file of answers; published F1."""
 
 
 def popes_own(text: str) -> str:
-    """How POPE's script reads an answer: whatever is not no is yes."""
+    """POPE's own extraction: everything that is not "no" is "yes"."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & {*words} else "yes"
 
@@ -240,7 +243,7 @@ def test_pope(realdata: Path, tmp_path: Path) -> None:
         assert (row["primary_metric"], row["n_unparsed"]) == ("f1", 0)
         found.append(percent(run, "f1"))
         assert round(found[-1], 2) == published
-        # The other four, as POPE's script computes them from the same texts.
+        # The other four metrics, as POPE's script computes them from the same texts.
         lines = lines_of(run).values()
         pairs = [(line["options"][line["target"]].lower(), popes_own(line["response"]["text"]))
                  for line in lines]  # fmt: skip
@@ -255,7 +258,7 @@ def test_pope(realdata: Path, tmp_path: Path) -> None:
     assert round(sum(found) / 3, 3) == 85.947  # published: 85.9
 
 
-def test_pope_by_the_command(realdata: Path, tmp_path: Path, command: Command) -> None:
+def test_pope_on_the_command_line(realdata: Path, tmp_path: Path, command: Command) -> None:
     path = realdata / "pope" / "recorded" / "llava-v1.5-13b.jsonl"
     code, out, _ = command(
         "--model", f"replay:{path}", "--model-args", "keys=question_id,text=text",
@@ -268,9 +271,9 @@ def test_pope_by_the_command(realdata: Path, tmp_path: Path, command: Command) -
 
 # --- SugarCrepe: GPT-4V, positive-first -----------------------------------------------------------
 
-# Official right and total; ours right; samples read otherwise by number, and why.
-COMPARISON = 'no choice: "neither fits, but (1) is closer" is a comparison'
-BARE = 'an answer: a bare "1", which the official reading left out'
+# Officially correct, total, correct by our extraction, and reasons for samples that differ.
+COMPARISON = 'not a choice: "neither fits, but (1) is closer" is a comparison'
+BARE = 'an answer: a bare "1", which the official extraction ignores'
 SUGARCREPE: dict[str, tuple[int, int, int, dict[str, str]]] = {
     "swap_att": (607, 666, 607, {}),
     "swap_obj": (211, 246, 211, {}),
@@ -284,7 +287,7 @@ SUGARCREPE: dict[str, tuple[int, int, int, dict[str, str]]] = {
 
 def gpt4v(realdata: Path, name: str) -> dict[str, dict[str, Any]]:
     path = realdata / "sugarcrepe" / "recorded" / "gpt4v" / "positive-first" / f"{name}.json"
-    # swap_obj.json has a key `accuracy` that is no item.
+    # swap_obj.json has a key `accuracy`, which is not an item.
     return {key: row for key, row in json.loads(path.read_text()).items() if isinstance(row, dict)}
 
 
@@ -297,7 +300,7 @@ def replay_gpt4v(realdata: Path, data: Path, name: str, tmp_path: Path) -> Run:
     return evaluate(
         [recorded(answers, "text")],
         [f"sugarcrepe_{name}"],
-        order="fixed",  # positive-first: the record knows of no other order
+        order="fixed",  # positive-first is the only recorded order
         protocol=["generate"],
         data_dir=str(data),
         output_dir=str(tmp_path / "results"),
@@ -306,7 +309,7 @@ def replay_gpt4v(realdata: Path, data: Path, name: str, tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("name", SUGARCREPE)
 def test_sugarcrepe(name: str, realdata: Path, tmp_path: Path) -> None:
-    """As published, over the items of that time; ours, with every sample that is read otherwise."""
+    """Official and our scores on the items of that time, and all samples extracted differently."""
     official, total, ours, expected = SUGARCREPE[name]
     rows = gpt4v(realdata, name)
     choice = {key: row["answer"]["multiple_choice_answer"] for key, row in rows.items()}
@@ -322,14 +325,14 @@ def test_sugarcrepe(name: str, realdata: Path, tmp_path: Path) -> None:
     run = replay_gpt4v(realdata, tmp_path / "data", name, tmp_path)
     lines = lines_of(run)
     assert (sum(line["correct"] for line in lines.values()), len(lines)) == (ours, total)
-    read: dict[str, str | None] = {}
+    extracted: dict[str, str | None] = {}
     for key, line in lines.items():
         captions = (rows[key]["caption"], rows[key]["negative_caption"])
-        read[key] = None if line["prediction"] is None else captions[line["prediction"]]
-    assert {key for key in rows if (choice[key] or None) != read[key]} == {*expected}
+        extracted[key] = None if line["prediction"] is None else captions[line["prediction"]]
+    assert {key for key in rows if (choice[key] or None) != extracted[key]} == {*expected}
     for key, why in expected.items():
         if why == BARE:
-            assert (choice[key], lines[key]["response"]["text"], read[key]) == (
+            assert (choice[key], lines[key]["response"]["text"], extracted[key]) == (
                 "", "1", rows[key]["caption"],
             )  # fmt: skip
         else:
@@ -340,19 +343,19 @@ def test_sugarcrepe(name: str, realdata: Path, tmp_path: Path) -> None:
     assert run.results[0]["n_unparsed"] == unanswered + changed
 
 
-def test_sugarcrepe_as_its_data_are_now(realdata: Path, tmp_path: Path) -> None:
-    """swap_obj lost an item since, number 108, that GPT-4V had right: 210 of 245."""
+def test_sugarcrepe_with_the_current_data(realdata: Path, tmp_path: Path) -> None:
+    """swap_obj no longer contains item 108, which GPT-4V answered correctly: 210 of 245."""
     run = replay_gpt4v(realdata, realdata, "swap_obj", tmp_path)
     lines = lines_of(run)
     assert (sum(line["correct"] for line in lines.values()), len(lines)) == (210, 245)
-    gone = gpt4v(realdata, "swap_obj").keys() - lines.keys()
-    assert gone == {"108"}
+    removed = gpt4v(realdata, "swap_obj").keys() - lines.keys()
+    assert removed == {"108"}
     assert gpt4v(realdata, "swap_obj")["108"]["correct"]
     assert run.results[0]["complete"]
 
 
 def test_the_first_number_in_the_text_is_not_the_answer(realdata: Path) -> None:
-    """Refusals such as "Neither caption (1) nor (2)" would give 60 more right answers."""
+    """Refusals such as "Neither caption (1) nor (2)" would add 60 correct answers."""
     more = 0
     for name, (official, _, _, _) in SUGARCREPE.items():
         texts = [row["answer"]["free_form_answer"] for row in gpt4v(realdata, name).values()]
@@ -363,7 +366,7 @@ def test_the_first_number_in_the_text_is_not_the_answer(realdata: Path) -> None:
 
 # --- VSR: Qwen2-VL-7B -----------------------------------------------------------------------------
 
-# Right pairs and all, as published; those of them whose recorded statement is sound.
+# Correct pairs and total as published, and for the pairs with a well-formed recorded statement.
 FLIPPED = {
     "FF": ("facing", (29, 103), (29, 103)),
     "FB": ("front/behind", (153, 314), (146, 292)),
@@ -374,7 +377,7 @@ FLIPPED = {
 
 @pytest.fixture
 def vsr(realdata: Path, tmp_path: Path) -> Path:
-    """The test set of the random split where the official repository has it."""
+    """The test set of the random split, at the path of the official repository."""
     write(
         tmp_path / "vsr" / "splits" / "random" / "test.jsonl",
         rows_of(realdata / "vsr" / "annotations" / "random_test.jsonl"),
@@ -383,14 +386,14 @@ def vsr(realdata: Path, tmp_path: Path) -> Path:
 
 
 def qwen(realdata: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Its answers to the captions, and to the captions with their relation flipped."""
+    """Answers to the captions, and to the captions with flipped relations."""
     folder = realdata / "vsr" / "recorded"
     (answers,) = folder.glob("qwen2vl_7b_predictions_*.csv")
     return rows_of(answers), rows_of(folder / "consistency_flips_7B_zero_shot.csv")
 
 
 def test_vsr(realdata: Path, vsr: Path, tmp_path: Path) -> None:
-    """The recorded answers were to another wording of the question (see the task file)."""
+    """The recorded answers are to a different wording of the question (see the task file)."""
     (path,) = (realdata / "vsr" / "recorded").glob("qwen2vl_7b_predictions_*.csv")
     run = evaluate(
         [recorded(path, "raw_output")],
@@ -412,7 +415,7 @@ def test_vsr(realdata: Path, vsr: Path, tmp_path: Path) -> None:
 
 
 def test_vsr_flipped(realdata: Path, vsr: Path, tmp_path: Path) -> None:
-    """As published, joined by row: whatever the flipped statement was that the model saw."""
+    """As published: joined by row only, even if the model saw a garbled flipped statement."""
     answers, flips = qwen(realdata)
     rows = [{"id": f"{x['id']}-original", "text": x["raw_output"]} for x in answers]
     rows += [{"id": f"{x['orig_idx']}-flipped", "text": x["flip_prediction"]} for x in flips]
@@ -425,18 +428,16 @@ def test_vsr_flipped(realdata: Path, vsr: Path, tmp_path: Path) -> None:
     (row,) = run.results
     assert (row["n_samples"], row["n_groups"], row["n_unparsed"]) == (2 * 696, 696, 0)
     assert row["complete"]
-    for family, (category, (right, n), _) in FLIPPED.items():
+    for family, (category, (correct, n), _) in FLIPPED.items():
         assert row["categories"][category]["pair_accuracy"]["n"] == n, family
-        assert percent(run, "pair_accuracy", category) == pytest.approx(100 * right / n), family
+        assert percent(run, "pair_accuracy", category) == pytest.approx(100 * correct / n), family
 
 
-def test_vsr_flipped_statements_that_were_garbled(
-    realdata: Path, vsr: Path, tmp_path: Path
-) -> None:
-    """Joined by statement, too: 198 of the 696 were not what they should have been.
+def test_vsr_garbled_flipped_statements(realdata: Path, vsr: Path, tmp_path: Path) -> None:
+    """Joined by statement as well: 198 of the 696 recorded statements are garbled.
 
-    "At the right side of the left side of": of relations that hold "the" themselves, the recorded
-    study flipped a part. Their answers are absent here, and their pairs incomplete.
+    "At the right side of the left side of": the recorded study flipped only a part of relations
+    that contain "the". Their answers are missing here, and their pairs incomplete.
     """
     answers, flips = qwen(realdata)
     rows = [{"row": x["id"], "caption": x["statement"], "text": x["raw_output"]} for x in answers]
@@ -451,9 +452,9 @@ def test_vsr_flipped_statements_that_were_garbled(
     )
     (row,) = run.results
     assert (row["n_samples"], row["n_groups"], row["n_incomplete"]) == (2 * 696 - 198, 696, 198)
-    for family, (category, _, (right, n)) in FLIPPED.items():
+    for family, (category, _, (correct, n)) in FLIPPED.items():
         assert row["categories"][category]["pair_accuracy"]["n"] == n, family
-        assert percent(run, "pair_accuracy", category) == pytest.approx(100 * right / n), family
+        assert percent(run, "pair_accuracy", category) == pytest.approx(100 * correct / n), family
     lines = lines_of(run)
     garbled = [x for x in flips if f"{x['orig_idx']}-flipped" not in lines]
     assert {x["orig_rel"] for x in garbled} == {
@@ -464,15 +465,15 @@ def test_vsr_flipped_statements_that_were_garbled(
     )
 
 
-# --- every question has an answer that is read ----------------------------------------------------
+# --- the correct answer to every question is extracted --------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["pope", "sugarcrepe", "vsr"])
-def test_the_right_answer_is_read_in_every_order(
+def test_the_correct_answer_is_extracted_in_every_order(
     group: str, realdata: Path, tmp_path: Path
 ) -> None:
-    """As the prompt shows it and, where that bears a number, without it and by it alone."""
+    """As the prompt shows it and, if it is numbered, without its number and as the bare number."""
     root = realdata
     if group == "vsr":
         root = tmp_path
@@ -484,10 +485,10 @@ def test_the_right_answer_is_read_in_every_order(
         task = load_task(registry.task(name), registry, root)
         use = task.spec.protocols.generate
         assert isinstance(use, GenerateUse)
-        asks = prompt_builder(task.spec, "generate", use, registry)
+        builder = prompt_builder(task.spec, "generate", use, registry)
         for sample in task.samples:
             for order in orders("both", sample, 0):
-                shown = asks.prompt(sample, order, asks.default_command).shown
+                shown = builder.prompt(sample, order, builder.default_command).shown
                 for position, text in enumerate(shown):
                     option = sample.options[order[position]]
                     forms = {text, option, option.rstrip(".")}

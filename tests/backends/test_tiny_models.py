@@ -1,4 +1,4 @@
-"""The bundled miniatures, end to end: what the paper finds, in small, through every protocol."""
+"""The bundled toy models, end to end: the paper's finding at toy scale, with every protocol."""
 
 import math
 import re
@@ -46,14 +46,14 @@ def go(tmp_path: Path) -> Go:
 
 
 def metric(run: Run, name: str, **of: str) -> list[float]:
-    """A metric of the rows with these values."""
+    """Values of a metric in the rows that match ``of``."""
     rows = [row for row in run.results if all(row[key] == value for key, value in of.items())]
     assert rows
     return [row["metrics"][name]["value"] for row in rows]
 
 
 def scores_in_card(model: str) -> dict[str, list[float]]:
-    """Individual and pair accuracy by task, of the first table of scores."""
+    """Individual and pair accuracy by task, from the first score table of the model card."""
     text = (ROOT / "models" / model / "README.md").read_text().split("## Scores")[1]
     table = re.findall(r"^\| (\w+) \| ([\d.]+) \S+ \| ([\d.]+) ", text, re.M)
     return {name: [float(a), float(b)] for name, a, b in reversed(table)}
@@ -68,12 +68,12 @@ def check_left_right(run: Run) -> None:
 
 
 def test_the_finding(go: Go) -> None:
-    """Table 1 in small: pairs that an encoder finds alike are not lost to a model on it."""
+    """Table 1 at toy scale: a VLM can separate pairs that its encoder embeds almost identically."""
     check_left_right(go(MODELS, LEFT_RIGHT, limit=100))
 
 
 @pytest.mark.slow
-def test_the_finding_on_all_tasks_is_as_the_cards_say(go: Go) -> None:
+def test_the_scores_on_all_tasks_match_the_cards(go: Go) -> None:
     run = go(MODELS, ["whatsup_rendered"])
     assert len(run.results) == 12
     assert all(row["complete"] and not row["n_unparsed"] for row in run.results)
@@ -81,12 +81,12 @@ def test_the_finding_on_all_tasks_is_as_the_cards_say(go: Go) -> None:
     for task in [*OTHER, *FOUR_WAY]:
         assert metric(run, "pair_accuracy", model="tiny-llava", task=task)[0] >= 0.8
     for row in run.results:
-        said = scores_in_card(row["model"])[row["task"]]
+        in_card = scores_in_card(row["model"])[row["task"]]
         found = [
             100 * row["metrics"][f"{unit}_accuracy"]["value"] for unit in ("individual", "pair")
         ]
-        # Another machine rounds otherwise: a sample or a pair may fall to the other side.
-        assert said == pytest.approx(found, abs=2), row["task"]
+        # Rounding differs between machines, which may change a few samples.
+        assert in_card == pytest.approx(found, abs=2), row["task"]
     for task in FOUR_WAY:
         clip, llava = (metric(run, "set_accuracy", model=m, task=task)[0] for m in MODELS)
         assert clip < 0.2
@@ -100,20 +100,20 @@ def test_one_vision_tower() -> None:
         for name, weight in clip.items()
         if "vision_model." in name
     }
-    eyes = {
+    frozen = {
         name.split("vision_tower.")[1].removeprefix("vision_model."): weight
         for name, weight in llava.items()
         if "vision_tower." in name
     }
-    assert len(eyes) > 50
-    assert eyes.keys() == tower.keys()
-    for name, weight in eyes.items():
+    assert len(frozen) > 50
+    assert frozen.keys() == tower.keys()
+    for name, weight in frozen.items():
         assert weight.dtype == tower[name].dtype
         assert torch.equal(weight, tower[name]), name
 
 
 @pytest.mark.parametrize("protocol", ["generate", "choice", "likelihood"])
-def test_blind_it_answers_alike_for_both_images(go: Go, protocol: str) -> None:
+def test_without_images_both_samples_of_a_pair_get_the_same_answer(go: Go, protocol: str) -> None:
     run = go(
         ["tiny-llava"], [*LEFT_RIGHT, *OTHER], images="none", order="fixed", protocol=[protocol],
         limit=80,
@@ -124,11 +124,11 @@ def test_blind_it_answers_alike_for_both_images(go: Go, protocol: str) -> None:
 
 def test_swapped_images_exchange_the_answers_of_a_pair(go: Go) -> None:
     options: dict[str, Any] = {"limit": 80, "protocol": ["generate"]}
-    right = go(["tiny-llava"], LEFT_RIGHT, **options)
+    normal = go(["tiny-llava"], LEFT_RIGHT, **options)
     swapped = go(["tiny-llava"], LEFT_RIGHT, images="swapped", **options)
-    text = {line["sample_id"]: line["response"]["text"] for line in lines(right)}
+    text = {line["sample_id"]: line["response"]["text"] for line in lines(normal)}
     pairs: dict[str, list[str]] = {}
-    for line in lines(right):
+    for line in lines(normal):
         pairs.setdefault(line["task"] + line["pair"], []).append(line["sample_id"])
     partner = {a: b for pair in pairs.values() for a, b in (pair, pair[::-1])}
     exchanged = {line["sample_id"]: line["response"]["text"] for line in lines(swapped)}
@@ -144,11 +144,11 @@ def test_every_protocol_and_command(go: Go, order: str) -> None:
     )  # fmt: skip
     assert {row["protocol"] for row in run.results} == {"generate", "choice", "likelihood"}
     assert all(row["n_unparsed"] == row["n_errors"] == 0 for row in run.results)
-    for protocol in ("generate", "likelihood"):  # it did not learn letters: see its card
+    for protocol in ("generate", "likelihood"):  # it was not trained on letters: see its card
         assert min(metric(run, "individual_accuracy", protocol=protocol)) >= 0.8
 
 
-def test_two_sizes_in_one_run_are_two_benchmarks(go: Go, tmp_path: Path) -> None:
+def test_images_of_different_size_are_cached_separately(go: Go, tmp_path: Path) -> None:
     specs = tmp_path / "specs"
     specs.mkdir()
     for size in (32, 256):
@@ -157,11 +157,11 @@ def test_two_sizes_in_one_run_are_two_benchmarks(go: Go, tmp_path: Path) -> None
             f"dataset: {{args: {{sets: 4, size: {size}}}}}\n"
         )
     options: dict[str, Any] = {"include_path": [str(specs)]}
-    apart = [lines(go(["tiny-clip"], [name], name, **options)) for name in ("s256", "s32")]
+    separate = [lines(go(["tiny-clip"], [name], name, **options)) for name in ("s256", "s32")]
     both = lines(go(["tiny-clip"], ["s256", "s32"], "both", **options))
-    assert [each["images"] for each in both] == [each["images"] for run in apart for each in run]
+    assert [each["images"] for each in both] == [each["images"] for run in separate for each in run]
     scores = [
-        [each["response"]["scores"] for each in run] for run in (both, [*apart[0], *apart[1]])
+        [each["response"]["scores"] for each in run] for run in (both, [*separate[0], *separate[1]])
     ]
     assert np.allclose(*scores, atol=1e-5)
     assert not np.allclose(scores[0][:8], scores[0][8:], atol=1e-3)
@@ -176,15 +176,15 @@ def test_similarity_by_both_dual_encoders(go: Go) -> None:
     assert metric(run, "mean_pair_cosine")[1] < 0.8
 
 
-def test_the_short_cut_is_as_the_readme_says(go: Go) -> None:
-    """With the names exchanged, who goes by where the first thing is answers all wrong."""
+def test_the_toy_models_use_a_positional_shortcut(go: Go) -> None:
+    """With exchanged names, a model that only uses the first object's position is always wrong."""
     own = str(ROOT / "toy_models" / "tasks")
     models = ["tiny-llava", "tiny-clip-control"]
     run = go(models, ["names_exchanged"], include_path=[own], limit=40)
     assert max(metric(run, "individual_accuracy")) <= 0.1
 
 
-def test_the_batch_size_changes_no_answer(go: Go) -> None:
+def test_the_batch_size_does_not_change_answers(go: Go) -> None:
     answers = []
     for size in (1, 8, 33):
         run = go(["tiny-llava"], LEFT_RIGHT[:1], batch_size=size, limit=32, folder=f"r{size}")
@@ -192,7 +192,7 @@ def test_the_batch_size_changes_no_answer(go: Go) -> None:
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_every_bundled_miniature_has_a_card_and_is_small() -> None:
+def test_every_bundled_model_has_a_card_and_is_small() -> None:
     folders = [path.parent for path in (ROOT / "models").glob("*/config.json")]
     assert {folder.name for folder in folders} >= {*MODELS, "tiny-clip-control"}
     for folder in folders:
@@ -202,7 +202,7 @@ def test_every_bundled_miniature_has_a_card_and_is_small() -> None:
     assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) < 15e6
 
 
-# --- against slow and obvious loops ---------------------------------------------------------------
+# --- compared with slow reference loops -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -220,17 +220,17 @@ def exact(llava: HfVlm) -> Any:
 
 def questions(count: int, prompts: list[str]) -> list[Request]:
     registry = Registry.standard()
-    found = []
+    requests = []
     for index in range(count):
         task = _task(registry, (*LEFT_RIGHT, *OTHER)[index % 4])
         sample = task.samples[index // 4 * 3 % len(task.samples)]
-        asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
-        prompt = prompts[index % len(prompts)] or asks.prompt(sample, (0, 1), "default").text
-        found.append(
+        builder = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
+        prompt = prompts[index % len(prompts)] or builder.prompt(sample, (0, 1), "default").text
+        requests.append(
             Request("generate", sample.images, prompt=prompt, max_new_tokens=16,
                     candidates=sample.options)
         )  # fmt: skip
-    return found
+    return requests
 
 
 @cache
@@ -243,8 +243,8 @@ def next_logprobs(
     exact: Any, processor: Any, request: Request, written: list[int], *, image: bool
 ) -> Any:
     text = f"USER: {'<image>' + chr(10) if image else ''}{request.prompt} ASSISTANT:"
-    picture = load(request.images[0]).pixels if image else None
-    inputs = processor(text=text, images=picture, return_tensors="pt")
+    images = load(request.images[0]).pixels if image else None
+    inputs = processor(text=text, images=images, return_tensors="pt")
     ids = torch.cat([inputs["input_ids"], torch.tensor([written], dtype=torch.long)], dim=1)
     pixels = {"pixel_values": inputs["pixel_values"].double()} if image else {}
     logits = exact(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels).logits
@@ -254,7 +254,7 @@ def next_logprobs(
 def m3id_loop(
     exact: Any, processor: Any, request: Request, alpha: float, rate: float
 ) -> tuple[list[int], float]:
-    """Section 5.1, one sample and one token at a time; and the least gap between the best two."""
+    """Section 5.1, one sample and token at a time; and the smallest gap between the best two."""
     written: list[int] = []
     gap = math.inf
     for t in range(1, request.max_new_tokens + 1):
@@ -276,32 +276,32 @@ def m3id_loop(
 @pytest.mark.parametrize(
     "arguments", [(1.0, 0.6), pytest.param((0.6, 0.15), marks=pytest.mark.slow)]
 )
-def test_m3id_writes_the_tokens_of_a_slow_loop(
+def test_m3id_generates_the_tokens_of_a_slow_loop(
     llava: HfVlm, exact: Any, count: int, arguments: tuple[float, float]
 ) -> None:
     alpha, rate = arguments
-    asked = questions(count, ["", "Describe the picture."])
+    requests = questions(count, ["", "Describe the picture."])
     decoding = f"m3id:alpha={alpha},lambda={rate}"
     loader = ImageLoader()
     answers: list[Any] = []
     for start in range(0, count, 16):
-        batch = [replace(request, decoding=decoding) for request in asked[start : start + 16]]
+        batch = [replace(request, decoding=decoding) for request in requests[start : start + 16]]
         answers.extend(llava.respond(batch, loader))
     processor = llava.formatter.processor
     n_tokens = []
-    for request, answer in zip(asked, answers, strict=True):
+    for request, answer in zip(requests, answers, strict=True):
         ids, gap = m3id_loop(exact, processor, request, alpha, rate)
         if gap > 1e-4:
             assert answer.text == processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
         n_tokens.append(len(ids))
-    assert max(n_tokens) > 6  # captions of several tokens among them
+    assert max(n_tokens) > 6  # includes captions of several tokens
 
 
-def test_perplexities_are_those_of_a_loop_in_float64(llava: HfVlm, exact: Any) -> None:
-    asked = [replace(request, kind="score") for request in questions(24, ["", "Which side?"])]
+def test_perplexities_match_a_loop_in_float64(llava: HfVlm, exact: Any) -> None:
+    requests = [replace(request, kind="score") for request in questions(24, ["", "Which side?"])]
     processor = llava.formatter.processor
-    found = [answer for answer in llava.respond(asked, ImageLoader()) if answer is not None]
-    for request, answer in zip(asked, found, strict=True):
+    found = [answer for answer in llava.respond(requests, ImageLoader()) if answer is not None]
+    for request, answer in zip(requests, found, strict=True):
         assert answer.scores is not None
         for option, score in zip(request.candidates, answer.scores, strict=True):
             ids = processor.tokenizer(f" {option}", add_special_tokens=False)["input_ids"]
@@ -314,28 +314,28 @@ def test_perplexities_are_those_of_a_loop_in_float64(llava: HfVlm, exact: Any) -
             assert math.exp(-score.score) == pytest.approx(math.exp(-total / len(ids)), rel=1e-4)
 
 
-def test_tiny_llava_is_asked_alike_by_its_folder_and_by_its_name(go: Go) -> None:
+def test_tiny_llava_gets_the_same_prompts_by_folder_and_by_name(go: Go) -> None:
     options: dict[str, Any] = {"limit": 8, "protocol": ["generate"]}
     by_name = go(["tiny-llava"], LEFT_RIGHT[:1], "name", **options)
     by_folder = go([str(ROOT / "models" / "tiny-llava")], LEFT_RIGHT[:1], "folder", **options)
-    asked, alike = (
+    from_name, from_folder = (
         [(each["prompt"], each["response"]["text"]) for each in lines(run)]
         for run in (by_name, by_folder)
     )
-    assert asked == alike
+    assert from_name == from_folder
 
 
 def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
-    """An ordinary checkpoint: what others load it with knows how it is asked."""
+    """It is an ordinary checkpoint: other tools that load it know its prompt format."""
     registry = Registry.standard()
     task = load_task(registry.task(LEFT_RIGHT[0]), registry, ROOT, limit=2)
-    asks = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
+    builder = prompt_builder(task.spec, "generate", task.spec.protocols.generate, registry)
     folder = str(ROOT / "models" / "tiny-llava")
     pipe = pipeline("image-text-to-text", folder, dtype=torch.float32)
     for sample in task.samples:
         content = [
             {"type": "image", "image": load(sample.images[0]).pixels},
-            {"type": "text", "text": asks.prompt(sample, (0, 1), "default").text},
+            {"type": "text", "text": builder.prompt(sample, (0, 1), "default").text},
         ]
         (reply,) = pipe(text=[{"role": "user", "content": content}], max_new_tokens=4)
         assert reply["generated_text"][-1]["content"].strip() == sample.options[sample.target]
@@ -345,27 +345,27 @@ def test_tiny_llava_answers_in_a_pipeline_of_transformers() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "n_tried"), [("generate", 0), ("choice", 5)])
-def test_the_next_batch_is_made_ready_in_a_thread(
+def test_the_next_batch_is_prepared_in_a_thread(
     go: Go, monkeypatch: pytest.MonkeyPatch, protocol: str, n_tried: int
 ) -> None:
-    """Of four batches, the first; and those of the trial, both ways."""
-    made: list[bool] = []
+    """Only the first of four batches, and those of the sharing trial, use the main thread."""
+    in_main_thread: list[bool] = []
     inputs_of = hf_batch.inputs_of
 
-    def spied(*args: Any) -> Any:
-        made.append(threading.current_thread() is threading.main_thread())
+    def spy(*args: Any) -> Any:
+        in_main_thread.append(threading.current_thread() is threading.main_thread())
         return inputs_of(*args)
 
     for module in (hf_vlm, hf_loaded):
-        monkeypatch.setattr(module, "inputs_of", spied)
+        monkeypatch.setattr(module, "inputs_of", spy)
     limits = {"protocol": [protocol], "limit": 16, "batch_size": 4}
     for workers, expected in ((1, n_tried + 1), (0, n_tried + 4)):
-        made.clear()
+        in_main_thread.clear()
         go(["tiny-llava"], LEFT_RIGHT[:1], folder=str(workers), workers=workers, **limits)
-        assert (sum(made), len(made)) == (expected, n_tried + 4)
+        assert (sum(in_main_thread), len(in_main_thread)) == (expected, n_tried + 4)
 
 
 def test_nothing_depends_on_sharing_batches_workers_or_order(go: Go) -> None:
-    """Predictions may differ only where the best two options are within rounding."""
+    """Predictions may differ only if the best two options are equal up to rounding."""
     tasks = ["whatsup_rendered_b_four_way", "whatsup_rendered_b_left_right"]
     assert same_however_computed(go, MODELS, tasks, limit=8) == 152

@@ -1,7 +1,7 @@
-"""Vision-language families against transformers used as its documentation says.
+"""VLM families, compared with transformers used as documented.
 
-The references are written against transformers alone: one sample at a time, without padding, and
-for scores one full forward pass over prompt, answer and EOS.
+The references use only transformers: one sample at a time, without padding, and for scores one full
+forward pass over prompt, answer and EOS.
 """
 
 import importlib.util
@@ -93,7 +93,7 @@ def model_spec(path: Path, **spec: Any) -> ModelSpec:
 
 
 def with_eos(source: Path, path: Path, *more: int) -> Path:
-    """A copy of a checkpoint that declares further EOS tokens, as a list."""
+    """A copy of a checkpoint that declares additional EOS tokens, as a list."""
     shutil.copytree(source, path)
     file = path / "generation_config.json"
     settings = json.loads(file.read_text())
@@ -138,7 +138,7 @@ def check_scores(
     cases: Sequence[Case],
     answers: Sequence[Sequence[int]],
 ) -> list[list[float]]:
-    """Compare with the slow reference; gives the sums."""
+    """Compare with the slow reference; returns the sums."""
     sums = []
     for case, response in zip(cases, responses, strict=True):
         assert response.scores is not None
@@ -159,42 +159,42 @@ def check_scores(
 @pytest.mark.parametrize(
     "name", [family for family in FAMILIES if family.values[0] not in CANNOT_WITHOUT_IMAGE]
 )
-def test_m3id_writes_what_the_slow_loop_writes(
+def test_m3id_generates_the_text_of_the_slow_loop(
     name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
 ) -> None:
     ref, model = reference(name), backend(name)
     changed = 0
     for alpha, rate in ((1.0, 0.5), (0.1, 0.15)):
-        asked = [
+        requests = [
             replace(request(case, "generate"), decoding=f"m3id:alpha={alpha},lambda={rate}")
             for case in CASES
         ]
-        found = [each for each in model.respond(asked, ImageLoader()) if each]
+        found = [each for each in model.respond(requests, ImageLoader()) if each]
         for case, response in zip(CASES, found, strict=True):
             ids, gap = ref.m3id_ids(case[0], files(case), alpha, rate)
             if gap > 1e-4:
                 assert response.text is not None
                 assert response.text.startswith(ref.text(ids))
             changed += response.text != ref.generate(case[0], files(case))
-    assert changed  # or it would prove nothing
+    assert changed  # otherwise the test shows nothing
 
 
 def test_m3id_with_lambda_zero_is_greedy(backend: Callable[[str], HfVlm]) -> None:
     model = backend("llava")
-    asked = [request(case, "generate") for case in CASES]
-    greedy = model.respond(asked, ImageLoader())
-    zero = model.respond([replace(each, decoding="m3id:lambda=0") for each in asked], ImageLoader())
-    sure = model.respond(
-        [replace(each, decoding="m3id:alpha=1e-9") for each in asked], ImageLoader()
-    )
-    assert zero == greedy == sure
+    requests = [request(case, "generate") for case in CASES]
+
+    def decoded(decoding: str) -> Sequence[Response | None]:
+        return model.respond([replace(each, decoding=decoding) for each in requests], ImageLoader())
+
+    greedy = model.respond(requests, ImageLoader())
+    assert decoded("m3id:lambda=0") == greedy == decoded("m3id:alpha=1e-9")
 
 
 # --- prompts --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_inputs_are_the_documented_ones(
+def test_inputs_match_the_documented_usage(
     name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
 ) -> None:
     ref, formatter = reference(name), backend(name).formatter
@@ -211,7 +211,7 @@ def test_inputs_are_the_documented_ones(
         assert ids.count(image_token) >= 4
 
 
-def test_bos_stands_once_where_the_template_writes_it(tmp_path: Path) -> None:
+def test_bos_occurs_once_if_the_template_contains_it(tmp_path: Path) -> None:
     path = vlms.tiny_llava(tmp_path / "m", "{{ bos_token }}" + vlms.LLAVA_TEMPLATE)
     formatter = PromptFormatter(model_spec(path), LoadOptions(device="cpu"))
     case = CASES[0]
@@ -226,11 +226,12 @@ def test_bos_stands_once_where_the_template_writes_it(tmp_path: Path) -> None:
         assert ids == expected["input_ids"][0].tolist()
 
 
-def test_a_prompt_format_takes_the_place_of_the_template(tmp_path: Path) -> None:
+def test_a_prompt_format_replaces_the_template(tmp_path: Path) -> None:
     path = vlms.tiny_llava(tmp_path / "m")
     processor = AutoProcessor.from_pretrained(path)
-    written = "USER: {% for _ in images %}<image>\n{% endfor %}{{ prompt }} ASSISTANT:"
-    formatter = PromptFormatter(model_spec(path, prompt_format=written), LoadOptions(device="cpu"))
+    prompt_format = "USER: {% for _ in images %}<image>\n{% endfor %}{{ prompt }} ASSISTANT:"
+    spec = model_spec(path, prompt_format=prompt_format)
+    formatter = PromptFormatter(spec, LoadOptions(device="cpu"))
     case = CASES[0]
     text = formatter.text(request(case, "generate"))
     assert text == f"USER: <image>\n{case[0]} ASSISTANT:"
@@ -291,19 +292,19 @@ def test_max_pixels_bounds_the_image_tokens(folder: Callable[[str], Path]) -> No
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_texts_are_those_of_one_sample_at_a_time(
+def test_texts_match_one_sample_at_a_time(
     name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
 ) -> None:
     ref = reference(name)
     expected = [ref.generate(case[0], files(case)) for case in CASES]
-    assert len(set(expected)) > 2  # the test could fail
+    assert len(set(expected)) > 2  # the test can fail
     for size in (1, 3, 8):
         found = [r.text for r in respond(backend(name), CASES, "generate", size)]
-        assert found == expected, f"batches of {size}"
+        assert found == expected, f"batch size {size}"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_sampling_settings_of_the_checkpoint_are_not_felt(
+def test_sampling_settings_of_the_checkpoint_have_no_effect(
     name: str,
     folder: Callable[[str], Path],
     backend: Callable[[str], HfVlm],
@@ -327,21 +328,21 @@ def test_any_of_the_eos_tokens_ends_an_answer(
     reference: Callable[[str], Reference],
     tmp_path: Path,
 ) -> None:
-    """A token that the model writes, declared as a second EOS, ends the text there."""
+    """A generated token that is declared as a second EOS ends the text."""
     ref = reference(name)
-    written = ref.generate_ids(CASES[0][0], files(CASES[0]))
-    stop = written[2]
+    ids = ref.generate_ids(CASES[0][0], files(CASES[0]))
+    stop = ids[2]
     stopped = vlm(with_eos(folder(name), tmp_path / name, stop))
     (response,) = respond(stopped, CASES[:1], "generate")
-    assert response.text == ref.text(written[: written.index(stop) + 1])
-    assert response.text != ref.text(written)
+    assert response.text == ref.text(ids[: ids.index(stop) + 1])
+    assert response.text != ref.text(ids)
 
 
 # --- scores ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_scores_are_those_of_full_forward_passes(
+def test_scores_match_full_forward_passes(
     name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
 ) -> None:
     ref = reference(name)
@@ -349,7 +350,7 @@ def test_scores_are_those_of_full_forward_passes(
     assert len({len(answer) for answer in answers}) > 2
     found = respond(backend(name), CASES, "score", 3)
     sums = torch.tensor(check_scores(ref, found, CASES, answers))
-    # The test could fail: another image or question changes every score by far more.
+    # The test can fail: a different image or question changes every score by far more.
     assert (sums.max(0).values - sums.min(0).values).min() > 0.05
     same_question = [sums[0], sums[5]]  # with two images
     assert (same_question[0] - same_question[1]).abs().max() > 0.01
@@ -367,13 +368,13 @@ def test_scores_do_not_depend_on_the_batch(name: str, backend: Callable[[str], H
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "instructblip"])
-def test_an_answer_may_hold_an_eos_token(
+def test_an_answer_may_contain_an_eos_token(
     name: str,
     folder: Callable[[str], Path],
     reference: Callable[[str], Reference],
     tmp_path: Path,
 ) -> None:
-    """Some checkpoints end at a newline or a common token as well; scoring goes on behind it."""
+    """Some checkpoints also stop at a newline or a common token; scoring continues after it."""
     ref = reference(name)
     tokens = ref.answer_ids("to the right of the armchair")
     model = vlm(with_eos(folder(name), tmp_path / name, tokens[0]))
@@ -383,7 +384,9 @@ def test_an_answer_may_hold_an_eos_token(
     check_scores(ref, found, CASES[:2], [tokens])
 
 
-def test_the_answer_prefix_is_told_by_the_end_of_the_prompt(folder: Callable[[str], Path]) -> None:
+def test_the_answer_prefix_is_inferred_from_the_end_of_the_prompt(
+    folder: Callable[[str], Path],
+) -> None:
     def prefix(name: str, text: str, **spec: Any) -> str:
         formatter = PromptFormatter(model_spec(folder(name), **spec), LoadOptions(device="cpu"))
         return formatter.answer_prefix(text)
@@ -399,7 +402,7 @@ def test_the_answer_prefix_is_told_by_the_end_of_the_prompt(folder: Callable[[st
 
 
 def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> None:
-    """A BPE in which ``ASSISTANT: left`` is one token, and ``ASSISTANT:`` and ``right`` are not."""
+    """With a BPE in which ``ASSISTANT: left`` is a single token."""
     corpus = [*CORPUS, *["ASSISTANT: left"] * 500]
     tokenizer = byte_tokenizer(["<image>"], corpus=corpus, split=False)
     path = vlms.tiny_llava(tmp_path / "m", tokenizer=tokenizer)
@@ -410,7 +413,7 @@ def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> No
     merged, fine = vlm(path).respond(todo, ImageLoader())
     assert merged is not None
     assert merged.scores is None
-    assert "'left' merges" in str(merged.error)
+    assert "tokens of the answer 'left' merge" in str(merged.error)
     assert "answer_prefix" in str(merged.error)
     assert fine is not None
     assert fine.error is None
@@ -420,7 +423,7 @@ def test_an_answer_that_merges_with_the_prompt_is_an_error(tmp_path: Path) -> No
 def test_an_empty_answer_is_an_error(backend: Callable[[str], HfVlm]) -> None:
     (response,) = backend("qwen2_vl").respond([request(CASES[0], "score", ("",))], ImageLoader())
     assert response is not None
-    assert "no token" in str(response.error)
+    assert "adds no tokens" in str(response.error)
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -434,7 +437,7 @@ def test_without_images(
     kinds: tuple[Kind, ...] = ("generate", "score")
     if name in CANNOT_WITHOUT_IMAGE:
         for kind in kinds:
-            with pytest.raises(InputError, match="without an image"):
+            with pytest.raises(InputError, match="without images"):
                 backend(name).respond([request(case, kind) for case in cases], ImageLoader())
         return
     ref = reference(name)
@@ -445,7 +448,7 @@ def test_without_images(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_prompts_with_other_numbers_of_images_in_one_batch(
+def test_prompts_with_different_numbers_of_images_in_one_batch(
     name: str, reference: Callable[[str], Reference], backend: Callable[[str], HfVlm]
 ) -> None:
     cases: list[Case] = [
@@ -470,20 +473,20 @@ def test_prompts_with_other_numbers_of_images_in_one_batch(
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("kind", ["generate", "score"])
-def test_a_corrupt_image_fails_alone(
+def test_a_corrupt_image_fails_only_its_own_sample(
     name: str, kind: Kind, backend: Callable[[str], HfVlm]
 ) -> None:
     good = [request(case, kind) for case in CASES[:2]]
-    torn = memory_ref("torn.jpg", IMAGES["tall.jpg"][:150])
+    truncated = memory_ref("truncated.jpg", IMAGES["tall.jpg"][:150])
     bad = Request(
-        kind, (torn,), prompt=QUESTIONS[0], candidates=good[0].candidates, max_new_tokens=8
+        kind, (truncated,), prompt=QUESTIONS[0], candidates=good[0].candidates, max_new_tokens=8
     )
     first, failed, second = backend(name).respond([good[0], bad, good[1]], ImageLoader())
     assert failed is not None
-    assert "torn.jpg" in str(failed.error)
+    assert "truncated.jpg" in str(failed.error)
     assert failed.text is failed.scores is None
-    alone = backend(name).respond(good, ImageLoader())
-    check_same([first, second], alone)
+    without_bad = backend(name).respond(good, ImageLoader())
+    check_same([first, second], without_bad)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -503,7 +506,7 @@ def test_device_map(
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3"])
-def test_bfloat16_runs_and_is_near(
+def test_bfloat16_scores_are_close(
     name: str, folder: Callable[[str], Path], backend: Callable[[str], HfVlm]
 ) -> None:
     half = vlm(folder(name), args={"dtype": "bfloat16"})
@@ -518,13 +521,13 @@ def test_bfloat16_runs_and_is_near(
 def test_early_revisions_without_image_tokens(
     name: str, folder: Callable[[str], Path], reference: Callable[[str], Reference], tmp_path: Path
 ) -> None:
-    """Revisions of BLIP-2's kin from before transformers 4.46 know of no image token."""
+    """Revisions of BLIP-2 and InstructBLIP from before transformers 4.46 have no image token."""
     ref = reference(name)
     path = tmp_path / name
     shutil.copytree(folder(name), path)
     model = AutoModelForImageTextToText.from_pretrained(path)
-    known = model.config.image_token_index
-    model.resize_token_embeddings(known)
+    vocabulary = model.config.image_token_index
+    model.resize_token_embeddings(vocabulary)
     model.config.image_token_index = None
     model.save_pretrained(path)
     file = path / "processor_config.json"
@@ -532,7 +535,7 @@ def test_early_revisions_without_image_tokens(
     old = vlm(path)
     for case, response in zip(CASES, respond(old, CASES, "score"), strict=True):
         for answer, option in zip(ANSWERS, response.scores or (), strict=True):
-            total, _ = ref.score(case[0], files(case), ref.answer_ids(answer), known)
+            total, _ = ref.score(case[0], files(case), ref.answer_ids(answer), vocabulary)
             assert option.sum_logprob == pytest.approx(total, rel=1e-4)
     respond(old, CASES, "generate")
 
@@ -545,7 +548,7 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
         vlm(path)
 
 
-def test_an_encoder_alone_is_refused(tmp_path: Path) -> None:
+def test_a_dual_encoder_is_refused(tmp_path: Path) -> None:
     path = tiny.tiny_clip(tmp_path / "clip")
     with pytest.raises(InputError, match="cannot be loaded"):
         vlm(path)

@@ -36,7 +36,7 @@ def imported(*args: str, cwd: Path) -> tuple[int, set[str]]:
 # --- what is imported -----------------------------------------------------------------------------
 
 
-def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
+def test_help_imports_only_what_it_needs(tmp_path: Path) -> None:
     code, modules = imported("--help", cwd=tmp_path)
     assert code == 0
     assert not modules & {"torch", "transformers", "pydantic", "jinja2", "rich", "yaml", "numpy"}
@@ -81,7 +81,7 @@ def test_a_run_and_a_mistake_as_processes(bench: Path) -> None:
     assert message.startswith("error: unknown task 'sdes'; did you mean 'sides'?")
 
 
-def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     for args in ("list models", "schema task"):
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {' '.join(TOOL)} {args} | head -1"],
@@ -97,7 +97,7 @@ def test_a_closed_pipe_is_no_bug(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("offline", ["1", "0"])
 def test_neither_data_nor_weights(tmp_path: Path, offline: str) -> None:
-    """A newcomer learns of both at once, of each once, and soon."""
+    """Both are reported together, once each, and quickly."""
     for name in ("home", "data"):
         (tmp_path / name).mkdir()
     start = time.monotonic()
@@ -107,12 +107,12 @@ def test_neither_data_nor_weights(tmp_path: Path, offline: str) -> None:
         HF_HOME=str(tmp_path / "home"),
         VLM_HARNESS_DATA=str(tmp_path / "data"),
         HF_HUB_OFFLINE=offline,
-        # Nobody answers there, on a machine with network neither.
+        # Nothing listens there, with or without network.
         HF_ENDPOINT="http://127.0.0.1:9",
     )
     assert time.monotonic() - start < 20
     message = refused(result)
-    assert message.count("the data are not there") == 1
+    assert message.count("data not found") == 1
     assert f"{tmp_path}/data/whatsup/controlled_images_dataset.json" in message
     assert message.count("gdown 1ap8mmmpQjLIjPGuplkpBgc1hoEHCj4hm") == 1
     assert "--data-dir" in message
@@ -144,7 +144,7 @@ def test_config_equals_options(tool: Tool) -> None:
     )
     config = tool("--config", "run.yaml", "--json")
     assert (options.code, config.code) == (0, 0), config.err
-    assert json.loads(config.out) == json.loads(options.out)  # the same run folder, too
+    assert json.loads(config.out) == json.loads(options.out)  # and the same run folder
     assert len(json.loads(config.out)["results"]) == 2
 
 
@@ -178,13 +178,13 @@ def test_mistakes_in_config(tool: Tool, text: str, message: str) -> None:
 # --- run folders ----------------------------------------------------------------------------------
 
 
-def test_the_same_command_finds_its_run_again(tool: Tool) -> None:
+def test_the_same_command_reuses_its_run(tool: Tool) -> None:
     first, second = tool.run("--json"), tool.run("--json", "--batch-size", "3")
     assert first == second
     assert len(list((tool.bench / "results").iterdir())) == 1
 
 
-def test_a_model_named_twice_is_meant_once(tool: Tool) -> None:
+def test_a_model_named_twice_runs_once(tool: Tool) -> None:
     result = tool.run("--model", "fake:oracle,fake:oracle", "--json")
     assert len(json.loads(result.out)["results"]) == 1
 
@@ -205,8 +205,8 @@ def test_a_folder_in_use(tool: Tool) -> None:
 def test_a_folder_that_holds_another_run(tool: Tool, args: str, changed: str) -> None:
     assert tool.run("--run-id", "mine").code == 0
     message = tool.refused("--run-id", "mine", *args.split())
-    assert "results/mine: the folder holds another run: " in message
-    assert changed in message.split("another run: ")[1].splitlines()[0]
+    assert "results/mine: the folder contains a different run: " in message
+    assert changed in message.split("different run: ")[1].splitlines()[0]
     assert "--fresh" in message
     assert tool.run("--run-id", "mine", *args.split(), "--fresh").code == 0
 
@@ -229,7 +229,8 @@ def test_a_corrupt_manifest(tool: Tool, content: bytes) -> None:
     assert tool.run("--run-id", "mine").code == 0
     (tool.bench / "results" / "mine" / "manifest.json").write_bytes(content)
     for message in (tool.refused("--run-id", "mine"), refused(tool("rescore", "results/mine"))):
-        assert "results/mine/manifest.json: not" in message
+        assert "results/mine/manifest.json: " in message
+        assert re.search(r"/manifest\.json: (not valid JSON|invalid manifest: )", message)
     assert tool.run("--run-id", "mine", "--fresh").code == 0
 
 
@@ -253,7 +254,7 @@ def test_a_damaged_log(tool: Tool, field: str, value: Any) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for command in (["rescore"], ["compare", "results/other"], ["contact-sheet"]):
         message = refused(tool(*command, "results/mine"))
-        assert "oracle__sides__choice.jsonl:2: no line of a run's log: " in message
+        assert "oracle__sides__choice.jsonl:2: invalid log line: " in message
         assert field in message
 
 
@@ -264,7 +265,7 @@ def test_a_corrupt_log(tool: Tool, line: str) -> None:
     with path.open("a") as stream:
         stream.write(line + "\n")
     for message in (tool.refused("--run-id", "mine"), refused(tool("rescore", "results/mine"))):
-        assert "oracle__sides__generate.jsonl:13: no line of a run's log: " in message
+        assert "oracle__sides__generate.jsonl:13: invalid log line: " in message
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -274,7 +275,7 @@ def test_a_corrupt_log(tool: Tool, line: str) -> None:
     "kind",
     [
         "tasks", "groups", "models", "prompts", "commands", "overlays", "metrics", "protocols",
-        "extractors", "backends", "readers", "decodings",
+        "extractors", "backends", "readers", "decodings", "label_corrections", "tables",
     ],
 )  # fmt: skip
 def test_lists(tool: Tool, kind: str) -> None:
@@ -285,21 +286,90 @@ def test_lists(tool: Tool, kind: str) -> None:
     assert [line.split()[0] for line in lines[: len(rows)]] == [row["name"] for row in rows]
 
 
-def test_a_list_says_what_things_are(tool: Tool) -> None:
+def test_a_list_has_descriptions(tool: Tool) -> None:
     for kind in ("tasks", "models", "metrics", "protocols", "extractors", "backends", "readers"):
         rows = json.loads(tool("list", kind, "--json").out)
         assert all(row["description"] for row in rows), kind
-        # Each of itself, and not of the module or class that it shares with others.
+        # Each plug-in has its own description, not that of a shared module or class.
         if kind not in ("tasks", "models"):
             assert len({row["description"] for row in rows}) == len(rows), kind
 
 
-def test_a_list_of_metrics_says_how_to_read_each(tool: Tool) -> None:
+def test_a_list_of_metrics_has_their_properties(tool: Tool) -> None:
     rows = {row["name"]: row for row in json.loads(tool("list", "metrics", "--json").out)}
     cosine = {key: rows["mean_pair_cosine"][key] for key in ("unit", "direction", "range", "needs")}
     assert cosine == {"unit": "cosine", "direction": None, "range": [-1, 1], "needs": ["pairs"]}
     assert rows["f1"]["direction"] == "higher"
     assert rows["f1"]["needs"] == ["positive"]
+
+
+def test_kinds_by_their_old_names(tool: Tool) -> None:
+    assert tool("list", "overlays") == tool("list", "label_corrections")
+    name = "mmvp_label_corrections"
+    shown = tool("show", "label_corrections", name)
+    assert shown.code == 0
+    assert tool("show", "overlay", name) == shown
+    assert tool("schema", "overlay") == tool("schema", "label_corrections")
+
+
+MODEL = "model: {}\nbackend: fake\ncheckpoint: oracle\nverified: {}\n"
+
+
+def test_a_list_marks_unverified_models(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(MODEL.format("new", "false"))
+    (tmp_path / "known.yaml").write_text(MODEL.format("known", "true"))
+    models = "list", "models", "--include-path", str(tmp_path)
+    lines = tool(*models).out.splitlines()
+    by_name = {line.split()[0]: line for line in lines if line}
+    assert by_name["new"].endswith(" [unverified]")
+    assert "unverified" not in by_name["known"]
+    assert lines[-1] == ("unverified: the checkpoint name and revision were not run by the project")
+    rows = {row["name"]: row["verified"] for row in json.loads(tool(*models, "--json").out)}
+    assert (rows["new"], rows["known"]) == (False, True)
+    assert "unverified" not in tool("list", "tasks").out
+
+
+def test_a_run_marks_unverified_models(tool: Tool) -> None:
+    for name, verified in (("new", "false"), ("other-new", "false"), ("known", "true")):
+        (tool.bench / "specs" / f"{name}.yaml").write_text(MODEL.format(name, verified))
+    note = "unverified: the checkpoint name and revision were not run by the project"
+    out = tool.run("--model", "new,known,other-new", "--run-id", "mine").out
+    assert f"new, other-new: {note}" in out.splitlines()
+    assert f"new, other-new: {note}" in tool("rescore", "results/mine").out.splitlines()
+    assert "unverified" not in tool.run("--model", "known").out
+
+
+def test_the_table_of_a_partial_run_says_so(tool: Tool) -> None:
+    out = tool.run("--limit", "4", "--protocol", "generate").out
+    assert "oracle / sides / generate: partial run: --limit 4" in out.splitlines()
+    assert "partial run" not in tool.run("--protocol", "generate").out
+
+
+@pytest.mark.parametrize(
+    ("args", "resumable"),
+    [
+        (["--model", "m", "--tasks", "t"], True),
+        (["run", "--model", "m"], True),
+        (["reproduce", "1"], True),
+        (["list", "tasks"], False),
+    ],
+)
+def test_ctrl_c(
+    args: list[str],
+    resumable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "cli", interrupted)
+    monkeypatch.setattr("sys.argv", ["vlm-harness", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 130
+    hint = " Finished samples are saved; run the same command to resume." if resumable else ""
+    assert capsys.readouterr().err == f"Interrupted.{hint}\n"
 
 
 def test_json_of_a_run(tool: Tool) -> None:
@@ -337,7 +407,7 @@ def test_validate(tool: Tool, edit: Edit) -> None:
     edit("{{ options[0] }} or the", "{{ optoins[0] }} or the")
     result = tool(*args, "specs")
     assert result.code == 2
-    assert "FAIL  task    sides" in result.out
+    assert "FAIL  task  sides" in result.out
     assert "'optoins' is undefined; did you mean 'options'?" in result.err
     assert "0 of 1 specs are valid" in result.out
 
@@ -350,7 +420,7 @@ def test_validate(tool: Tool, edit: Edit) -> None:
         ("choice: {}", "choice: {template: x}", "unknown prompt 'x'"),
         ("choice: {}", "choice: {commands: [shrt]}", "unknown command 'shrt'; did you mean"),
         ("reader: jsonl", "reader: jsn", "unknown reader 'jsn'; did you mean"),
-        ("metrics: [", "overlay: x\nmetrics: [", "unknown overlay 'x'"),
+        ("metrics: [", "overlay: x\nmetrics: [", "unknown label corrections 'x'"),
         ("version: 1", "version: x", "version: must be a whole number"),
         ("Give a short", "{{ give }} a short", "'give' is undefined"),
     ],
@@ -372,26 +442,26 @@ def test_preview(tool: Tool) -> None:
     )
     assert "thing0-left" in tool("preview", "--task", "sides", *tool.places).out
     message = refused(tool("preview", "--task", "sides", "--index", "99", *tool.places))
-    assert "--index: 99 is outside the 12 samples of sides" in message
+    assert "--index: expected 0 to 11 (sides has 12 samples), got 99" in message
 
 
 def test_data_commands(tool: Tool) -> None:
     rows = json.loads(tool("data", "list", *tool.places, "--json").out)["tasks"]
     here = [row["task"] for row in rows if row["here"] and row["reader"] != "rendered"]
     assert here == ["sides"]
-    assert all(row["here"] for row in rows if row["reader"] == "rendered")  # drawn, not fetched
+    assert all(row["here"] for row in rows if row["reader"] == "rendered")  # no download
     result = tool("data", "check", "sides,whatsup_rendered_a_on_under", *tool.places)
     assert result.code == 0, result.err
-    assert "ok    sides: 12 samples, 12 images, 6 of 6 pairs whole" in result.out
+    assert "ok    sides: 12 samples, 12 images, 6 of 6 pairs complete" in result.out
     assert "ok    whatsup_rendered_a_on_under: 200 samples" in result.out
     (tool.bench / "data" / "sides" / "thing0-left.png").write_bytes(b"no image")
     result = tool("data", "check", "sides", *tool.places)
     assert result.code == 2
-    assert "image sides/thing0-left.png: the file is no image" in result.err
+    assert "image sides/thing0-left.png: the file is not an image" in result.err
 
 
-@pytest.mark.slow  # draws every image of every drawn task
-def test_without_names_all_that_is_here_is_checked(tool: Tool) -> None:
+@pytest.mark.slow  # renders every image of every rendered task
+def test_without_names_all_available_data_is_checked(tool: Tool) -> None:
     result = tool("data", "check", *tool.places)
     assert result.code == 0, result.err
     assert result.out.count("ok    ") == 7
@@ -412,13 +482,13 @@ def test_a_corrupt_record_of_checksums(tool: Tool, content: str) -> None:
         ('{"architectures": [5]}', "cannot tell how to run a model of type None (5)"),
     ],
 )
-def test_folders_that_are_no_checkpoint(tool: Tool, config: str, message: str) -> None:
+def test_folders_that_are_not_a_checkpoint(tool: Tool, config: str, message: str) -> None:
     (tool.bench / "ck").mkdir()
     (tool.bench / "ck" / "config.json").write_text(config)
     assert message in tool.refused("--model", "ck")
 
 
-def test_a_checkpoint_that_was_cut_short(tool: Tool) -> None:
+def test_a_truncated_checkpoint(tool: Tool) -> None:
     folder = tool.bench / "ck"
     shutil.copytree(ROOT / "models" / "tiny-llava", folder)
     weights = folder / "model.safetensors"
@@ -435,7 +505,7 @@ def test_version_and_help(tool: Tool) -> None:
         assert "Usage: " in result.out
 
 
-def test_names_of_folders_may_hold_any_letters(tool: Tool, tmp_path: Path) -> None:
+def test_file_names_may_contain_any_letters(tool: Tool, tmp_path: Path) -> None:
     record = tmp_path / "réponses 1.jsonl"
     record.write_text('{"sample_id": "thing0-left", "text": "left"}\n')
     result = tool("--model", f"replay:{record}", "--tasks", "sides", *tool.places, "--json")
@@ -447,14 +517,14 @@ def test_validate_of_a_folder_without_specs(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = tool("validate", str(tmp_path / "empty"))
     assert result.code == 2
-    assert "there is no spec in" in result.err
+    assert "no spec files in" in result.err
 
 
 def test_validate_finds_extractors_that_cannot_take_the_options(tool: Tool, edit: Edit) -> None:
     edit("extract: keyword", "extract: yes_no")
     result = tool("validate", *tool.places)
     assert result.code == 2
-    assert "yes_no needs one option like yes and one like no" in result.err
+    assert "yes_no requires one option like yes and one like no" in result.err
 
 
 def test_options_of_a_config_may_be_written_as_on_the_command_line(

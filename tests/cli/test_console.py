@@ -1,8 +1,8 @@
-"""The tables of results, from dictionaries made by hand."""
+"""Tables of results, from hand-made dictionaries."""
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def result(
     extra: dict[str, Any] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """``values`` are those of two metrics on a two-way task, of three on a four-way one."""
+    """``values``: two metrics for a two-way task, three for a four-way task."""
     chances = FOUR_WAY if len(values) == 3 else TWO_WAY
     metrics = {
         name: estimate(value, chance)
@@ -56,10 +56,10 @@ def result(
     return {**row, **fields}
 
 
-def printed(results: list[dict[str, Any]], width: int) -> str:
+def printed(results: list[dict[str, Any]], width: int, unverified: Sequence[str] = ()) -> str:
     out = io.StringIO()
     rows = [ResultRow.model_validate(each) for each in results]
-    print_results(rows, Console(file=out, width=width, color_system=None))
+    print_results(rows, Console(file=out, width=width, color_system=None), unverified)
     return out.getvalue()
 
 
@@ -70,7 +70,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def paper() -> list[dict[str, Any]]:
-    """Numbers that are all different, so that each can be looked for."""
+    """Results with distinct numbers, so that each can be searched for."""
     made = []
     for model, start in (("CLIP-ViT-L/14-336px", 0.101), ("LLaVA-1.5-7B", 0.601)):
         dual = model.startswith("CLIP")
@@ -85,7 +85,7 @@ def paper() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 160])
-def test_several_models_stand_side_by_side_and_nothing_is_cut(width: int) -> None:
+def test_several_models_are_compared_and_nothing_is_truncated(width: int) -> None:
     text = printed(paper(), width)
     assert "…" not in text
     if width >= 80:
@@ -129,7 +129,7 @@ def test_two_way_and_four_way_tasks_have_tables_of_their_own() -> None:
 
 
 def test_a_wide_table_is_split_between_tasks_evenly() -> None:
-    # One protocol; four tasks, three of which would fit beside the names.
+    # One protocol; four tasks, of which three would fit next to the names.
     some = [result(model, task, (0.5, 0.2)) for model in ("m" * 24, "n") for task in WHATSUP]
     text = printed(some, 90)
     heads = [line for line in rows(text) if "a_left_right" in line or "b_front" in line]
@@ -138,7 +138,7 @@ def test_a_wide_table_is_split_between_tasks_evenly() -> None:
     assert "protocol" not in text
 
 
-def test_a_cell_has_a_row_and_names_what_varies_for_its_model() -> None:
+def test_each_cell_has_a_row_labelled_with_what_varies_for_its_model() -> None:
     some = [
         *(result("llava", "mmvp", (i / 10, i / 20), command=c, order=o)
           for i, (c, o) in enumerate([("short", "fixed"), ("short", "cyclic"), ("long", "fixed")])),
@@ -162,7 +162,7 @@ def test_a_cell_has_a_row_and_names_what_varies_for_its_model() -> None:
     assert values == ["0.0", "10.0", "20.0", "40.0", "50.0", "60.0"]
 
 
-def test_what_differs_between_tasks_alone_makes_no_row() -> None:
+def test_settings_that_differ_only_between_tasks_add_no_row() -> None:
     some = [
         result(model, task, (0.5, 0.2), order=order)
         for model in "ab"
@@ -211,7 +211,7 @@ def test_names_are_shown_as_they_are(width: int) -> None:
     assert {f"({name})" for name in names} <= shown | {
         line.removeprefix("pair cosine ") for line in shown
     }
-    assert "[red]x / [red]_[/red] / generate: limited to 4: not a complete run" in text
+    assert "[red]x / [red]_[/red] / generate: partial run: --limit 4" in text
 
 
 def test_markup_in_the_common_prefix_and_across_a_fold() -> None:
@@ -222,7 +222,7 @@ def test_markup_in_the_common_prefix_and_across_a_fold() -> None:
     assert heading.startswith("two_[bold_and_on_and_on_and_on]")
 
 
-def test_a_narrow_terminal_folds_names_and_cuts_nothing() -> None:
+def test_a_narrow_terminal_folds_names_and_truncates_nothing() -> None:
     names = ["q" * 70, "z" * 70]
     metrics = {f"a_metric_with_quite_a_long_name_{i}": estimate(i / 100, 0.5) for i in range(5)}
     text = printed([result(name, "T" * 50, (0.5, 0.2), extra=metrics) for name in names], 80)
@@ -231,17 +231,17 @@ def test_a_narrow_terminal_folds_names_and_cuts_nothing() -> None:
     assert all(name in text for name in ("T" * 50, *metrics))
 
 
-def test_notes_and_caption_stand_once_below_all_tables() -> None:
+def test_notes_and_caption_are_printed_once_below_all_tables() -> None:
     some = paper()
     some[0].update(n_unparsed=2, n_tied=1)
     some[1].update(complete=False)
     some[1]["metrics"]["relaxed_pair_accuracy"] = {**estimate(0.5), "n": 30}
     assert " ".join(printed(some, 80).rpartition("┘")[2].split()) == (
-        "percent; below: 95% interval over groups; labels: corrected "
+        "In percent. Second line: 95% interval over pairs or sets. Labels: corrected. "
         "CLIP-ViT-L/14-336px / whatsup_a_left_right / similarity: "
         "2 unparsed (count as wrong), 1 tied (count as wrong) "
         "CLIP-ViT-L/14-336px / whatsup_a_on_under / similarity: relaxed pair over 30 of 100 pairs: "
-        "ratios need scores above 0, some of the samples alone: not a complete run"
+        "ratios need scores above 0, partial run: only selected samples (--samples)"
     )
 
 
@@ -254,8 +254,8 @@ LIST = """\
 │ m[b]     │ mmvp      │ generate │       50.0 │            - │              │       0.987 │ 200 │
 │          │           │          │ 45-55 (50) │              │              │             │     │
 └──────────┴───────────┴──────────┴────────────┴──────────────┴──────────────┴─────────────┴─────┘
-percent; below: 95% interval over groups, (chance); labels: corrected
-m[b] / whatsup_a / generate: limited to 8: not a complete run
+In percent. Second line: 95% interval over pairs or sets, (chance). Labels: corrected.
+m[b] / whatsup_a / generate: partial run: --limit 8
 """
 
 
@@ -267,8 +267,16 @@ def test_one_model_is_a_list() -> None:
     assert printed(some, 100) == LIST
 
 
+def test_unverified_models_are_listed_below_the_table() -> None:
+    some = [result(name, "mmvp", (0.5, 0.2)) for name in ("a[b]", "c", "d")]
+    assert printed(some, 160, unverified=["a[b]", "c"]).splitlines()[-1] == (
+        "a[b], c: unverified: the checkpoint name and revision were not run by the project"
+    )
+    assert "unverified" not in printed(some, 160)
+
+
 def test_a_list_that_is_too_wide_is_a_comparison() -> None:
-    """Of a list, 80 columns would leave ellipses where numbers should be."""
+    """In 80 columns, a list would have ellipses instead of numbers."""
     extra = {name: estimate(0.512, 0.5) for name in ("relaxed_pair_accuracy", "group_accuracy")}
     results = [
         result("CLIP", task, (0.481 + i / 10, 0.041), 0.954, extra=extra)
@@ -307,7 +315,7 @@ Steps = Callable[[ProgressBar, Clock], None]
 
 @pytest.fixture
 def progress(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What stands on stderr after some steps: on a terminal the last line, without colours."""
+    """The output on stderr after some steps: on a terminal the last line, without colours."""
 
     def call(steps: Steps, stderr: io.StringIO | None = None, columns: int = 120) -> str:
         stream, clock = stderr or Terminal(), Clock()
@@ -351,15 +359,15 @@ def test_pace_and_time_left(progress: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("sizes", "seconds", "expected"),  # of 1010 samples
     [
-        # Of a single batch there is no telling.
+        # No pace after a single batch.
         ([16], 40, ""),
-        # Slower than the window: still by whole batches, 16 in 80 seconds
+        # Slower than the window: still between batches, 16 in 80 seconds
         ([16, 16], 79.984, "5.0 s each 1:21:30 left"),
         ([16] * 4, 79.984, "5.0 s each 1:18:50 left"),
-        # One by one, and faster than what counts as one batch
+        # One by one, faster than the gap that separates batches
         ([1] * 50, 0.249, "4.0/s 0:04:00 left"),
         ([1] * 810, 0.001, "500/s 0:00:00 left"),
-        # What was half a minute ago is forgotten: 2 a second before, 20 of late
+        # Only the last half minute counts: first 2 per second, then 20
         ([1] * 10 + [10] * 80, 0.49, "20.0/s 0:00:10 left"),
     ],
 )
@@ -385,7 +393,7 @@ def test_another_model_has_another_pace(progress: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])
-def test_names_are_cut_before_numbers(progress: Callable[..., str], columns: int) -> None:
+def test_names_are_truncated_before_numbers(progress: Callable[..., str], columns: int) -> None:
     long = CELL.replace(task="t" * 80)
     steps = batches(*[8] * 5, seconds=3.992, total=10_000, done=20, cell=long)
     line = progress(steps, columns=columns)
@@ -393,10 +401,10 @@ def test_names_are_cut_before_numbers(progress: Callable[..., str], columns: int
     assert re.search(r"^m\[b\] t+… .* 60/10000 2\.0/s 0:01:20 1:22:50 left$", line)
 
 
-def test_a_pipe_has_plain_lines_alone(progress: Callable[..., str]) -> None:
+def test_a_pipe_has_only_plain_lines(progress: Callable[..., str]) -> None:
     def steps(bar: ProgressBar, clock: Clock) -> None:
         batches(*[8] * 5, seconds=4, done=20)(bar, clock)
         bar.warn("[b]x")
 
     text = progress(steps, stderr=io.StringIO())
-    assert text == ("run folder: folder (20 of 100 done before)\nloading m[b]\nwarning: [b]x\n")
+    assert text == ("run folder: folder (20 of 100 already done)\nloading m[b]\nwarning: [b]x\n")

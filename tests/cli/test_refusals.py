@@ -1,4 +1,4 @@
-"""The command line: what each mistake is answered with."""
+"""The command line: error messages."""
 
 import json
 
@@ -14,16 +14,16 @@ from helpers.bench import Edit, Tool, refused
     [
         ("--tasks sids", "unknown task 'sids'; did you mean 'sides'?"),
         ("--tasks sides,tois", "unknown task 'tois'; did you mean 'toys'?"),
-        ("--tasks x*", "no task or group fits 'x*'"),
+        ("--tasks x*", "no task or group matches 'x*'"),
         ("--model lava", "--model: unknown model 'lava'; did you mean 'llava'?"),
         ("--model ./nowhere", "--model: there is no folder nowhere"),
         ("--model fake:orcle", "unknown handler 'orcle'; did you mean 'oracle'?"),
         ("--model hf_vlm:./nowhere", "--model: there is no folder nowhere"),
-        ("--model data", "data: the folder is no checkpoint: it has neither config.json nor"),
+        ("--model data", "data: not a checkpoint folder: it has neither config.json nor"),
         ("--command shrt", "unknown command 'shrt'; did you mean 'short'?"),
         ("--protocol generat", "--protocol: unknown protocol 'generat'; did you mean 'generate'?"),
         ("--decoding gredy", "--decoding: unknown decoding 'gredy'; did you mean 'greedy'?"),
-        ("--decoding greedy:k=1", "--decoding: decoding greedy: "),
+        ("--decoding greedy:k=1", "--decoding: decoding greedy has no argument 'k'"),
         ("--samples thing0-lft", "--samples: no task has a sample 'thing0-lft'; did you mean"),
         ("--include-path nowhere", "--include-path: there is no folder nowhere"),
         ("--config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or directory"),
@@ -50,20 +50,32 @@ def test_unknown_names(tool: Tool, args: str, message: str) -> None:
         ("--max-errors many", "--max-errors: 'many' is not allowed; allowed: a whole number, or a"),
         ("--model-args vlue=3", "--model-args: unknown argument 'vlue' of backend fake; did you"),
         ("--model-args value=x", "--model-args: argument 'value' of backend fake: "),
-        ("--model-args value", "--model-args: expected key=value, found 'value'"),
+        ("--model-args value", "--model-args: expected key=value, got 'value'"),
         ("--model-args prompt_format={{x", "--model-args: prompt_format: bad Jinja"),
         ("--model clip --model-args paddng=x", "--model-args: unknown argument 'paddng'"),
-        ("--protocol choice --decoding m3id", "--decoding: it has no effect: no protocol of this"),
-        ("--protocol similarity --order both", "--order: it has no effect: no protocol of this"),
-        ("--protocol similarity --command all", "--command: it has no effect"),
-        ("--decoding m3id:lambda=.nan", "decoding m3id: lambda is a number from 0, not nan"),
-        ("--decoding m3id:lambda=true", "decoding m3id: lambda is a number from 0, not True"),
+        (
+            "--protocol choice --decoding m3id",
+            "--decoding: the option has no effect: no protocol of this",
+        ),
+        (
+            "--protocol similarity --order both",
+            "--order: the option has no effect: no protocol of this",
+        ),
+        ("--protocol similarity --command all", "--command: the option has no effect"),
+        (
+            "--decoding m3id:lambda=.nan",
+            "decoding m3id: lambda must be a finite number >= 0, got nan",
+        ),
+        (
+            "--decoding m3id:lambda=true",
+            "decoding m3id: lambda must be a finite number >= 0, got True",
+        ),
         (
             "--decoding m3id:alpha=x",
-            "decoding m3id: alpha is a number above 0 and up to 1, not 'x'",
+            "decoding m3id: alpha must be in (0, 1], got 'x'",
         ),
-        ("--decoding m3id:t0=1.5", "decoding m3id: t0 is a whole number from 0, not 1.5"),
-        ("--decoding m3id:beta=1", "decoding m3id: there is no argument 'beta'"),
+        ("--decoding m3id:t0=1.5", "decoding m3id: t0 must be an integer >= 0, got 1.5"),
+        ("--decoding m3id:beta=1", "decoding m3id has no argument 'beta'"),
         ("--nope", "No such option '--nope'"),
         ("--output-dir specs/sides.yaml", "cannot write there: Not a directory"),
     ],
@@ -75,15 +87,15 @@ def test_bad_values(tool: Tool, args: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ("", "--model: no model was named"),
-        ("--model fake:oracle", "--tasks: no task was named"),
-        ("lst", "no command 'lst'; did you mean 'list'?"),
+        ("", "--model: no model given"),
+        ("--model fake:oracle", "--tasks: no task given"),
+        ("lst", "unknown command 'lst'; did you mean 'list'?"),
         ("list taks", "cannot list 'taks'; did you mean 'tasks'?"),
         ("show tsk mmvp", "cannot show 'tsk'; did you mean 'task'?"),
         ("show task mmpv", "unknown task 'mmpv'; did you mean 'mmvp'?"),
-        ("schema tsk", "no schema of 'tsk'; did you mean 'task'?"),
-        ("validate nowhere", "there is no file or folder nowhere"),
-        ("rescore nowhere", "nowhere: there is no manifest.json, so this is no run folder"),
+        ("schema tsk", "no schema for 'tsk'; did you mean 'task'?"),
+        ("validate nowhere", "no such file or folder: nowhere"),
+        ("rescore nowhere", "nowhere: not a run folder: it has no manifest.json"),
         ("preview --task mmpv", "unknown task 'mmpv'; did you mean 'mmvp'?"),
     ],
 )
@@ -93,21 +105,21 @@ def test_other_commands(tool: Tool, args: str, message: str) -> None:
 
 def test_data_dir_without_the_data(tool: Tool) -> None:
     message = tool.refused("--data-dir", "/nowhere")
-    assert "the data are not there: no /nowhere/sides/rows.jsonl" in message
-    assert "The data directory is /nowhere (set it with --data-dir or" in message
+    assert "data not found: /nowhere/sides/rows.jsonl" in message
+    assert "Data directory: /nowhere (change it with --data-dir or" in message
 
 
 def test_a_missing_image(tool: Tool) -> None:
-    """Looked for before any weights, but only where somebody will look at it."""
+    """Checked before the weights, but only if a model reads images."""
     (tool.bench / "data" / "sides" / "thing3-left.png").unlink()
     message = tool.refused("--model", "clip")
-    assert "task sides: 1 of 12 images are not there, the first" in message
+    assert "task sides: 1 of 12 images are missing, e.g." in message
     assert "thing3-left.png" in message
     assert "2. model clip: the weights" in message
     assert tool.run().code == 0
 
 
-# --- what cannot be done --------------------------------------------------------------------------
+# --- unsupported combinations ---------------------------------------------------------------------
 
 
 def test_a_protocol_that_the_backend_cannot_do(tool: Tool) -> None:
@@ -115,10 +127,10 @@ def test_a_protocol_that_the_backend_cannot_do(tool: Tool) -> None:
     assert "the protocol 'generate' needs a backend that provides 'generate'" in message
     assert "hf_dual_encoder of model clip provides similarity" in message
     assert "Protocols of task sides for this model: similarity." in message
-    assert "weights" not in message  # named before anything is looked for
+    assert "weights" not in message  # reported before any files are checked
 
 
-def test_each_model_is_asked_under_those_protocols_that_it_can_answer(tool: Tool) -> None:
+def test_each_model_runs_with_the_protocols_that_it_supports(tool: Tool) -> None:
     models = "--model", "tiny-clip,tiny-llava", "--limit", "4"
     result = tool.run(*models, "--protocol", "similarity,likelihood", "--json")
     rows = json.loads(result.out)["results"]
@@ -136,24 +148,25 @@ def test_a_protocol_that_the_task_does_not_declare(tool: Tool, edit: Edit) -> No
     edit("  likelihood: {}\n", "")
     message = tool.refused("--protocol", "likelihood")
     assert "task sides does not declare the protocol 'likelihood'" in message
-    assert "It declares: choice, generate, similarity" in message
+    assert "Declared protocols: choice, generate, similarity" in message
 
 
 def test_blind_with_a_dual_encoder(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_harness.backends.hf.loading.check", lambda spec: None)
     message = tool.refused("--model", "clip", "--images", "none")
-    assert "--images none: model clip cannot be asked without an image" in message
+    assert "--images none: model clip cannot be evaluated without images" in message
 
 
 def test_swapped_images_need_pairs(tool: Tool, edit: Edit) -> None:
     message = tool.refused("--images", "swapped", "--samples", "thing0-left")
-    assert "--images swapped: task sides: there is no whole pair to swap images within" in message
+    expected = "--images swapped: task sides has no complete pair whose images could be swapped"
+    assert expected in message
     edit('  pair: "{{ thing }}"\n', "")
-    assert "no whole pair to swap images within" in tool.refused("--images", "swapped")
+    assert "no complete pair whose images could be swapped" in tool.refused("--images", "swapped")
 
 
 LONG = "long" * 99
-"""No name of a file anywhere."""
+"""Longer than any file name may be."""
 
 
 @pytest.mark.parametrize(
@@ -165,18 +178,18 @@ LONG = "long" * 99
     ],
     ids=lambda args: " ".join(args)[:30],
 )  # fmt: skip
-def test_paths_that_the_system_refuses(tool: Tool, args: list[str]) -> None:
+def test_paths_that_the_system_rejects(tool: Tool, args: list[str]) -> None:
     (tool.bench / "circle").symlink_to("circle")
     message = tool.refused("--protocol", "choice", *args)
     assert "long" in message or "circle" in message
 
 
-def test_an_include_that_the_system_refuses(tool: Tool, edit: Edit) -> None:
+def test_an_include_that_the_system_rejects(tool: Tool, edit: Edit) -> None:
     edit("task: sides", f"include: {LONG}\ntask: sides")
     assert "File name too long" in tool.refused()
 
 
-def test_a_folder_of_a_run_that_the_system_refuses(tool: Tool) -> None:
+def test_a_run_folder_that_the_system_rejects(tool: Tool) -> None:
     assert LONG in refused(tool("rescore", LONG))
 
 
@@ -189,7 +202,11 @@ def test_a_folder_of_a_run_that_the_system_refuses(tool: Tool) -> None:
         ("  category:", "  catgory:", "sides.yaml:13: unknown key 'sample.catgory'; did you mean"),
         ("  category:", "\tcategory:", "sides.yaml:13: not valid YAML"),
         ('pair: "{{ thing }}"', 'pair: "{{ thing"', "sides.yaml:12: sample.pair: bad Jinja"),
-        ('pair: "{{ thing }}"', "pair: {{ thing }}", 'needs quotes: key: "{{ ... }}"'),
+        (
+            'pair: "{{ thing }}"',
+            "pair: {{ thing }}",
+            'Quote a value that begins with {{: key: "{{ ... }}"',
+        ),
         (
             'pair: "{{ thing }}"',
             'pair: "{{ thin }}"',
@@ -203,7 +220,7 @@ def test_a_folder_of_a_run_that_the_system_refuses(tool: Tool) -> None:
         (
             "\"{{ ['left', 'right'].index(side) }}\"",
             "2",
-            "sample.target, row 0 of sides/rows.jsonl: the target 2 lies outside",
+            "sample.target, row 0 of sides/rows.jsonl: the target 2 is out of range",
         ),
         ("[left, right]", "left and right", "options must be a list"),
         (
@@ -221,7 +238,7 @@ def test_a_folder_of_a_run_that_the_system_refuses(tool: Tool) -> None:
         (
             "pair_accuracy,",
             "pair_acuracy,",
-            "primary_metric: 'pair_accuracy' is not one of metrics",
+            "primary_metric: 'pair_accuracy' is not in metrics",
         ),
     ],
 )
@@ -282,7 +299,7 @@ def test_a_broken_file_stops_everything(tool: Tool, content: bytes) -> None:
         ("Is the {{ thing }}", "{{ options[7] }}"),
     ],
 )
-def test_odd_files_are_bad_input_and_no_bug(tool: Tool, edit: Edit, old: str, new: str) -> None:
+def test_malformed_files_are_bad_input(tool: Tool, edit: Edit, old: str, new: str) -> None:
     edit(old, new)
     tool.refused("--protocol", "generate", "--command", "all")
 
@@ -291,7 +308,7 @@ def test_odd_files_are_bad_input_and_no_bug(tool: Tool, edit: Edit, old: str, ne
     "row",
     ["5", "null", "[]", "{}", '{"name": null}', '{"name": "x", "side": "up"}', "{", "\xff", '"x"'],
 )
-def test_odd_rows_are_bad_input_and_no_bug(tool: Tool, row: str) -> None:
+def test_malformed_rows_are_bad_input(tool: Tool, row: str) -> None:
     path = tool.bench / "data" / "sides" / "rows.jsonl"
     path.write_bytes(path.read_bytes() + row.encode("latin-1") + b"\n")
     assert "rows.jsonl" in tool.refused() or "row 12" in tool.refused()

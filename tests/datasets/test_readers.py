@@ -1,4 +1,4 @@
-"""Readers: rows of files and of hub data sets, and what is said where they do not fit."""
+"""Readers: rows of files and hub data sets, and errors for invalid data."""
 
 import re
 from pathlib import Path
@@ -21,23 +21,23 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
 
-def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
+def test_the_error_for_missing_data_says_how_to_get_them(tmp_path: Path) -> None:
     source = '{hub: own/name, folder: own, urls: ["https://x.org/y"], instructions: "Fetch the z."}'
     message = refusal(tmp_path, dataset(f"{{reader: csv, path: [a.csv, b.csv], source: {source}}}"))
-    assert f"no {tmp_path / 'a.csv'} and no {tmp_path / 'b.csv'}" in message
+    assert f"data not found: {tmp_path / 'a.csv'} or {tmp_path / 'b.csv'}" in message
     for part in ("data prepare", "own/name", "Fetch the z.", "https://x.org/y", "--data-dir"):
         assert part in message
-    assert f"The data directory is {tmp_path}" in message
+    assert f"Data directory: {tmp_path} (change it with" in message
 
 
 @pytest.mark.parametrize("reader", ["json", "jsonl", "csv"])
-def test_a_folder_is_no_file(tmp_path: Path, reader: str) -> None:
+def test_a_folder_instead_of_a_file(tmp_path: Path, reader: str) -> None:
     message = refusal(tmp_path, dataset(f'{{reader: {reader}, path: "."}}'))
     assert "cannot be read: Is a directory" in message
 
 
 @pytest.mark.parametrize("reader", ["json", "jsonl", "csv"])
-def test_bytes_that_are_no_text(tmp_path: Path, reader: str) -> None:
+def test_bytes_that_are_not_text(tmp_path: Path, reader: str) -> None:
     (tmp_path / "x").write_bytes(b"a,b\n\x89\xff\x00")
     message = refusal(tmp_path, dataset(f"{{reader: {reader}, path: x}}"))
     assert message.startswith(f"{tmp_path / 'x'}:2: not UTF-8")
@@ -46,12 +46,13 @@ def test_bytes_that_are_no_text(tmp_path: Path, reader: str) -> None:
 def test_unknown_reader_and_missing_path(tmp_path: Path) -> None:
     message = refusal(tmp_path, dataset("{reader: jsnl, path: x}"))
     assert message.startswith("t.yaml:3: unknown reader 'jsnl'; did you mean 'jsonl'?")
-    assert "dataset.path is required" in refusal(tmp_path, dataset("{reader: json}"))
+    message = refusal(tmp_path, dataset("{reader: json}"))
+    assert "the reader 'json' requires dataset.path" in message
 
 
 def test_a_path_to_data_cannot_leave_the_data_directory(tmp_path: Path) -> None:
     message = refusal(tmp_path, dataset("{reader: json, path: ../x.json}"))
-    assert "leaves the data directory" in message
+    assert "is outside the data directory" in message
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,12 @@ def test_json_keys_are_a_column(tmp_path: Path) -> None:
         ("", "", "x.json:1: not valid JSON"),
         ("[" * 99999, "", "x.json: not valid JSON"),
         ("5", "", "expected a list of rows, found int"),
-        ('{"a": 1}', "", "expected a list of rows, found one object"),
-        ("[1]", "", "row 0 is no object but int"),
-        ("[[1]]", "", "row 0 is a list of 1 items; it needs dataset.columns to name them"),
-        ("[[1]]", ", columns: [a, b]", "row 0 is a list of 1 items; it needs 2 items"),
-        ("[]", ", key: rows", "there is no key 'rows'"),
-        ("[]", "", "holds no row"),
+        ('{"a": 1}', "", "expected a list of rows, found an object"),
+        ("[1]", "", "row 0: expected an object, found int"),
+        ("[[1]]", "", "row 0 is a list of 1 items; name them in dataset.columns"),
+        ("[[1]]", ", columns: [a, b]", "row 0 is a list of 1 items, expected 2"),
+        ("[]", ", key: rows", "key 'rows' not found"),
+        ("[]", "", "no rows in x.json"),
     ],
 )
 def test_bad_json(tmp_path: Path, content: str, extra: str, message: str) -> None:
@@ -109,7 +110,7 @@ def test_jsonl(tmp_path: Path) -> None:
 
 
 def test_csv(tmp_path: Path) -> None:
-    """Values stay text, and a comma or a line break in quotes belongs to its value."""
+    """Values stay text, and a quoted comma or line break is part of its value."""
     (tmp_path / "x y.csv").write_bytes(
         '\ufeffname, side,text\r\n01,0,"a, b"\r\nNA,1,"two\nlines"\r\n\r\n'.encode()
     )
@@ -129,13 +130,13 @@ def test_csv_with_tabs_and_without_a_header(tmp_path: Path) -> None:
     [
         (
             "name,side\na,0\nb\n",
-            "x.csv:3: the row has not as many values as there are columns (name, side)",
+            "x.csv:3: expected 2 values (name, side), found 1",
         ),
-        ("name,side\na,0,5\n", "x.csv:2: the row has not as many values"),
+        ("name,side\na,0,5\n", "x.csv:2: expected 2 values (name, side), found 3"),
         ('name,side\na,"0\n', "x.csv:2: not valid CSV"),
-        ("name,side,name\na,0,b\n", "x.csv:1: two columns are called name"),
-        ("name,side\n", "holds no row"),
-        ("", "holds no row"),
+        ("name,side,name\na,0,b\n", "x.csv:1: duplicate column name"),
+        ("name,side\n", "no rows in x.csv"),
+        ("", "no rows in x.csv"),
     ],
 )
 def test_bad_csv(tmp_path: Path, content: str, message: str) -> None:
@@ -174,7 +175,7 @@ def test_bad_parquet(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     assert "no .parquet file" in refusal(tmp_path, dataset("{reader: parquet, path: p}"))
     (tmp_path / "p" / "x.parquet").write_bytes(b"PAR1 or not")
-    assert "not readable as Parquet" in refusal(tmp_path, dataset("{reader: parquet, path: p}"))
+    assert "not a readable Parquet file" in refusal(tmp_path, dataset("{reader: parquet, path: p}"))
 
 
 def test_hub_data_saved_to_disk(tmp_path: Path) -> None:
@@ -190,21 +191,21 @@ def test_hub_data_saved_to_disk(tmp_path: Path) -> None:
         task = make(tmp_path, dataset(f"{{reader: hub, {section}}}", FROM_COLUMN))
         (sample,) = task.samples
         assert load(sample.images[0]).pixels.getpixel((0, 0)) == (5, 6, 7)
-        # All that tells it from the images of other splits, which are known by their path.
+        # The path identifies the image, also among those of other splits.
         assert sample.images[0].path in ("one#0/image", "many/test#0/image")
         assert all(task.data_sha256.values())
     assert "dataset.split is required: one of test" in refusal(
         tmp_path, dataset("{reader: hub, path: many}", FROM_COLUMN)
     )
-    assert "there is no split 'train': test" in refusal(
+    assert "unknown split 'train'; available: test" in refusal(
         tmp_path, dataset("{reader: hub, path: many, split: train}", FROM_COLUMN)
     )
     (tmp_path / "empty").mkdir()
-    assert "not a data set as save_to_disk leaves it" in refusal(
+    assert "not a data set written by save_to_disk" in refusal(
         tmp_path, dataset("{reader: hub, path: empty}")
     )
-    assert "the data are not there" in refusal(tmp_path, dataset("{reader: hub, path: none}"))
-    assert "needs dataset.name" in refusal(tmp_path, dataset("{reader: hub}"))
+    assert "data not found" in refusal(tmp_path, dataset("{reader: hub, path: none}"))
+    assert "the reader 'hub' requires dataset.name" in refusal(tmp_path, dataset("{reader: hub}"))
 
 
 def test_image_folder(tmp_path: Path) -> None:
@@ -222,6 +223,8 @@ def test_image_folder(tmp_path: Path) -> None:
     (tmp_path / "pics" / "b" / "3.png").write_bytes(png())
     assert dict(make(tmp_path, text).data_sha256) != before
     (tmp_path / "file").write_text("x")
-    assert "needs a folder" in refusal(tmp_path, dataset("{reader: image_folder, path: file}"))
+    assert "requires a folder" in refusal(tmp_path, dataset("{reader: image_folder, path: file}"))
     (tmp_path / "empty").mkdir()
-    assert "no image below it" in refusal(tmp_path, dataset("{reader: image_folder, path: empty}"))
+    assert "no images in this folder" in refusal(
+        tmp_path, dataset("{reader: image_folder, path: empty}")
+    )

@@ -1,4 +1,4 @@
-"""The drawn What'sUp: the same pictures everywhere, apart in nothing but the relation."""
+"""The rendered What'sUp: the same images on every machine, which differ only in the relation."""
 
 import hashlib
 from collections import Counter
@@ -27,8 +27,8 @@ TASKS = {
     "whatsup_rendered_b_front_behind": ("b", {"front", "behind"}, 200, 100),
     "whatsup_rendered_b_four_way": ("b", {"left", "right", "front", "behind"}, 400, 200),
 }
-PICTURES = "07449fc39faf09e252c1da5234433419d279bb2d58adaf6ceefcdc22789cae7b"
-"""SHA-256 of eight pictures as Pillow 13 draws them. When it must change, raise VERSION."""
+IMAGES = "07449fc39faf09e252c1da5234433419d279bb2d58adaf6ceefcdc22789cae7b"
+"""SHA-256 of eight images as drawn by Pillow 13. If it must change, increase VERSION."""
 
 
 def dataset(split: str = "test", **args: object) -> DatasetSpec:
@@ -53,21 +53,21 @@ def digest(count: int = 1) -> str:
     return found.hexdigest()
 
 
-# --- pictures -------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
-def test_the_same_pictures_in_another_process() -> None:
+def test_the_same_images_in_another_process() -> None:
     code = f"import runpy; print(runpy.run_path({__file__!r})['digest']())"
     assert python("-c", code, PYTHONHASHSEED="77").out.strip() == digest()
 
 
 @pytest.mark.skipif(not PIL.__version__.startswith("13."), reason="recorded with Pillow 13")
-def test_the_pictures_are_those_recorded() -> None:
-    assert digest() == PICTURES
+def test_the_images_are_those_recorded() -> None:
+    assert digest() == IMAGES
 
 
 @pytest.mark.parametrize("subset", RELATIONS)
-def test_the_images_of_a_set_differ_only_where_the_things_are(subset: str) -> None:
+def test_the_images_of_a_set_differ_only_where_the_objects_are(subset: str) -> None:
     for index in range(12):
         scene = make_scene(subset, "train", 3, index)
         images = {relation: pixels(draw(scene, relation)) for relation in RELATIONS[subset]}
@@ -76,13 +76,13 @@ def test_the_images_of_a_set_differ_only_where_the_things_are(subset: str) -> No
                 if relation < other:
                     changed = (image != its).any(axis=2).mean()
                     assert 0.005 < changed < 0.45, (index, relation, other)
-        # The room is the same in all: the corners show nothing but it.
+        # The room is the same in all images; the corners show only the room.
         corners = [image[:8, :8] for image in images.values()]
         assert all((corner == corners[0]).all() for corner in corners)
 
 
 def test_nothing_touches_the_border() -> None:
-    """What is cut off at the border could not be told apart."""
+    """An object cut off at the border could be unrecognisable."""
     for subset, relations in RELATIONS.items():
         for split in SHARES:
             for index in range(60):
@@ -94,8 +94,8 @@ def test_nothing_touches_the_border() -> None:
                     assert not changed[[0, -1]].any(), (scene, "top or bottom")
 
 
-def test_left_and_right_hold_the_same_things() -> None:
-    """The relation cannot be read off how much of each colour there is."""
+def test_left_and_right_have_the_same_objects() -> None:
+    """The relation cannot be inferred from the amount of each colour."""
     for subset in RELATIONS:
         for index in range(8):
             scene = make_scene(subset, "test", 0, index)
@@ -126,11 +126,11 @@ def test_splits_share_no_pair_of_objects_in_either_order(subset: str) -> None:
     assert not pairs["train"] & pairs["validation"]
     assert not pairs["validation"] & pairs["test"]
     names = {split: {name for pair in found for name in pair} for split, found in pairs.items()}
-    assert names["test"] <= names["train"]  # new pairs of known things
+    assert names["test"] <= names["train"]  # new pairs of known objects
     assert sum(map(len, pairs.values())) == (160 if subset == "a" else 190)
 
 
-def test_every_pair_of_objects_comes_once_before_any_comes_twice() -> None:
+def test_every_pair_of_objects_is_used_once_before_any_is_reused() -> None:
     count = len(object_pairs("b", "test"))
     scenes = [make_scene("b", "test", 5, index) for index in range(2 * count)]
     names = [(scene.subject, scene.object) for scene in scenes]
@@ -155,7 +155,7 @@ def test_rows() -> None:
         other = read(dataset(**args), Path("/nowhere"), "x.yaml:1")
         assert [*other.sha256.values()] != [*table.sha256.values()]
         if len(other.rows) == len(table.rows):
-            # An image is known by its path: in one run, two tasks may not mean two by one.
+            # The path identifies an image, so different images must not share a path.
             paths = [{row["image"].path for row in each.rows} for each in (table, other)]
             assert not paths[0] & paths[1]
 
@@ -176,9 +176,9 @@ def test_bad_arguments(args: dict[str, object], message: str) -> None:
 
 
 def test_no_such_split() -> None:
-    with pytest.raises(InputError, match="there is no split 'tests'; did you mean 'test'") as found:
+    with pytest.raises(InputError, match="unknown split 'tests'; did you mean 'test'") as found:
         read(dataset("tests"), Path("/nowhere"), "x.yaml:1")
-    assert "There are: test, train, validation." in str(found.value.hint)
+    assert "Available: test, train, validation" in str(found.value.hint)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -202,8 +202,8 @@ def test_tasks_have_the_form_of_the_real_ones(name: str) -> None:
         assert relation in sample.captions[sample.target].split()
 
 
-def test_one_picture_one_name_across_tasks() -> None:
-    """Of a four-way and a two-way task the same picture has the same path: encoded once."""
+def test_an_image_has_the_same_path_in_all_tasks() -> None:
+    """An image of both a four-way and a two-way task is encoded only once."""
     four, two = (rendered(f"whatsup_rendered_a_{kind}") for kind in ("four_way", "left_right"))
     paths = {sample.images[0].path for sample in four.samples}
     assert {sample.images[0].path for sample in two.samples} < paths

@@ -1,4 +1,4 @@
-"""Runs to be exported."""
+"""Runs to export."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Results for other tools: by hand, read back by those tools' own code, and what is refused."""
+"""Export formats: compared with hand-written output and read back by the tools' own code."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def number(value: float | None, low: float | None = None, high: float | None = N
 
 
 def cells(text: str) -> list[list[str]]:
-    """The first table of a Markdown text, as a reader of GitHub's kind takes it apart."""
+    """The first table of a Markdown text, as parsed by a GitHub-style renderer."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     found: list[list[str]] = []
     for token in tokens:
@@ -42,7 +42,7 @@ def cells(text: str) -> list[list[str]]:
     return found
 
 
-def again(*folders: Path, **chosen: Any) -> list[Result]:
+def read(*folders: Path, **chosen: Any) -> list[Result]:
     return load(folders, **chosen)
 
 
@@ -86,7 +86,7 @@ LATEX = r"""% needs \usepackage{booktabs}
 
 
 def test_tables_by_hand(go: Go) -> None:
-    results = again(go())
+    results = read(go())
     assert tables.markdown(results) == MARKDOWN
     assert tables.latex(results) == LATEX
 
@@ -103,53 +103,53 @@ def test_the_best_of_a_column(go: Go) -> None:
 
     change(run, edit)
     names = ["pair_accuracy", "mean_pair_cosine", "yes_ratio"]
-    found = tables.table(again(run, metrics=names), "")
+    found = tables.table(read(run, metrics=names), "")
     assert [[cell and cell.best for cell in row.cells] for row in found.rows] == [
         [True, False, False],
         [True, False, False],
         [False, False, False],
     ]
     assert [cell and cell.value for cell in found.rows[0].cells] == ["75.0", "0.750", "75.0"]
-    # Alone it is better than nothing.
-    (alone,) = tables.table(again(run, models=["c"], metrics=names), "").rows
-    assert not any(cell and cell.best for cell in alone.cells)
+    # A single row is not marked as the best.
+    (single,) = tables.table(read(run, models=["c"], metrics=names), "").rows
+    assert not any(cell and cell.best for cell in single.cells)
 
 
-def test_a_part_of_the_samples_is_no_rival(go: Go) -> None:
-    whole, part = go("whole", models={"a": first}), go("part", models={"b": oracle}, limit=4)
-    text = tables.markdown(again(whole, part))
+def test_partial_results_do_not_compete_with_complete_ones(go: Go) -> None:
+    complete, part = go("complete", models={"a": first}), go("part", models={"b": oracle}, limit=4)
+    text = tables.markdown(read(complete, part))
     assert "| **50.0** (" in text
     assert r"| 100.0\* (" in text
-    assert r"\*: over a part of the samples" in text
-    assert r"100.0\rlap{*}" in tables.latex(again(whole, part))
-    text = tables.markdown(again(part, go("both", models={"c": first}, limit=4)))
+    assert r"\*: some samples are missing or failed." in text
+    assert r"100.0\rlap{*}" in tables.latex(read(complete, part))
+    text = tables.markdown(read(part, go("both", models={"c": first}, limit=4)))
     assert r"**100.0**\*" in text
 
 
-def test_every_metric_of_ours_is_known_to_be_better_or_not() -> None:
+def test_only_two_metrics_have_no_direction() -> None:
     unranked = {name for name in METRICS.names() if METRICS.get(name).direction is None}
     assert unranked == {"mean_pair_cosine", "yes_ratio"}
 
 
 def test_rows_are_named_by_what_varies(go: Go) -> None:
     plain = go("plain", models={"a": first}, protocol=["generate", "choice"], command=["all"])
-    rows = cells(tables.markdown(again(plain)))
+    rows = cells(tables.markdown(read(plain)))
     assert rows[0][:4] == ["model", "protocol", "command", "sides: Indiv."]
     assert [row[:3] for row in rows[1:-1]] == [
         ["a", "generate", "default"],
         ["a", "generate", "short"],
-        ["a", "choice", "letter"],  # as its template asks
+        ["a", "choice", "letter"],  # the command of its template
     ]
-    # Models that were asked in different ways: it is said of both.
+    # Models with different settings: all rows name theirs.
     blind = go("blind", models={"b": first}, images="none")
-    rows = cells(tables.markdown(again(plain, blind)))
+    rows = cells(tables.markdown(read(plain, blind)))
     assert rows[0][:4] == ["model", "protocol", "command", "image mode"]
     assert [row[:4] for row in rows[-2:]] == [
         ["b", "generate", "default", "none"],
         ["chance", "", "", ""],
     ]
-    # One that was asked twice in the same way: by its runs.
-    rows = cells(tables.markdown(again(go("one"), go("two"))))
+    # Models with the same settings in two runs: rows name their run.
+    rows = cells(tables.markdown(read(go("one"), go("two"))))
     assert [row[:2] for row in rows[:3]] == [["model", "run"], ["first", "one"], ["oracle", "one"]]
     assert [row[1] for row in rows[3:5]] == ["two", "two"]
 
@@ -160,38 +160,38 @@ def test_columns_are_tasks_and_their_versions(go: Go, bench: Path, edit: Edit) -
     (bench / "specs" / "other.yaml").write_text(TASK.replace("task: sides", "task: sides_b_c"))
     (bench / "specs" / "third.yaml").write_text(TASK.replace("task: sides", "task: sides_b"))
     new = go("new", models={"b": first}, tasks=["sides", "sides_b_c"])
-    rows = cells(tables.markdown(again(old, new, metrics=["pair_accuracy"])))
+    rows = cells(tables.markdown(read(old, new, metrics=["pair_accuracy"])))
     assert [row[1:] for row in rows[1:3]] == [
         ["100.0 (61.0–100.0)", "", ""],
         ["", "0.0 (0.0–39.0)", "0.0 (0.0–39.0)"],
     ]
     assert rows[0][1:] == ["sides v1: Pairs", "sides v2: Pairs", "sides_b_c: Pairs"]
     run = go("pre", tasks=["sides_b", "sides_b_c"])
-    text = tables.markdown(again(run, metrics=["pair_accuracy"]))
+    text = tables.markdown(read(run, metrics=["pair_accuracy"]))
     assert cells(text)[0][1:] == ["b: Pairs", "b_c: Pairs"]
-    assert r"The names of tasks begin with sides\_." in text
+    assert r"Task names start with sides\_." in text
 
 
-def test_what_has_no_value(go: Go) -> None:
+def test_metrics_without_a_value(go: Go) -> None:
     run = go(models={"a": oracle})
     change(run, lambda row: row["metrics"].update(pair_accuracy=number(None)))
-    assert cells(tables.markdown(again(run)))[1][2] == "–"
-    assert "& -- \\\\" in tables.latex(again(run))
-    # What a task has no groups for is left out where nobody asked for it.
+    assert cells(tables.markdown(read(run)))[1][2] == "–"
+    assert "& -- \\\\" in tables.latex(read(run))
+    # Metrics without groups in the task are left out unless they are requested.
     change(run, lambda row: row["metrics"].update(set_accuracy=number(None)))
-    assert [each.metrics for each in again(run)] == [["individual_accuracy", "pair_accuracy"]]
-    assert [each.metrics for each in again(run, metrics=["set_accuracy"])] == [["set_accuracy"]]
+    assert [each.metrics for each in read(run)] == [["individual_accuracy", "pair_accuracy"]]
+    assert [each.metrics for each in read(run, metrics=["set_accuracy"])] == [["set_accuracy"]]
     change(run, lambda row: row["metrics"].update(mean_pair_cosine=number(-0.25, -0.5, 0.0)))
-    text = tables.latex(again(run, metrics=["mean_pair_cosine"]))
+    text = tables.latex(read(run, metrics=["mean_pair_cosine"]))
     assert "& $-$0.250 \\\\" in text
     assert "{\\scriptsize $-$0.500--0.000}" in text
 
 
-def test_more_tasks_than_a_page_is_wide(go: Go, bench: Path) -> None:
+def test_tasks_that_do_not_fit_on_one_page_width(go: Go, bench: Path) -> None:
     names = [f"sides_{letter}" for letter in "abcd"]
     for name in names:
         (bench / "specs" / f"{name}.yaml").write_text(TASK.replace("task: sides", f"task: {name}"))
-    text = tables.latex(again(go(tasks=names)))
+    text = tables.latex(read(go(tasks=names)))
     assert re.findall(r"\\begin{tabular}{(\w+)}", text) == ["lrrrrrr", "lrr"]
     assert re.findall(r"\\cmidrule\(lr\){(\d-\d)}", text) == ["2-3", "4-5", "6-7", "2-3"]
     assert re.findall(r"{c}{(\w)}", text) == [*"abcd"]
@@ -201,9 +201,9 @@ def test_more_tasks_than_a_page_is_wide(go: Go, bench: Path) -> None:
 # --- CSV ------------------------------------------------------------------------------------------
 
 
-def test_csv_has_the_numbers_of_the_results(go: Go) -> None:
+def test_csv_has_the_numbers_of_results_json(go: Go) -> None:
     run = go(protocol=["generate", "choice"])
-    rows = list(csv.DictReader(io.StringIO(tables.csv(again(run)))))
+    rows = list(csv.DictReader(io.StringIO(tables.csv(read(run)))))
     assert tuple(rows[0]) == tables.CSV_COLUMNS
     assert len(rows) == 2 * 2 * 2
     results = json.loads((run / "results.json").read_text())["results"]
@@ -216,7 +216,7 @@ def test_csv_has_the_numbers_of_the_results(go: Go) -> None:
         assert (row["version"], row["complete"], row["run"]) == ("1", "true", "run")
         assert int(row["n_samples"]) == original["n_samples"] == 12
     change(run, lambda row: row["metrics"].update(pair_accuracy=number(None)))
-    rows = list(csv.DictReader(io.StringIO(tables.csv(again(run, metrics=["pair_accuracy"])))))
+    rows = list(csv.DictReader(io.StringIO(tables.csv(read(run, metrics=["pair_accuracy"])))))
     assert {(row["value"], row["ci_low"], row["chance"]) for row in rows} == {("", "", "")}
 
 
@@ -225,19 +225,19 @@ def test_csv_holds_no_formulas(go: Go, name: str) -> None:
     run = go(models={"a": first})
     change(run, lambda row: row.update(model=name))
     change(run, lambda row: row["metrics"].update(pair_accuracy=number(-0.5)))
-    (_, row) = csv.DictReader(io.StringIO(tables.csv(again(run))))
+    (_, row) = csv.DictReader(io.StringIO(tables.csv(read(run))))
     assert row["model"] == f"'{name}"
-    assert row["value"] == "-0.5"  # a number is none
+    assert row["value"] == "-0.5"  # numbers are not escaped
 
 
-# --- text that would be markup --------------------------------------------------------------------
+# --- escaping -------------------------------------------------------------------------------------
 
 ODD = st.text(st.sampled_from("a1 \\`*_{}[]<>|~&$!#^%-'\"\n\t=é–\u202e\x1b") | st.characters())
-"""What the characters do that mean something is asked more often than others."""
+"""Text with special characters, which are more frequent than others."""
 
 
 @given(ODD, ODD)
-def test_markdown_cells_are_read_as_they_were(one: str, two: str) -> None:
+def test_markdown_cells_round_trip(one: str, two: str) -> None:
     texts = [" ".join(printable(text).split()) for text in (one, two)]
     line = " | ".join(map(tables.markdown_text, texts))
     rows = cells(f"| {line} |\n| :-- | --: |\n| {line} |\n")
@@ -252,14 +252,14 @@ NAMES = {
 
 
 def unlatex(text: str) -> str:
-    """What is set, given that nothing but known commands is in it."""
+    """The typeset text; fails if there are any unknown commands."""
     rest = COMMAND.sub("", text)
     assert not re.search(r"[\\{}&%$#_~^<>|`\[*\n]", rest), rest
     return COMMAND.sub(lambda m: NAMES[m[1]] if m[1] else m[2] or m[3] or m[4], text)
 
 
 @given(ODD)
-def test_latex_text_is_set_as_it_was(text: str) -> None:
+def test_latex_text_round_trips(text: str) -> None:
     text = " ".join(printable(text).replace("–", "").split())
     found = tables.latex_text(text)
     assert unlatex(found) == text
@@ -279,14 +279,14 @@ def test_latex_by_hand() -> None:
     assert tables.latex_text("two\n\nlines") == "two lines"
 
 
-def test_odd_names_stay_in_their_cells(go: Go) -> None:
+def test_unusual_names_stay_in_their_cells(go: Go) -> None:
     run = go(models={"a": first})
     name = "a|b\n**c** \\ & _d_ <br> `e` \x1b[31m $x$"
     change(run, lambda row: row.update(model=name))
-    rows = cells(tables.markdown(again(run)))
+    rows = cells(tables.markdown(read(run)))
     assert {len(row) for row in rows} == {3}
     assert rows[1][0] == "a|b **c** \\ & _d_ <br> `e` \\x1b[31m $x$"
-    lines = tables.latex(again(run)).splitlines()
+    lines = tables.latex(read(run)).splitlines()
     body = [line for line in lines if line.endswith(r" \\") and "multicolumn" not in line]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {2}
 
@@ -298,14 +298,14 @@ def test_lm_eval_has_the_shape_that_its_tools_read(go: Go) -> None:
     run = go(protocol=["generate", "choice"])
     low, high = 0.3, 0.498  # half of it over 1.96: 0.0505
     change(run, lambda row: row["metrics"].update(pair_accuracy=number(0.4, low, high)))
-    found = json.loads(lm_eval.dump(again(run, models=["oracle"])))
+    found = json.loads(lm_eval.dump(read(run, models=["oracle"])))
     assert found["results"] == {
         "sides": {
             "name": "sides",
             "alias": "sides",
             "sample_len": 12,
             "individual_accuracy,generate": 1.0,
-            "individual_accuracy_stderr,generate": "N/A",  # Wilson's, to one side alone
+            "individual_accuracy_stderr,generate": "N/A",  # one-sided Wilson interval
             "pair_accuracy,generate": 0.4,
             "pair_accuracy_stderr,generate": pytest.approx(0.0505, abs=1e-4),
             "individual_accuracy,choice": 1.0,
@@ -333,11 +333,11 @@ def test_lm_eval_has_the_shape_that_its_tools_read(go: Go) -> None:
     assert about == {"run_id": "run", "identity_sha256": manifest["identity_sha256"]}
 
 
-def test_lm_eval_tells_ways_of_asking_apart(go: Go) -> None:
+def test_lm_eval_distinguishes_settings(go: Go) -> None:
     run = go(models={"a": oracle}, command=["all"], order="both", limit=4)
     change(run, lambda row: row["metrics"].update(mean_pair_cosine=number(None)))
     metrics = ["pair_accuracy", "mean_pair_cosine"]
-    found = lm_eval.document(again(run, metrics=metrics))
+    found = lm_eval.document(read(run, metrics=metrics))
     assert [key for key in found["results"]["sides"] if "stderr" not in key][3:] == [
         "pair_accuracy,generate:command=default",
         "mean_pair_cosine,generate:command=default",
@@ -346,18 +346,18 @@ def test_lm_eval_tells_ways_of_asking_apart(go: Go) -> None:
     ]
     assert found["results"]["sides"]["mean_pair_cosine,generate:command=short"] == "N/A"
     assert found["higher_is_better"]["sides"] == {"pair_accuracy": True, "mean_pair_cosine": None}
-    # Two lines a sample; of 12 samples 4 were asked.
+    # Two lines per sample; 4 of 12 samples were evaluated.
     assert found["n-samples"]["sides"] == {"original": 12, "effective": 4}
     assert found["config"]["limit"] == 4
     change(run, lambda row: row.update(decoding=f"m3id:alpha=1,t0={row['command']}"))
-    for key in lm_eval.document(again(run))["results"]["sides"]:
-        assert key.count(",") <= 1  # of a metric, and of its filter
+    for key in lm_eval.document(read(run))["results"]["sides"]:
+        assert key.count(",") <= 1  # between metric and filter
 
 
 # --- model card -----------------------------------------------------------------------------------
 
 
-def test_a_model_card_is_read_back_by_the_hubs_reader(go: Go, edit: Edit, bench: Path) -> None:
+def test_a_model_card_is_read_back_by_huggingface_hub(go: Go, edit: Edit, bench: Path) -> None:
     from huggingface_hub import ModelCard
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -374,7 +374,7 @@ def test_a_model_card_is_read_back_by_the_hubs_reader(go: Go, edit: Edit, bench:
         protocol=["similarity", "generate"],
         command=["all"],
     )
-    results = again(run)
+    results = read(run)
     text = model_card.dump(results)
     index = yaml.safe_load(text.strip().strip("-"))["model-index"]
     name, found = model_index_to_eval_results(index)
@@ -383,7 +383,7 @@ def test_a_model_card_is_read_back_by_the_hubs_reader(go: Go, edit: Edit, bench:
     def key(each: Any) -> str:
         return str(sorted(vars(each).items(), key=str))
 
-    # Results are put together by task and data set, and nothing of one is said of another.
+    # Results are merged by task and dataset, without mixing up their fields.
     assert sorted(found, key=key) == sorted(model_card.eval_results(results), key=key)
     assert ModelCard(text).data.eval_results == found
     assert len(found) == 3 * (1 + 2) * 2
@@ -406,7 +406,7 @@ def test_a_model_card_is_read_back_by_the_hubs_reader(go: Go, edit: Edit, bench:
     }  # fmt: skip
     assert not re.search("verif|source|token", text)
     change(run, lambda row: row["metrics"].update(pair_accuracy=number(None)))
-    assert "pair_accuracy" not in model_card.dump(again(run))
+    assert "pair_accuracy" not in model_card.dump(read(run))
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -420,45 +420,45 @@ def test_the_command_prints_or_writes(tool: Tool) -> None:
         written = tool("export", "results/r", "--format", name, "--output", "out")
         assert (written.code, written.out.strip()) == (0, "out")
         assert Path("out").read_text() == shown.out
-        assert shown.out == format_named(name)(again(Path("results/r")))
+        assert shown.out == format_named(name)(read(Path("results/r")))
     chosen = tool("export", "results/r", "-f", "csv", "--metric", "pair_accuracy", "-t", "sides")
     assert len(chosen.out.splitlines()) == 2
 
 
-def test_what_is_refused(tool: Tool, go: Go) -> None:
+def test_refusals(tool: Tool, go: Go) -> None:
     run = go()
 
     def message(*args: object) -> str:
         return refused(tool("export", *map(str, args)))
 
-    assert "did you mean 'markdown'?\nThere are: csv, " in message(run, "-f", "markdwn")
-    assert "no run folder" in message(run.parent, "-f", "csv")
+    assert "did you mean 'markdown'?\nAvailable: csv, " in message(run, "-f", "markdwn")
+    assert "not a run folder" in message(run.parent, "-f", "csv")
     assert "a metric 'pair_acc'; did you mean" in message(run, "-f", "csv", "--metric", "pair_acc")
     assert "a task 'side'; did you mean 'sides'?" in message(run, "-f", "csv", "-t", "side")
     assert "a model 'orcle'; did you mean" in message(run, "-f", "csv", "--model", "orcle")
     for name in ("lm-eval", "model-card"):
-        said = message(run, "-f", name)
-        assert "the runs have 2\nChoose one with --model: first, oracle" in said
+        found = message(run, "-f", name)
+        assert "but the runs have 2\nChoose one with --model: first, oracle" in found
         assert tool("export", str(run), "-f", name, "--model", "first").code == 0
-    assert "nothing tells apart: first on sides" in message(run, run, "-f", "csv")
+    assert "duplicate result: first on sides, in " in message(run, run, "-f", "csv")
     assert "there is no folder nowhere" in message(run, "-f", "csv", "-o", "nowhere/x")
     path = run / "results.json"
     text = path.read_text()
-    for old, new, said in (
+    for old, new, expected in (
         ('"schema"', "schema", "not valid JSON"),
-        ('"value": 0.5', '"value": "half"', "not the results of a run: results.0.metrics."),
-        ('"results": [', '"rows": [', "not the results of a run: there is no 'results'"),
+        ('"value": 0.5', '"value": "half"', "invalid results: results.0.metrics."),
+        ('"results": [', '"rows": [', "invalid results: 'results' is missing"),
         ('"value": 0.5', '"value": NaN', "not valid JSON: NaN"),
-        ('"task": "sides"', '"task": "tops"', "of another run: this one has no task 'tops'"),
+        ('"task": "sides"', '"task": "tops"', "different run: this run has no task 'tops'"),
     ):
         assert old in text
         path.write_text(text.replace(old, new))
         found = message(run, "-f", "csv")
-        assert said in found
-        assert f"`vlm-harness rescore {run}` writes it" in found
+        assert expected in found
+        assert f"`vlm-harness rescore {run}` creates it" in found
     path.unlink()
     found = message(run, "-f", "csv")
-    assert f"{run}: there is no results.json\n`vlm-harness rescore {run}` writes it" in found
+    assert f"{run}: results.json is missing\n`vlm-harness rescore {run}` creates it" in found
     assert tool("rescore", str(run)).code == 0
     assert path.read_text() == text
     assert tool("export", str(run), "-f", "csv").code == 0

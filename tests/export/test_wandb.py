@@ -1,4 +1,4 @@
-"""Runs sent to Weights & Biases, as its own library writes them offline."""
+"""Runs sent to Weights & Biases, in the library's offline mode."""
 
 import json
 import re
@@ -16,14 +16,16 @@ from vlm_harness.errors import InputError
 from vlm_harness.export import wandb_logger
 
 
-def test_without_wandb_it_is_said_before_anything_is_computed(
+def test_missing_wandb_is_reported_before_anything_is_computed(
     tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = ModuleSpec("wandb", None)  # one that wandb left in the current folder
+    folder = ModuleSpec("wandb", None)  # a folder that wandb created in the current one
     for found in (None, folder):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
-        said = tool.refused("--wandb-args", "project=p")
-        assert 'wandb is not installed\nInstall it with: pip install "vlm-harness[wandb]"' in said
+        message = tool.refused("--wandb-args", "project=p")
+        assert (
+            'wandb is not installed\nInstall it with: pip install "vlm-harness[wandb]"' in message
+        )
         assert not Path("results").exists()
 
 
@@ -37,21 +39,21 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arguments_of_wandb() -> None:
     found = wandb_logger.arguments(["project=7, name=a=b", "tags=x; y;,mode=offline"])
     assert found == {"project": "7", "name": "a=b", "tags": ["x", "y"], "mode": "offline"}
-    for text, said in (
+    for text, message in (
         ("projct=x", "'projct'; did you mean 'project'?"),
-        ("config=x", "there is no argument 'config'"),
+        ("config=x", "unknown argument 'config'"),
         ("mode=ofline", "did you mean 'offline'?; allowed: disabled, offline, online"),
         ("project", "expected key=value, found 'project'"),
         ("project=", "expected key=value"),
         ("dir=/no/where", "there is no folder /no/where"),
     ):
-        with pytest.raises(InputError, match=re.escape(said)) as error:
+        with pytest.raises(InputError, match=re.escape(message)) as error:
             wandb_logger.arguments([text])
         assert error.value.where == "--wandb-args"
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_failure_of_wandb_comes_after_the_results(
+def test_results_are_printed_before_a_failure_of_wandb(
     tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> str:
@@ -61,7 +63,7 @@ def test_a_failure_of_wandb_comes_after_the_results(
     done = tool.run("--run-id", "r", "--protocol", "generate", "--json", "--wandb-args", "name=x")
     assert done.code == 2
     assert json.loads(done.out)["results"]
-    assert "the run is finished, but wandb failed: no network\nNothing is lost" in done.err
+    assert "the run is finished, but wandb failed: no network\nNo results are lost" in done.err
     assert "Traceback" not in done.err
     assert done.err.count("error: ") == 1
 
@@ -72,13 +74,13 @@ def records(path: Path) -> list[Any]:
 
     data, at, found, parts = path.read_bytes(), 7, [], b""
     while at < len(data):
-        if 32768 - at % 32768 < 7:  # what is left of a block holds no header
+        if 32768 - at % 32768 < 7:  # the rest of a block has no space for a header
             at += 32768 - at % 32768
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # complete, or the last part
             found.append(wandb_internal_pb2.Record.FromString(parts))
             parts = b""
     return found
@@ -100,10 +102,11 @@ def test_a_run_is_sent_to_wandb(
     wandb.teardown()
     assert done.code == 0, done.err
     assert (
-        "of sides/generate/command-default, sides/generate/command-short the first 10" in done.err
+        "only the first 10 samples of sides/generate/command-default, "
+        "sides/generate/command-short" in done.err
     )
     (path,) = tmp_path.glob("w/wandb/offline-run-*/*.wandb")
-    assert f"`wandb sync {path.parent}` sends the run" in done.err
+    assert f"to send the run, use `wandb sync {path.parent}`" in done.err
     found = records(path)
     run = next(each.run for each in found if each.HasField("run"))
     assert (run.project, run.display_name, list(run.tags)) == ("p", "r", ["a", "b"])
@@ -130,7 +133,7 @@ def test_a_run_is_sent_to_wandb(
     table = json.loads(samples.read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert len(rows) == 10
-    assert rows[0]["prompt"] == "Is the thing0 on the... (40 characters more)"
+    assert rows[0]["prompt"] == "Is the thing0 on the... (40 more characters)"
     assert (rows[0]["target"], rows[0]["prediction"], rows[0]["correct"]) == ("left", "left", True)
     files = {
         entry.path
@@ -142,7 +145,7 @@ def test_a_run_is_sent_to_wandb(
     assert files >= {"results.json", "manifest.json"}
 
 
-def test_odd_names_are_kept_within_the_folder_of_wandb(
+def test_unusual_names_stay_in_the_folder_of_wandb(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = pytest.importorskip("wandb")

@@ -1,4 +1,4 @@
-"""The toy benchmark on disk, and the command as a user calls it."""
+"""The toy benchmark on disk, and the command-line tool as a user runs it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 
 Command = Callable[..., tuple[int, str, str]]
-"""The command with its arguments: exit code, output, messages."""
+"""Runs the command with arguments; returns exit code, stdout and stderr."""
 Edit = Callable[[str, str], None]
 
 TASK = """\
@@ -45,7 +45,7 @@ primary_metric: pair_accuracy
 
 
 def write_sides(root: Path, pairs: int = 6) -> Path:
-    """Images with a square on the left or right, one row each, below ``root/sides``."""
+    """Write images with a square on the left or right, and one row each, to ``root/sides``."""
     folder = root / "sides"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -69,7 +69,7 @@ class Result(NamedTuple):
 
 
 def python(*args: str, cwd: Path | None = None, **environment: str) -> Result:
-    """A Python of its own that imports this checkout and these helpers."""
+    """Run Python in a subprocess that can import this checkout and these helpers."""
     done = subprocess.run(
         [sys.executable, *args],
         capture_output=True,
@@ -81,7 +81,7 @@ def python(*args: str, cwd: Path | None = None, **environment: str) -> Result:
 
 
 class Tool:
-    """The command, run in a folder with the toy benchmark."""
+    """The command-line tool, run in a folder with the toy benchmark."""
 
     def __init__(self, bench: Path, command: Command) -> None:
         self.bench, self.command = bench, command
@@ -93,13 +93,13 @@ class Tool:
         return Result(*self.command(*args))
 
     def run(self, *args: str) -> Result:
-        """``--model fake:oracle --tasks sides``, where the arguments do not say otherwise."""
+        """Run the toy benchmark; default: ``--model fake:oracle --tasks sides``."""
         model = [] if "--model" in args or "--config" in args else ["--model", "fake:oracle"]
         tasks = [] if "--tasks" in args or "--config" in args else ["--tasks", "sides"]
         return self(*model, *tasks, *self.places, *args)
 
     def refused(self, *args: str) -> str:
-        """The one message of a run that is refused."""
+        """The error message of a run that is refused."""
         return refused(self.run(*args))
 
 

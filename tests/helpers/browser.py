@@ -1,7 +1,7 @@
 """Pages in a real browser: Debian's Chromium, headless, driven by Playwright.
 
-Where there is no Chromium (``$VLM_HARNESS_CHROMIUM``, or one on the path), tests that need it are
-skipped and say so; ``.ci/run`` installs it.
+Without a Chromium (``$VLM_HARNESS_CHROMIUM``, or one on the path), tests that need it are skipped
+with a reason; ``.ci/run`` installs it.
 """
 
 import base64
@@ -26,7 +26,7 @@ PHONE = {"width": 390, "height": 844}
 
 
 def data_of(path: Path) -> Any:
-    """What the page's scripts get."""
+    """The data that the page's scripts load."""
     found = re.search(r'id="data">([^<]*)<', path.read_text(encoding="utf-8"))
     assert found is not None
     return json.loads(gzip.decompress(base64.b64decode(found[1])))
@@ -39,7 +39,7 @@ def chromium() -> str | None:
 
 @contextmanager
 def launched() -> Iterator[Any]:
-    """A browser; the test is skipped where there is none."""
+    """A browser; skips the test if there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="no browser test: no Playwright")
     path = chromium()
     if path is None:
@@ -51,34 +51,34 @@ def launched() -> Iterator[Any]:
 
 
 class Visit:
-    """A page that is looked at, and everything it did that it must not do."""
+    """An open page, with the faults it has had: errors, warnings, requests and dialogs."""
 
-    def __init__(self, browser: Any, address: str, allowed: str = "file:", **options: Any) -> None:
+    def __init__(self, browser: Any, url: str, allowed: str = "file:", **options: Any) -> None:
         self.faults: list[str] = []
         self._allowed = (allowed, "data:", "blob:")
         self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
-        self.page.on("console", self._said)
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self._asked)
-        self.page.on("dialog", self._dialog)
-        self.open(address)
+        self.page.on("request", self._on_request)
+        self.page.on("dialog", self._on_dialog)
+        self.open(url)
 
-    def _said(self, message: Any) -> None:
+    def _on_console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(f"console: {message.text}")
 
-    def _asked(self, request: Any) -> None:
+    def _on_request(self, request: Any) -> None:
         if not request.url.startswith(self._allowed):
             self.faults.append(f"request: {request.url}")
 
-    def _dialog(self, dialog: Any) -> None:
+    def _on_dialog(self, dialog: Any) -> None:
         self.faults.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def open(self, address: str) -> None:
-        # A change behind # alone loads nothing.
+    def open(self, url: str) -> None:
+        # If only the part after # changes, the browser does not load the page again.
         self.page.goto("about:blank")
-        self.page.goto(address)
+        self.page.goto(url)
         self.page.wait_for_selector("html[data-ready]", timeout=30_000)
 
     def text(self, selector: str) -> str:
@@ -88,29 +88,29 @@ class Visit:
         return int(self.page.locator(selector).count())
 
     def column(self, table: str, number: int) -> list[str]:
-        """The texts of a column of a table, from 1."""
+        """The texts of column ``number`` of a table, counted from 1."""
         cells = self.page.locator(f"{table} tbody tr > :nth-child({number})")
         return [str(text).strip() for text in cells.all_inner_texts()]
 
     def widths(self, images: str) -> list[int]:
-        """Of images in pixels, as soon as they are decoded; 0 of one that is none."""
+        """Widths of images in pixels, once they are decoded; 0 if an image is invalid."""
         script = (
             "found => Promise.all(found.map(i => i.decode().then(() => i.naturalWidth, () => 0)))"
         )
         return list(self.page.locator(images).evaluate_all(script))
 
     def sort(self, table: str, heading: str, order: str) -> None:
-        """Click a heading, until the table is in that order."""
+        """Click a heading, and wait until the table is in that order."""
         head = self.page.locator(f"{table} thead th").filter(has_text=heading).first
         head.click()
         self.page.wait_for_selector(f"{table} thead th[aria-sort={order}]")
 
     def left(self, setting: str) -> None:
-        """Wait until the address does not hold a setting any more."""
-        self.page.wait_for_url(lambda address: f"{setting}=" not in address)
+        """Wait until the URL no longer has a setting."""
+        self.page.wait_for_url(lambda url: f"{setting}=" not in url)
 
     def serious(self) -> list[str]:
-        """Serious and critical faults that axe-core finds, in words."""
+        """Descriptions of the serious and critical faults that axe-core finds."""
         axe = pytest.importorskip("axe_playwright_python.sync_playwright")
         found = axe.Axe().run(self.page).response["violations"]
         return [
@@ -129,9 +129,9 @@ class Visit:
 
 
 @contextmanager
-def visit(browser: Any, address: str, **options: Any) -> Iterator[Visit]:
-    """A page; in the end it must have had no error, and asked nothing of any host."""
-    seen = Visit(browser, address, **options)
+def visit(browser: Any, url: str, **options: Any) -> Iterator[Visit]:
+    """An open page; fails at the end if the page had errors or made network requests."""
+    seen = Visit(browser, url, **options)
     try:
         yield seen
     finally:

@@ -1,4 +1,4 @@
-"""Results that are edited by hand, for exports."""
+"""Edit the results of runs, to test exports."""
 
 import json
 from collections.abc import Callable

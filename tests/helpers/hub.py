@@ -1,4 +1,4 @@
-"""A hub of one's own: what huggingface_hub asks of the real one to create, list and commit."""
+"""A local hub that serves the requests of huggingface_hub to create, list and commit."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ TOKEN = "hf_of_this_test"
 
 
 class Hub:
-    """Repositories as files by name; the calls that came, in order."""
+    """Repositories as mappings of file names to contents; records all calls in order."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
@@ -37,35 +37,36 @@ class Hub:
             repo = "/".join(parts[1:4])
             if repo not in self.repos:
                 return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
-            return self._of_repo(repo, parts[4:], body)
+            return self._repository(repo, parts[4:], body)
         if "resolve" in parts:
-            at = parts.index("resolve")
-            data = self.repos["/".join(parts[:at])]["/".join(parts[at + 2 :])]
+            index = parts.index("resolve")
+            data = self.repos["/".join(parts[:index])]["/".join(parts[index + 2 :])]
             etag = hashlib.sha1(data).hexdigest()
             return 200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": "a" * 40}
         return 404, {"error": f"no {path}"}, {}
 
-    def _create(self, asked: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
-        name = f"{asked['organization']}/{asked['name']}"
-        repo = f"{asked['type']}s/{name}"
+    def _create(self, request: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        name = f"{request['organization']}/{request['name']}"
+        repo = f"{request['type']}s/{name}"
         if repo in self.repos:
             return 409, {"error": "You already created this repo", "url": f"{self.url}/{repo}"}, {}
-        self.created.append(asked)
+        self.created.append(request)
         self.repos[repo] = {".gitattributes": b"", "README.md": b"---\n---\n"}
         return 200, {"url": f"{self.url}/{repo}", "name": name}, {}
 
-    def _of_repo(self, repo: str, what: list[str], body: bytes) -> tuple[int, Any, dict[str, str]]:
+    def _repository(
+        self, repo: str, action: list[str], body: bytes
+    ) -> tuple[int, Any, dict[str, str]]:
         files = self.repos[repo]
-        if what[:1] == ["preupload"]:
-            wanted = json.loads(body)["files"]
-            told = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
-                    for f in wanted]  # fmt: skip
-            return 200, {"files": told}, {}
-        if what[:1] == ["commit"]:
+        if action[:1] == ["preupload"]:
+            mode = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            modes = [{"path": file["path"], **mode} for file in json.loads(body)["files"]]
+            return 200, {"files": modes}, {}
+        if action[:1] == ["commit"]:
             for line in body.decode().splitlines():
                 self._commit(files, json.loads(line))
             return 200, {"commitUrl": f"{self.url}/{repo}/commit/b", "commitOid": "b" * 40}, {}
-        if what[:1] == ["tree"]:
+        if action[:1] == ["tree"]:
             return 200, [
                 {"type": "file", "path": name, "size": len(data), "oid": "c" * 40}
                 for name, data in files.items()
@@ -88,6 +89,7 @@ class Hub:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
+    """Serve a ``Hub`` on a local port."""
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
@@ -109,12 +111,12 @@ def serving() -> Iterator[Hub]:
                 self.wfile.write(data)
 
         def _chunks(self) -> bytes:
-            found = b""
+            body = b""
             while size := int(self.rfile.readline(), 16):
-                found += self.rfile.read(size)
+                body += self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
-            return found
+            return body
 
         do_GET = do_POST = do_HEAD = _any
 

@@ -1,4 +1,4 @@
-"""Images as they come, and the bytes of files that hold them."""
+"""Random images of various kinds, and image files as bytes."""
 
 import io
 from typing import Any
@@ -10,7 +10,7 @@ from vlm_harness.types import ImageRef
 
 
 def drawing(seed: int, size: tuple[int, int], mode: str = "RGB") -> Image.Image:
-    """A scene of a few coloured shapes, different for every seed."""
+    """A random scene of a few coloured shapes."""
     random = torch.Generator().manual_seed(seed)
 
     def draw_int(low: int, high: int) -> int:
@@ -48,7 +48,7 @@ def memory_ref(path: str, data: bytes) -> ImageRef:
 
 
 def varied_images() -> dict[str, bytes]:
-    """Files as they come: sizes, modes, a sideways photograph."""
+    """Image files of various sizes and modes, and one with an EXIF orientation."""
     return {
         "wide.png": file_bytes(drawing(1, (97, 41))),
         "tall.jpg": file_bytes(drawing(2, (40, 90)), "JPEG"),

@@ -1,4 +1,4 @@
-"""A run that the leaderboard takes, and its entry: fixtures, which conftest.py loads."""
+"""A run that the leaderboard accepts, and its entry: fixtures, which conftest.py loads."""
 
 import copy
 import json
@@ -17,8 +17,8 @@ from vlm_harness.specs.registry import Registry
 from vlm_harness.types import Model
 
 
-class Earnest(FakeBackend):
-    """A model that is not known to be made up."""
+class RealBackend(FakeBackend):
+    """A fake model that reports the backend of a real one."""
 
     def info(self) -> Model:
         return Model(
@@ -28,12 +28,12 @@ class Earnest(FakeBackend):
 
 def ask(place: Path, handler: Any = oracle, **options: Any) -> Path:
     settings = {"protocol": ["choice", "generate"], "run_id": "r", **options}
-    return go(place, Earnest(handler, "toy"), **settings).path
+    return go(place, RealBackend(handler, "toy"), **settings).path
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy benchmark with a finished run of it, never changed."""
+    """The toy benchmark with a finished run, shared by tests that do not change it."""
     place = tmp_path_factory.mktemp("leaderboard")
     (place / "specs").mkdir()
     (place / "specs" / "sides.yaml").write_text(TASK)
@@ -48,8 +48,8 @@ def registry(made: Path) -> Registry:
 
 
 @pytest.fixture(scope="module")
-def whole(made: Path, registry: Registry) -> dict[str, Any]:
-    """The run's entry as its file has it, never changed."""
+def plain_entry(made: Path, registry: Registry) -> dict[str, Any]:
+    """The content of the run's entry file, shared by tests that do not change it."""
     (entry,) = entries_of(made / "results" / "r", registry)
     return entry.plain()
 
@@ -61,9 +61,9 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def entry(whole: dict[str, Any]) -> dict[str, Any]:
-    """The same, to be changed."""
-    return copy.deepcopy(whole)
+def entry(plain_entry: dict[str, Any]) -> dict[str, Any]:
+    """A copy of it that tests may change."""
+    return copy.deepcopy(plain_entry)
 
 
 def specs(place: Path) -> Registry:

@@ -1,8 +1,8 @@
-"""Tiny random checkpoints with real tokenizers and processors, made offline by ``save_pretrained``.
+"""Tiny random checkpoints with real tokenizers and processors, saved offline.
 
-They are what their families are in all but size: the tokenizer adds BOS or does not, the chat
-template is written as the released one is, and the processor expands image tokens. Weights are
-drawn large, so that other pixels or other words give clearly other scores.
+Except for their size, they behave like their families: whether the tokenizer adds BOS, how the chat
+template is written, and how the processor expands image tokens. Weights are large, so that
+different pixels or words give clearly different scores.
 """
 
 import json
@@ -18,7 +18,7 @@ from helpers.tokenizers import gemma_tokenizer, sentencepiece_model, word_tokeni
 PATCH = 14
 WIDTH = 32
 TIED = 0.1
-"""Where embeddings are the output layer too: drawn larger, they would repeat the last token."""
+"""Scale of embeddings tied to the output layer; larger ones would repeat the last token."""
 
 
 # --- weights -------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ TIED = 0.1
 def randomise(
     model: torch.nn.Module, seed: int = 0, gain: float = 1.5, embedding: float = 1.0
 ) -> None:
-    """Draw all matrices anew, with ``gain / sqrt(fan in)``: flat outputs would prove nothing."""
+    """Reinitialise all matrices with std ``gain / sqrt(fan in)``, to avoid flat outputs."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -65,7 +65,7 @@ UNWANTED_SAMPLING: dict[str, Any] = {
     "no_repeat_ngram_size": 2,
     "max_length": 30,
 }
-"""What released checkpoints put in generation_config.json; greedy decoding must not feel it."""
+"""Settings of released generation_config.json files; greedy decoding must ignore them."""
 
 
 def clip_vision(**kwargs: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def tiny_siglip(path: Path) -> Path:
 
 
 def tiny_siglip2_fixed(path: Path) -> Path:
-    """As google/siglip2-base-patch16-224: model_type siglip, with a tokenizer that keeps case."""
+    """Like google/siglip2-base-patch16-224: model_type siglip, with a cased tokenizer."""
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
 
     tokenizer = word_tokenizer(
@@ -162,7 +162,7 @@ def tiny_siglip2_fixed(path: Path) -> Path:
 
 
 def tiny_siglip2(path: Path) -> Path:
-    """NaFlex: as many patches as the image's shape asks for, with a mask over the rest."""
+    """NaFlex: the number of patches depends on the image's shape; padding is masked."""
     from transformers import (
         Siglip2Config,
         Siglip2ImageProcessor,
@@ -264,7 +264,7 @@ OPEN_CLIP_TINY: dict[str, Any] = {
 
 
 def tiny_open_clip(path: Path) -> Path:
-    """A folder as the hub's: CLIP with the built-in tokenizer of 49408 tokens."""
+    """A folder like those on the hub: CLIP with the built-in tokenizer of 49408 tokens."""
     return _open_clip(
         path,
         OPEN_CLIP_TINY,

@@ -1,12 +1,12 @@
-"""What the official scorers of three benchmarks give for random scores: ``official_scores.json``.
+"""Results of three benchmarks' official scorers on random scores: ``official_scores.json``.
 
-The draws are made here, for the tests and for whoever wants to repeat the file. None of the
-official code is part of this project; with clones of it,
+This module generates the random scores, for the tests and to recreate the file. The official code
+is not part of this project. Given clones of it,
 
     python tests/helpers/official_scores.py WHATSUP_VLMS MMVP WINOGROUND
 
-writes the file anew. WINOGROUND is any file of Python that defines the ``text_correct``,
-``image_correct`` and ``group_correct`` of Winoground's own data card.
+writes the file again. WINOGROUND is a Python file that defines ``text_correct``, ``image_correct``
+and ``group_correct`` as in Winoground's data card.
 """
 
 import ast
@@ -30,7 +30,7 @@ RELATIONS = {
     "B": ("left_of", "right_of", "in-front_of", "behind"),
 }
 SETS, PAIRS = 25, 135
-"""Of What'sUp and of MMVP-VLM, in one evaluation."""
+"""What'sUp sets and MMVP-VLM pairs per evaluation."""
 CATEGORIES = 9
 
 
@@ -59,7 +59,7 @@ def winoground() -> Iterator[np.ndarray]:
 
 
 def function(path: Path, name: str, given: dict[str, Any]) -> Any:
-    """A function (``Class.method``, ``name``) of a file, without running the rest of the file."""
+    """A function (``Class.method`` or ``name``) of a file, without running the rest of the file."""
     node: Any = ast.parse(path.read_text(encoding="utf-8"))
     for part in name.split("."):
         node = next(each for each in node.body if getattr(each, "name", None) == part)
@@ -68,14 +68,14 @@ def function(path: Path, name: str, given: dict[str, Any]) -> Any:
 
 
 def official_whatsup(repository: Path, subset: str) -> list[list[int]]:
-    """Right samples, pairs and sets of each evaluation."""
+    """Correct samples, pairs and sets in each evaluation."""
     path = repository / "dataset_zoo" / "aro_datasets.py"
     evaluate_scores = function(path, "Controlled_Images.evaluate_scores", {"np": np})
     names = RELATIONS[subset]
     words = [name.replace("_of", "").replace("in-", "") for name in names]
-    found = []
+    results = []
     for scores in whatsup(subset):
-        dataset, gold_first = [], []
+        dataset, correct_first = [], []
         for number in range(SETS):
             for image in range(4):
                 order = [image, *(option for option in range(4) if option != image)]
@@ -85,7 +85,7 @@ def official_whatsup(repository: Path, subset: str) -> list[list[int]]:
                         "caption_options": [f"A mug {words[option]} a table" for option in order],
                     }
                 )
-                gold_first.append(scores[number, image, order])
+                correct_first.append(scores[number, image, order])
         keys = [(f"mug{number}", f"table{number}") for number in range(SETS)]
         scorer = SimpleNamespace(
             dataset=dataset,
@@ -95,15 +95,15 @@ def official_whatsup(repository: Path, subset: str) -> list[list[int]]:
             pred_dict={key: {} for key in keys},
         )
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            evaluate_scores(scorer, np.array(gold_first)[:, None])
+            evaluate_scores(scorer, np.array(correct_first)[:, None])
         shares = [float(line.split(":")[1]) / 100 for line in printed.getvalue().splitlines()]
         counts = (4 * SETS, 2 * SETS, SETS)
-        found.append([round(share * n) for share, n in zip(shares, counts, strict=True)])
-    return found
+        results.append([round(share * n) for share, n in zip(shares, counts, strict=True)])
+    return results
 
 
 def official_mmvp_vlm(repository: Path) -> list[list[int]]:
-    """Right pairs of each of the nine patterns, in each evaluation."""
+    """Correct pairs of each of the nine patterns, in each evaluation."""
     import torch
 
     numbers: dict[str, int] = {}
@@ -115,7 +115,7 @@ def official_mmvp_vlm(repository: Path) -> list[list[int]]:
         logits = torch.tensor(scores[pair, :, statement])[None]
         return logits.T, logits
 
-    found = []
+    results = []
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         rows = [[number + 1, "any", f"statement {number}"] for number in range(2 * PAIRS)]
         numbers.update({f"a photo of {row[2]}": number for number, row in enumerate(rows)})
@@ -132,32 +132,30 @@ def official_mmvp_vlm(repository: Path) -> list[list[int]]:
         benchmark = function(script, "benchmark_model", given)
         for scores in mmvp_vlm():  # noqa: B007  # read by the model above
             shares = benchmark("any", folder)
-            found.append([round(share / 100 * PAIRS / CATEGORIES) for share in shares.values()])
-    return found
+            results.append([round(share / 100 * PAIRS / CATEGORIES) for share in shares.values()])
+    return results
 
 
 def official_winoground(path: Path) -> list[list[int]]:
-    """Right pairs by text, by image and as a group, of each evaluation."""
+    """Correct pairs by text, image and group score, in each evaluation."""
     given: dict[str, Any] = {}
     names = ("text_correct", "image_correct", "group_correct")
-    judges = [function(path, name, given) for name in names]
-    found = []
+    scorers = [function(path, name, given) for name in names]
+    results = []
     for scores in winoground():
-        results = [
-            {f"c{c}_i{i}": pair[i, c] for c in range(2) for i in range(2)} for pair in scores
-        ]
-        found.append([int(sum(map(judge, results))) for judge in judges])
-    return found
+        pairs = [{f"c{c}_i{i}": pair[i, c] for c in range(2) for i in range(2)} for pair in scores]
+        results.append([int(sum(map(scorer, pairs))) for scorer in scorers])
+    return results
 
 
 def main(whatsup_vlms: str, mmvp: str, winoground_file: str) -> None:
-    found = {
+    results = {
         "whatsup_a": official_whatsup(Path(whatsup_vlms), "A"),
         "whatsup_b": official_whatsup(Path(whatsup_vlms), "B"),
         "mmvp_vlm": official_mmvp_vlm(Path(mmvp)),
         "winoground": official_winoground(Path(winoground_file)),
     }
-    lines = (f"  {json.dumps(name)}: {json.dumps(counts)}" for name, counts in found.items())
+    lines = (f"  {json.dumps(name)}: {json.dumps(counts)}" for name, counts in results.items())
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

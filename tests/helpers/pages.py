@@ -1,4 +1,4 @@
-"""Reports, and a browser to look at them with: fixtures, which conftest.py loads."""
+"""Reports, and a browser to open them: fixtures, which conftest.py loads."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A part of the demo's run, and its report; made once, however many workers there are."""
+    """Part of the demo run, with its pages; made once for all workers."""
     top = tmp_path_factory.getbasetemp()
     folder = (top if worker_id == "master" else top.parent) / "demo of the report"
     with FileLock(f"{folder}.lock"):
@@ -42,7 +42,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="module")
 def mmvp(tmp_path_factory: pytest.TempPathFactory, realdata: Path) -> Path:
-    """MMVP's real photographs, asked by letters in both orders."""
+    """A report of MMVP with real photographs, letters and both option orders."""
     folder = tmp_path_factory.mktemp("mmvp")
     run = evaluate(
         ["tiny-llava"],

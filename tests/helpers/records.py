@@ -1,4 +1,4 @@
-"""Records of samples, written as short texts."""
+"""Sample records in a compact notation."""
 
 from vlm_harness.metrics import Record
 from vlm_harness.specs.schemas import GroupRules
@@ -7,17 +7,18 @@ RULES = GroupRules()
 
 
 def records(text: str, **common: object) -> list[Record]:
-    """``a1+ a2- b1+``: pair a has a right and a wrong sample, pair b one right one alone.
+    """Parse records: in ``a1+ a2- b1+``, pair a has a correct and an incorrect sample.
 
-    Capital letters are sets: ``Aa1+`` is of set A and pair Aa. ``yn`` is a sample whose right
-    option is yes and that was answered no; ``-`` is no answer, ``o`` a third option.
+    Pair b has only one sample, which is correct. Capital letters are sets: ``Aa1+`` belongs to set
+    A and pair Aa. ``yn`` is a sample whose correct option is yes and that was answered no; ``-``
+    means no answer, ``o`` a third option.
     """
-    made = []
+    parsed = []
     for number, word in enumerate(text.split()):
         if len(word) == 2:
             target, answer = "yno".index(word[0]), "yno-".index(word[1])
             prediction = None if answer == 3 else answer
-            made.append(
+            parsed.append(
                 Record(
                     str(number), 0, 2, prediction == target,
                     target=target, prediction=prediction, positive=0,
@@ -26,7 +27,7 @@ def records(text: str, **common: object) -> list[Record]:
             continue
         name, mark = word[:-1], word[-1]
         key = name.rstrip("0123456789")
-        made.append(
+        parsed.append(
             Record(
                 sample_id=name,
                 order_index=0,
@@ -37,4 +38,4 @@ def records(text: str, **common: object) -> list[Record]:
                 **common,  # type: ignore[arg-type]
             )
         )
-    return made
+    return parsed

@@ -1,10 +1,9 @@
-"""Runs that are killed at random, and gone on with; a program of its own, since it forks.
+"""Kill runs or truncate their logs at random, and resume them. A separate program, since it forks.
 
-    PYTHONPATH=.:tests python -m helpers.resume FOLDER KILLS TEARS SEED [fake]
+    PYTHONPATH=.:tests python -m helpers.resume FOLDER KILLS TRUNCATIONS SEED [fake]
 
-Prints one line of JSON: how many kills struck a run that was under way, and how many runs that went
-on after a kill or a tear were other than the one that was never stopped. Models are loaded by every
-run anew; torch is imported once, before forking.
+Prints one line of JSON: the number of kills that hit a run in progress, and how resumed runs differ
+from an uninterrupted one. Every run loads its models again; torch is imported once, before forking.
 """
 
 import json
@@ -41,33 +40,33 @@ FAKE: dict[str, Any] = {
 TIMINGS = ("started", "finished", "command_line", "environment", "config", "logs")
 
 
-def run(folder: Path, what: dict[str, Any]) -> int:
-    """A child that does the run; its process id."""
+def run(folder: Path, options: dict[str, Any]) -> int:
+    """Start the run in a child process; returns its process id."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            evaluate(output_dir=str(folder), run_id="run", **what)
+            evaluate(output_dir=str(folder), run_id="run", **options)
             code = 0
         finally:
             os._exit(code)
     return child
 
 
-def finish(folder: Path, what: dict[str, Any]) -> None:
-    _, status = os.waitpid(run(folder, what), 0)
+def finish(folder: Path, options: dict[str, Any]) -> None:
+    _, status = os.waitpid(run(folder, options), 0)
     assert status == 0, f"the run in {folder} did not finish"
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """All that a run says but when: lines by key, results, manifest."""
+    """Log lines sorted by key, results and manifest of a run, without timings."""
     lines: dict[Any, Any] = {}
     for path in sorted((folder / "run" / "samples").glob("*.jsonl")):
         for text in path.read_bytes().splitlines(keepends=True):
             assert text.endswith(b"\n")
             line = json.loads(text)
             key = key_of(line)
-            assert key not in lines, f"doubled: {key}"
+            assert key not in lines, f"duplicate line: {key}"
             lines[key] = line
     manifest = json.loads((folder / "run" / "manifest.json").read_text())
     assert manifest["finished"] is not None
@@ -81,42 +80,48 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    place, n_kills, n_tears, seed = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    what = FAKE if "fake" in sys.argv[5:] else TINY
-    chance = random.Random(seed)
-    whole = place / "whole"
-    finish(whole, what)
-    begun = time.monotonic()
-    shutil.rmtree(whole)
-    finish(whole, what)
-    seconds = time.monotonic() - begun
-    expected = contents(whole)
-    struck = 0
+    root, n_kills, n_truncations, seed = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    options = FAKE if "fake" in sys.argv[5:] else TINY
+    generator = random.Random(seed)
+    complete = root / "complete"
+    finish(complete, options)
+    start = time.monotonic()
+    shutil.rmtree(complete)
+    finish(complete, options)
+    seconds = time.monotonic() - start
+    expected = contents(complete)
+    n_hit = 0
     differences: list[str | None] = []
     for number in range(n_kills):
-        folder = place / f"kill{number}"
-        child = run(folder, what)
-        time.sleep(chance.uniform(0, seconds))
+        folder = root / f"kill{number}"
+        child = run(folder, options)
+        time.sleep(generator.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        struck += os.WIFSIGNALED(status)
-        finish(folder, what)
+        n_hit += os.WIFSIGNALED(status)
+        finish(folder, options)
         differences.append(difference(contents(folder), expected))
         shutil.rmtree(folder)
-    for number in range(n_tears):
-        folder = place / f"tear{number}"
-        shutil.copytree(whole, folder)
-        log = chance.choice(sorted((folder / "run" / "samples").iterdir()))
+    for number in range(n_truncations):
+        folder = root / f"truncation{number}"
+        shutil.copytree(complete, folder)
+        log = generator.choice(sorted((folder / "run" / "samples").iterdir()))
         with log.open("r+b") as stream:
-            stream.truncate(chance.randrange(log.stat().st_size))
-        if chance.random() < 0.2:
+            stream.truncate(generator.randrange(log.stat().st_size))
+        if generator.random() < 0.2:
             (folder / "run" / "results.json").unlink()
-        finish(folder, what)
+        finish(folder, options)
         differences.append(difference(contents(folder), expected))
         shutil.rmtree(folder)
-    found = [each for each in differences if each]
-    print(json.dumps({"kills": n_kills, "struck": struck, "tears": n_tears, "different": found,
-                      "lines": len(expected["lines"]), "seconds": seconds}))  # fmt: skip
+    summary = {
+        "kills": n_kills,
+        "hit": n_hit,
+        "truncations": n_truncations,
+        "different": [each for each in differences if each],
+        "lines": len(expected["lines"]),
+        "seconds": seconds,
+    }
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

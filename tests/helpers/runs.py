@@ -1,4 +1,4 @@
-"""Runs of fake models on the toy benchmark, and what they wrote."""
+"""Runs of fake models on the toy benchmark, and checks of their output."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def oracle(request: Request) -> Any:
 
 
 def laconic(request: Request) -> Any:
-    """Right, and in no more words than the option has."""
+    """Answers correctly, with the bare option."""
     assert request.sample is not None
     if request.kind == "generate":
         return request.sample.options[request.sample.target]
@@ -39,7 +39,7 @@ def first(request: Request) -> Any:
 
 def go(bench: Path, handler: Callable[[Request], Any] = oracle, **options: Any) -> Run:
     backend = handler if isinstance(handler, FakeBackend) else FakeBackend(handler, "toy")
-    backend.revision = "1"  # finished runs of it are found again
+    backend.revision = "1"  # so that finished runs are recognised
     settings = {
         "data_dir": str(bench / "data"),
         "include_path": [str(bench / "specs")],
@@ -58,14 +58,14 @@ def lines(run: Run) -> list[dict[str, Any]]:
 
 
 def key_of(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells a line, as JSON has it, from all others of a run."""
+    """The key that identifies a JSON log line within its run."""
     return LogLine.model_validate(line).key
 
 
 def log_line(**fields: Any) -> LogLine:
-    """A line of a log; what is not said of it is as it mostly is."""
+    """A log line with default values for all other fields."""
     options = fields.get("options", ["left", "right"])
-    usual = {
+    defaults = {
         "model": "m", "task": "t", "protocol": "generate", "command": "default",
         "order_mode": "fixed", "decoding": "greedy", "image_mode": "normal",
         "labels": "corrected", "sample_id": "s", "pair": None, "set": None, "category": None,
@@ -73,7 +73,7 @@ def log_line(**fields: Any) -> LogLine:
         "order_index": 0, "response": {}, "pair_cosine": None, "target": 0, "target_original": 0,
         "prediction": None, "tied": False, "correct": False, "status": "ok", "error": None,
     }  # fmt: skip
-    return LogLine.model_validate({**usual, **fields})
+    return LogLine.model_validate({**defaults, **fields})
 
 
 def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
@@ -83,7 +83,7 @@ def value(run: Run, metric: str = "individual_accuracy", row: int = 0) -> Any:
 def difference(one: Any, other: Any, where: str = "") -> str | None:
     """The first place where two values differ by more than rounding.
 
-    What a model computes differs in the last digits between batches, processes and processors.
+    Model outputs differ in the last digits between batches, processes and processors.
     """
     if isinstance(one, float) and isinstance(other, float):
         close = math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)
@@ -97,7 +97,7 @@ def difference(one: Any, other: Any, where: str = "") -> str | None:
 
 
 def check_same(found: Sequence[Response | None], expected: Sequence[Response | None]) -> None:
-    """Whether two backends gave the same responses, but for rounding: texts, scores, tokens."""
+    """Assert that two backends gave the same texts, scores and token counts, up to rounding."""
     for one, other in zip(found, expected, strict=True):
         assert one is not None
         assert other is not None
@@ -113,13 +113,13 @@ def check_same(found: Sequence[Response | None], expected: Sequence[Response | N
 def same_however_computed(
     go: Callable[..., Run], models: Sequence[str], tasks: Sequence[str], **options: Any
 ) -> int:
-    """Ask the same with and without sharing, in batches, threads and orders of several kinds.
+    """Evaluate with and without sharing, and with different batches, threads and task orders.
 
-    Scores are within 1e-4, and predictions the same where the best two differ by more. Returns the
-    number of lines. ``go(models, tasks, folder=..., **options)`` runs.
+    Asserts that scores agree within 1e-4, and that predictions agree if the best two scores differ
+    by more. Returns the number of lines. ``go(models, tasks, folder=..., **options)`` runs.
     """
     protocols = ["choice", "likelihood", "generate"]
-    ways: list[dict[str, Any]] = [
+    variations: list[dict[str, Any]] = [
         {"model_args": {"share_prefixes": False}, "batch_size": 1, "workers": 0},
         {"model_args": {"share_prefixes": False}, "batch_size": 5},
         {"batch_size": 1},
@@ -127,25 +127,25 @@ def same_however_computed(
         {"batch_size": 16, "workers": 4},
         {"batch_size": 3, "tasks": tasks[::-1]},
     ]
-    found = []
-    for number, way in enumerate(ways):
-        order = way.pop("tasks", tasks)
-        # Dual encoders, of which there may be some, have nothing to share.
-        encoders = [] if "model_args" in way else [name for name in models if "clip" in name]
+    runs = []
+    for number, variation in enumerate(variations):
+        order = variation.pop("tasks", tasks)
+        # Dual encoders do not take share_prefixes.
+        encoders = [] if "model_args" in variation else [name for name in models if "clip" in name]
         run = go(
             [*encoders, *(name for name in models if "clip" not in name)], order,
             folder=str(number), protocol=["similarity"] * bool(encoders) + protocols,
-            decoding=["greedy", "m3id:alpha=1"], command=["all"], **options, **way,
+            decoding=["greedy", "m3id:alpha=1"], command=["all"], **options, **variation,
         )  # fmt: skip
-        found.append({key_of(line): line for line in lines(run)})
-    whole = found[2]
-    for other in found:
+        runs.append({key_of(line): line for line in lines(run)})
+    reference = runs[2]
+    for other in runs:
         for key, line in other.items():
             scores = line["response"].get("scores")
-            assert line["response"].get("text") == whole[key]["response"].get("text")
+            assert line["response"].get("text") == reference[key]["response"].get("text")
             if scores is not None:
-                assert scores == pytest.approx(whole[key]["response"]["scores"], abs=1e-4)
+                assert scores == pytest.approx(reference[key]["response"]["scores"], abs=1e-4)
                 best = sorted(scores)[-2:]
                 if best[1] - best[0] > 1e-4:
-                    assert line["prediction"] == whole[key]["prediction"]
-    return len(whole)
+                    assert line["prediction"] == reference[key]["prediction"]
+    return len(reference)

@@ -1,4 +1,4 @@
-"""A small task as text, and its samples as a run would read them."""
+"""A small task as YAML text, and functions that load it."""
 
 import json
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def change(*pairs: tuple[str, str]) -> str:
 
 
 def dataset(section: str, sample: str = "") -> str:
-    """The task above with other data."""
+    """``BASE`` with a different dataset section."""
     text = change(("dataset: {reader: jsonl, path: rows.jsonl}", f"dataset: {section}"))
     return text.replace('  target: "{{ side }}"', sample) if sample else text
 

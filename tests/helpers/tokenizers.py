@@ -1,4 +1,4 @@
-"""Tokenizers of the kinds that released models have, trained on a few sentences."""
+"""Tokenizers like those of released models, trained on a few sentences."""
 
 import io
 from collections.abc import Sequence
@@ -39,13 +39,14 @@ def prepend_bos(tokenizer: Tokenizer, bos: str) -> None:
 
 
 def llama_tokenizer(extra: Sequence[str] = (), pad: str | None = None, **kwargs: Any) -> Any:
-    """As Llama's and Mistral's: BPE with byte fallback, spaces as ▁; BOS before every text."""
+    """Like Llama's and Mistral's: BPE with byte fallback, spaces as ▁, BOS before every text."""
     special = ["<unk>", "<s>", "</s>", *[f"<0x{i:02X}>" for i in range(256)]]
     tokenizer, trainer = _bpe(CORPUS, special, [], unk_token="<unk>", byte_fallback=True)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    # Real ones do not split before BPE; merges across words are rare there, not with 200 merges.
+    # Real tokenizers do not split before BPE; merges across words are rare there, but not with
+    # only 200 merges.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁"), "merged_with_next")
     tokenizer.decoder = decoders.Sequence(
         [
@@ -69,7 +70,7 @@ def llama_tokenizer(extra: Sequence[str] = (), pad: str | None = None, **kwargs:
 
 
 def gemma_tokenizer(extra: Sequence[str] = (), add_bos: bool = True, **kwargs: Any) -> Any:
-    """As Gemma's: BPE with byte fallback, spaces as ▁, newlines of their own; BOS before texts."""
+    """Like Gemma's: BPE with byte fallback, spaces as ▁, separate newlines, BOS before texts."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", *[f"<0x{i:02X}>" for i in range(256)]]
     tokenizer, trainer = _bpe(CORPUS, special, ["\n"], unk_token="<unk>", byte_fallback=True)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -95,7 +96,7 @@ def gemma_tokenizer(extra: Sequence[str] = (), add_bos: bool = True, **kwargs: A
 def byte_tokenizer(
     extra: Sequence[str] = (), corpus: Sequence[str] = CORPUS, split: bool = True, **kwargs: Any
 ) -> Any:
-    """As GPT-2's and Qwen's: byte-level BPE without BOS. ``split=False`` lets words merge."""
+    """Like GPT-2's and Qwen's: byte-level BPE without BOS. ``split=False`` lets words merge."""
     tokenizer, trainer = _bpe(
         corpus, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], pre_tokenizers.ByteLevel.alphabet()
     )
@@ -116,7 +117,7 @@ def word_tokenizer(
     length: int,
     **kwargs: Any,
 ) -> Any:
-    """Whole words, as text encoders' tests need no more: [BOS] words EOS, then padding."""
+    """Word-level tokenizer, sufficient for text encoders: [BOS] words EOS, then padding."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=unk))
     if lower:
         tokenizer.normalizer = normalizers.Lowercase()

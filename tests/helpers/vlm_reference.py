@@ -1,7 +1,7 @@
-"""Vision-language families as their model cards and the documentation of transformers say.
+"""VLM families used as in their model cards and the documentation of transformers.
 
-Written against transformers alone: one sample at a time, without padding, and for scores one full
-forward pass over prompt, answer and EOS.
+Uses only transformers: one sample at a time, without padding, and for scores one full forward pass
+over prompt, answer and EOS.
 """
 
 import io
@@ -20,7 +20,7 @@ def pixels(data: bytes) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A family used as its model card and the documentation say."""
+    """A family, used as documented."""
 
     name: str
     model: Any
@@ -68,7 +68,7 @@ class Reference:
 
     @torch.inference_mode()
     def next_logprobs(self, question: str, files: Sequence[bytes], written: Sequence[int]) -> Any:
-        """Log-probabilities of the token after prompt and ``written``, by a pass over all."""
+        """Log-probabilities of the token after prompt and ``written``, by one full pass."""
         inputs = dict(self.inputs(question, files))
         for name, value in (("input_ids", None), ("attention_mask", 1), ("mm_token_type_ids", 0),
                             ("token_type_ids", 0)):  # fmt: skip
@@ -81,7 +81,7 @@ class Reference:
     def m3id_ids(
         self, question: str, files: Sequence[bytes], alpha: float, rate: float, steps: int = 8
     ) -> tuple[list[int], float]:
-        """M3ID as section 5.1 has it, and the smallest gap between its best two tokens."""
+        """M3ID as in section 5.1, and the smallest gap between its best two tokens."""
         eos = self.model.generation_config.eos_token_id
         written: list[int] = []
         gap = math.inf
@@ -94,7 +94,7 @@ class Reference:
             best = l_c.topk(2)
             gap = min(gap, float(best.values[0] - best.values[1]))
             written.append(int(best.indices[0]))
-            # What was written is read again here, where an image token would ask for an image.
+            # Written tokens are input again here, where an image token would require an image.
             image = getattr(self.model.config, "image_token_id", None)
             if written[-1] in (image, *(eos if isinstance(eos, list) else [eos])):
                 break
@@ -108,7 +108,7 @@ class Reference:
         answer: Sequence[int],
         vocabulary: int | None = None,
     ) -> tuple[float, int]:
-        """Summed log-probability of an answer's tokens, and their number."""
+        """Summed log-probability of an answer's tokens, and the number of tokens."""
         inputs = dict(self.inputs(question, files))
         prompt = inputs["input_ids"].shape[1]
 

@@ -84,7 +84,7 @@ def tiny_llava(
 
 
 def tiny_llava_next(path: Path, **generation: Any) -> Path:
-    """LLaVA-1.6 with Mistral: as many image tokens as the tiles that the image's shape asks for."""
+    """LLaVA-1.6 with Mistral: the number of image tokens depends on the image's tiles."""
     from transformers import (
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,
@@ -152,7 +152,7 @@ def tiny_llava_onevision(path: Path, **generation: Any) -> Path:
 
 
 def tiny_instructblip(path: Path, **generation: Any) -> Path:
-    """InstructBLIP with Vicuna: a Q-Former that reads the question too; no chat template."""
+    """InstructBLIP with Vicuna: the Q-Former also reads the question; no chat template."""
     from transformers import (
         BlipImageProcessor,
         InstructBlipConfig,
@@ -184,7 +184,7 @@ def tiny_instructblip(path: Path, **generation: Any) -> Path:
 
 
 def tiny_blip2(path: Path, **generation: Any) -> Path:
-    """BLIP-2 with OPT: one token is BOS and EOS, positions are learned; no chat template."""
+    """BLIP-2 with OPT: the same token is BOS and EOS, learned positions, no chat template."""
     from transformers import (
         Blip2Config,
         Blip2ForConditionalGeneration,
@@ -269,7 +269,7 @@ def _qwen(path: Path, generation: dict[str, Any], version: str) -> Path:
 
 
 def tiny_qwen2_vl(path: Path, **generation: Any) -> Path:
-    """Qwen2-VL: as many image tokens as pixels, positions in three dimensions, two EOS tokens."""
+    """Qwen2-VL: image tokens proportional to pixels, 3-D positions, two EOS tokens."""
     return _qwen(path, generation, "2")
 
 
@@ -278,7 +278,7 @@ def tiny_qwen2_5_vl(path: Path, **generation: Any) -> Path:
 
 
 def tiny_smolvlm(path: Path, **generation: Any) -> Path:
-    """SmolVLM: images cut into tiles; BOS is <|im_start|>, which the template itself writes."""
+    """SmolVLM: tiled images; BOS is <|im_start|>, which the template contains."""
     from transformers import (
         SmolVLMConfig,
         SmolVLMForConditionalGeneration,
@@ -317,7 +317,7 @@ def tiny_smolvlm(path: Path, **generation: Any) -> Path:
 
 
 def tiny_idefics3(path: Path, **generation: Any) -> Path:
-    """Idefics3: SmolVLM's elder, whose processor needs no further package."""
+    """Idefics3: predecessor of SmolVLM, whose processor needs no extra package."""
     from transformers import (
         Idefics3Config,
         Idefics3ForConditionalGeneration,
@@ -351,7 +351,7 @@ def tiny_idefics3(path: Path, **generation: Any) -> Path:
 
 
 def tiny_paligemma(path: Path, **generation: Any) -> Path:
-    """PaliGemma: no chat template; the processor writes image tokens, BOS and the last newline."""
+    """PaliGemma: no chat template; the processor adds image tokens, BOS and the final newline."""
     from transformers import (
         PaliGemmaConfig,
         PaliGemmaForConditionalGeneration,
@@ -378,7 +378,7 @@ def tiny_paligemma(path: Path, **generation: Any) -> Path:
 
 
 def tiny_gemma3(path: Path, **generation: Any) -> Path:
-    """Gemma 3: BOS from the template and from the tokenizer, sliding windows, two EOS tokens."""
+    """Gemma 3: BOS from both template and tokenizer, sliding windows, two EOS tokens."""
     from transformers import (
         Gemma3Config,
         Gemma3ForConditionalGeneration,
@@ -422,7 +422,7 @@ def tiny_gemma3(path: Path, **generation: Any) -> Path:
 
 
 def tiny_internvl(path: Path, **generation: Any) -> Path:
-    """InternVL3: tiles through a pixel shuffle, Qwen2 below."""
+    """InternVL3: tiles with pixel shuffle, and Qwen2."""
     from transformers import (
         GotOcr2ImageProcessor,
         InternVLConfig,

@@ -1,4 +1,4 @@
-"""Entries of strangers, and the paper's tables as rows. Fixtures: helpers/leaderboard.py."""
+"""Untrusted entries, and the paper's tables as rows. Fixtures: helpers/leaderboard.py."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from vlm_harness.published.rows import PublishedRow, published_rows
 from vlm_harness.published.tables import cells, load, paper_tables
 from vlm_harness.specs.registry import Registry
 
-# --- entries of strangers -------------------------------------------------------------------------
+# --- untrusted entries ----------------------------------------------------------------------------
 
 
 def at(data: Any, *steps: str | int) -> Any:
@@ -44,32 +44,44 @@ def at(data: Any, *steps: str | int) -> Any:
         (["model", "family"], "llm", "model.family"),
         (["run", "identity_sha256"], "0" * 63, "run.identity_sha256"),
         (["run", "git_commit"], "HEAD", "run.git_commit"),
-        (["run", "finished"], "2025-01-31", "run.finished: must be a time with its zone"),
-        (["run", "report_url"], "javascript:alert(1)", "run.report_url: must be the address of"),
+        (["run", "finished"], "2025-01-31", "run.finished: must be a time with a time zone"),
+        (["run", "report_url"], "javascript:alert(1)", "run.report_url: must be the URL of"),
         (["run", "command_line"], "x" * 20_001, "run.command_line"),
-        (["run", "command_line"], "x\x00", "command_line holds control characters"),
+        (["run", "command_line"], "x\x00", "command_line contains control characters"),
         (["results"], [], "results"),
         (["results", 0, "task"], "slides", "unknown task 'slides'; did you mean 'sides'?"),
-        (["results", 0, "task_version"], 2, "task sides has no version 2; it is 1"),
+        (
+            ["results", 0, "task_version"],
+            2,
+            "task sides has no version 2; the current version is 1",
+        ),
         (["results", 0, "task_version"], True, "results.0.task_version"),
         (["results", 0, "protocol"], "similarly", "does not declare the protocol 'similarly'"),
         (["results", 0, "order"], "any", "results.0.order"),
         (["results", 0, "decoding"], "greedy; rm", "results.0.decoding"),
-        (["results", 0, "primary_metric"], "accuracy", "'accuracy' is not one of metrics"),
+        (["results", 0, "primary_metric"], "accuracy", "'accuracy' is not among the metrics"),
         (["results", 0, "metrics"], {}, "results.0.metrics"),
         (["results", 0, "n_samples"], 0, "results.0.n_samples"),
-        (["results", 0, "n_incomplete"], 7, "n_incomplete is 7, of 6 n_groups"),
-        (["results", 0, "metrics", "pair_accuracy", "value"], 100.0, "lies outside its interval"),
+        (["results", 0, "n_incomplete"], 7, "n_incomplete is 7, more than n_groups (6)"),
+        (["results", 0, "metrics", "pair_accuracy", "value"], 100.0, "is outside its interval"),
         (["results", 0, "metrics", "pair_accuracy", "value"], "1", "must be a number"),
-        (["results", 0, "metrics", "pair_accuracy", "value"], None, "both ends, or neither"),
-        (["results", 0, "metrics", "pair_accuracy", "ci_low"], None, "both ends, or neither"),
-        (["results", 0, "metrics", "pair_accuracy", "ci_high"], 2.0, "ci_high is 2, and must be"),
-        (["results", 0, "metrics", "pair_accuracy", "chance"], -0.5, "chance is -0.5, and must"),
+        (
+            ["results", 0, "metrics", "pair_accuracy", "value"],
+            None,
+            "needs a value and both of its ends",
+        ),
+        (
+            ["results", 0, "metrics", "pair_accuracy", "ci_low"],
+            None,
+            "needs a value and both of its ends",
+        ),
+        (["results", 0, "metrics", "pair_accuracy", "ci_high"], 2.0, "ci_high is 2, expected"),
+        (["results", 0, "metrics", "pair_accuracy", "chance"], -0.5, "chance is -0.5, expected"),
         (["results", 0, "metrics", "pair_accuracy", "n"], 10**10, "pair_accuracy.n"),
         (["results", 0, "metrics", "a b"], {}, "results.0.metrics.a b"),
     ],
 )
-def test_entries_that_are_none(
+def test_invalid_entries_are_refused(
     entry: dict[str, Any], registry: Registry, tmp_path: Path, place_of: list[str | int],
     value: Any, message: str,
 ) -> None:  # fmt: skip
@@ -92,10 +104,26 @@ def test_every_key_is_required(entry: dict[str, Any], tmp_path: Path) -> None:
                 read_entry(path)
 
 
-def test_a_result_twice(entry: dict[str, Any], made: Path, tmp_path: Path) -> None:
+def test_unverified_models_are_marked_in_their_file(
+    entry: dict[str, Any], registry: Registry, tmp_path: Path
+) -> None:
+    """Files written before the key existed are unchanged, and count as verified."""
+    (read,) = load_entries([put(tmp_path / "old", entry).parent], registry)
+    assert read.model.verified
+    assert read.plain() == entry
+    entry["model"]["verified"] = False
+    (read,) = load_entries([put(tmp_path / "new", entry).parent], registry)
+    assert not read.model.verified
+    assert read.plain() == entry
+    entry["model"]["verified"] = "no"
+    with pytest.raises(InputError, match=r"model\.verified"):
+        load_entries([put(tmp_path / "bad", entry).parent], registry)
+
+
+def test_duplicate_results_are_refused(entry: dict[str, Any], made: Path, tmp_path: Path) -> None:
     entry["results"].append(entry["results"][0])
     put(tmp_path / "board", entry)
-    with pytest.raises(InputError, match=r"two results are of sides / choice"):
+    with pytest.raises(InputError, match=r"duplicate result: sides / choice"):
         load_entries([tmp_path / "board"], specs(made))
 
 
@@ -110,28 +138,28 @@ def test_a_result_twice(entry: dict[str, Any], made: Path, tmp_path: Path) -> No
         ('{"schema": 1, "model": "\\ud800"}', "model"),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x__0.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load_entries([tmp_path], Registry([]))
 
 
-def test_every_bad_file_is_told(entry: dict[str, Any], made: Path, tmp_path: Path) -> None:
+def test_every_invalid_file_is_reported(entry: dict[str, Any], made: Path, tmp_path: Path) -> None:
     put(tmp_path, entry)
     put(tmp_path, {**entry, "schema": 3}, "a.json")
     put(tmp_path, entry, "b.json")
     with pytest.raises(InputError) as error:
         load_entries([tmp_path], specs(made))
     assert "a.json: schema" in str(error.value)
-    assert "b.json: its name does not fit what it holds: it must be toy__" in str(error.value)
+    assert "b.json: the file name does not match the content: it must be toy__" in str(error.value)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_value_anywhere_is_an_entry_or_one_message(
-    whole: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+def test_any_value_anywhere_is_valid_or_gives_one_message(
+    plain_entry: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    plain = copy.deepcopy(whole)
+    plain = copy.deepcopy(plain_entry)
     spot: Any = plain
     while True:
         key = data.draw(st.sampled_from(list(spot) if isinstance(spot, dict) else range(len(spot))))
@@ -156,7 +184,7 @@ def test_of_two_runs_of_a_model_the_later_is_newest(
     earlier = copy.deepcopy(entry)
     earlier["run"]["finished"] = "2020-01-01T00:00:00+00:00"
     earlier["run"]["identity_sha256"] = "f" * 64
-    earlier["results"][0]["command"] = "short"  # asked in this way by no other
+    earlier["results"][0]["command"] = "short"  # a configuration that only this entry has
     for each in (entry, earlier):
         put(tmp_path, each)
     found = load_entries([tmp_path], specs(made))
@@ -172,7 +200,7 @@ def test_of_two_runs_of_a_model_the_later_is_newest(
     }
 
 
-def test_an_earlier_version_of_a_task_stays(
+def test_results_for_an_earlier_version_of_a_task_are_kept(
     entry: dict[str, Any], place: Path, tmp_path: Path
 ) -> None:
     put(tmp_path / "board", entry)
@@ -181,7 +209,7 @@ def test_an_earlier_version_of_a_task_stays(
     assert load_entries([tmp_path / "board"], specs(place))
 
 
-def test_what_else_lies_beside_entries(tmp_path: Path) -> None:
+def test_other_files_next_to_entries_are_refused(tmp_path: Path) -> None:
     for name in ("README.md", "a.json"):
         (tmp_path / name).touch()
     check_folder(tmp_path)
@@ -191,7 +219,7 @@ def test_what_else_lies_beside_entries(tmp_path: Path) -> None:
         check_folder(tmp_path)
 
 
-def test_the_projects_own_results_fit() -> None:
+def test_the_results_of_the_project_are_valid() -> None:
     check_folder(ROOT / "leaderboard" / "results")
     load_entries([ROOT / "leaderboard" / "results"], Registry.standard())
 
@@ -223,7 +251,7 @@ def test_every_number_of_the_paper_is_in_one_row(published: list[PublishedRow]) 
     assert all(0 <= value <= 1 for row in published for value in row.values.values())
 
 
-def test_rows_that_tables_share_are_there_once(published: list[PublishedRow]) -> None:
+def test_rows_shared_by_tables_occur_once(published: list[PublishedRow]) -> None:
     (clip,) = (
         row
         for row in published
@@ -236,7 +264,7 @@ def test_rows_that_tables_share_are_there_once(published: list[PublishedRow]) ->
     assert clip.repeatable
 
 
-def test_numbers_that_tables_disagree_on_are_both_there(published: list[PublishedRow]) -> None:
+def test_numbers_that_differ_between_tables_are_all_kept(published: list[PublishedRow]) -> None:
     found = [
         row
         for row in published
@@ -246,7 +274,7 @@ def test_numbers_that_tables_disagree_on_are_both_there(published: list[Publishe
     assert len({tuple(row.values.items()) for row in found}) == 3
 
 
-def test_quotations_are_marked(published: list[PublishedRow]) -> None:
+def test_cited_results_are_marked(published: list[PublishedRow]) -> None:
     cited = [row for row in published if row.cited]
     assert {row.name for row in cited} == {
         "w/ RP (Jiao et al., 2024)", "w/ DIVA (Wang et al. 2024a)",

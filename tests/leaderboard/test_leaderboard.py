@@ -1,4 +1,4 @@
-"""What of a run is checked before it is an entry. Fixtures: helpers/leaderboard.py."""
+"""The checks of a run before it becomes an entry. Fixtures: helpers/leaderboard.py."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.bench import Command, refused
-from helpers.leaderboard import Earnest, ask, edit, edit_spec, result, specs
+from helpers.leaderboard import RealBackend, ask, edit, edit_spec, result, specs
 from helpers.runs import go, oracle
 from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, SampleError
@@ -28,23 +28,23 @@ Change = Callable[[Path], Any]
 # --- checksums of logs ----------------------------------------------------------------------------
 
 
-def sums(run: Path) -> Any:
+def logged_checksums(run: Path) -> Any:
     return read_manifest(run)["logs"]
 
 
-def right(run: Path) -> bool:
+def checksums_match(run: Path) -> bool:
     logs = {f"samples/{path.name}": checksum(path) for path in (run / "samples").iterdir()}
-    return bool(sums(run) == logs)
+    return bool(logged_checksums(run) == logs)
 
 
-def test_logs_have_their_checksums_once_finished(bench: Path) -> None:
+def test_a_finished_run_has_checksums_of_its_logs(bench: Path) -> None:
     def handler(request: Request) -> Any:
-        assert sums(bench / "results" / "r") is None
+        assert logged_checksums(bench / "results" / "r") is None
         return oracle(request)
 
     run = ask(bench, handler)
-    assert len(sums(run)) == 2
-    assert right(run)
+    assert len(logged_checksums(run)) == 2
+    assert checksums_match(run)
 
 
 def last_line(log: bytes) -> int:
@@ -52,49 +52,49 @@ def last_line(log: bytes) -> int:
 
 
 @pytest.mark.parametrize(
-    ("damage", "n_asked"),
+    ("damage", "n_answered"),
     [
-        (lambda log: log[:-9], 1),  # torn
-        (lambda log: log + log[last_line(log) :], 0),  # doubled
-        (lambda log: log + b'{"schema"', 0),  # torn behind the last
+        (lambda log: log[:-9], 1),  # truncated line
+        (lambda log: log + log[last_line(log) :], 0),  # duplicate line
+        (lambda log: log + b'{"schema"', 0),  # truncated line after the last
         (lambda log: log[: last_line(log)], 1),
     ],
 )
-def test_checksums_after_a_run_was_gone_on_with(
-    place: Path, damage: Callable[[bytes], bytes], n_asked: int
+def test_checksums_after_resuming_a_run(
+    place: Path, damage: Callable[[bytes], bytes], n_answered: int
 ) -> None:
     run = place / "results" / "r"
     log = sorted((run / "samples").iterdir())[0]
     log.write_bytes(damage(log.read_bytes()))
-    asked = []
+    requests = []
 
     def handler(request: Request) -> Any:
-        asked.append(request)
+        requests.append(request)
         return oracle(request)
 
     ask(place, handler)
-    assert len(asked) == n_asked
-    assert right(run)
+    assert len(requests) == n_answered
+    assert checksums_match(run)
     assert entries_of(run, specs(place))
 
 
-def test_a_log_that_was_edited_is_not_made_right_by_showing_the_run(place: Path) -> None:
+def test_printing_a_run_does_not_update_the_checksum_of_an_edited_log(place: Path) -> None:
     run = place / "results" / "r"
     one, other = sorted((run / "samples").iterdir())
     one.write_bytes(one.read_bytes().replace(b'"correct": true', b'"correct": fals', 1))
     one.write_bytes(one.read_bytes().replace(b"fals,", b"false,"))
     other.write_bytes(other.read_bytes() + b"{")
-    # Written as the harness writes it, so that nothing is repaired in it.
+    # In the format of the harness, so that no line needs repair.
     assert ask(place) == run
-    assert sums(run)[f"samples/{other.name}"] == checksum(other)
-    assert sums(run)[f"samples/{one.name}"] != checksum(one)
+    assert logged_checksums(run)[f"samples/{other.name}"] == checksum(other)
+    assert logged_checksums(run)[f"samples/{one.name}"] != checksum(one)
 
 
 def test_the_same_command_adds_checksums_to_an_old_manifest(place: Path) -> None:
     run = place / "results" / "r"
     before = read_manifest(run)
     edit(run / "manifest.json", lambda manifest: manifest.pop("logs"))
-    with pytest.raises(InputError, match=r"no checksums of the logs(.|\n)*adds them"):
+    with pytest.raises(InputError, match=r"no checksums of the logs(.|\n)*adds the checksums"):
         entries_of(run, specs(place))
     ask(place)
     assert read_manifest(run) == before
@@ -103,7 +103,7 @@ def test_the_same_command_adds_checksums_to_an_old_manifest(place: Path) -> None
 # --- adding a run ---------------------------------------------------------------------------------
 
 
-def test_an_entry_says_what_the_run_was(place: Path) -> None:
+def test_an_entry_describes_its_run(place: Path) -> None:
     run = place / "results" / "r"
     argv = ["/home/me/.venv/bin/vlm-harness", "--model", "a b", "--command", "Say 'x'"]
     edit(run / "manifest.json", lambda m: m.update(command_line=shlex.join(argv)))
@@ -127,11 +127,19 @@ def test_an_entry_says_what_the_run_was(place: Path) -> None:
     assert load_entries([place / "board"], specs(place)) == [entry]
 
 
-def test_a_run_of_several_models_writes_several(place: Path) -> None:
+def test_an_entry_records_that_its_model_is_unverified(place: Path) -> None:
+    run = place / "results" / "r"
+    edit_manifest(lambda m: m["identity"]["models"]["toy"].update(verified=False))(place)
+    ((path, entry),) = submit(run, specs(place), place / "board")
+    assert not entry.model.verified
+    assert json.loads(path.read_text())["model"]["verified"] is False
+
+
+def test_a_run_with_several_models_writes_one_entry_each(place: Path) -> None:
     from vlm_harness.runs.evaluator import evaluate
 
     run = evaluate(
-        [Earnest(oracle, "one"), Earnest(lambda _: "left", "two")],
+        [RealBackend(oracle, "one"), RealBackend(lambda _: "left", "two")],
         ["sides"],
         protocol=["generate"],
         data_dir=str(place / "data"),
@@ -143,7 +151,7 @@ def test_a_run_of_several_models_writes_several(place: Path) -> None:
     assert [len(entry.results) for _, entry in written] == [1, 1]
 
 
-def test_recorded_answers_are_taken_and_marked(place: Path, command: Command) -> None:
+def test_recorded_answers_are_accepted_and_marked(place: Path, command: Command) -> None:
     answers = place / "recorded.jsonl"
     answers.write_text(
         "".join(
@@ -170,7 +178,7 @@ def test_recorded_answers_are_taken_and_marked(place: Path, command: Command) ->
         ({"order": "both"}, "order", "both"),
     ],
 )
-def test_other_ways_of_asking_are_recorded(
+def test_other_settings_are_recorded(
     place: Path, options: dict[str, Any], field: str, value: str
 ) -> None:
     run = ask(place, run_id="other", **options)
@@ -179,7 +187,7 @@ def test_other_ways_of_asking_are_recorded(
 
 
 def edit_manifest(change: Callable[[Any], Any]) -> Change:
-    """Of a run that is otherwise whole: its identity has the right checksum."""
+    """Change the manifest, and update the checksum of its identity."""
 
     def apply(place: Path) -> None:
         def both(manifest: Any) -> None:
@@ -207,7 +215,7 @@ def in_results(change: Callable[[list[Any]], Any]) -> Change:
     )
 
 
-def again(**options: Any) -> Change:
+def rerun(**options: Any) -> Change:
     return lambda place: ask(place, fresh=True, **options)
 
 
@@ -219,11 +227,11 @@ def failing(request: Request) -> Any:
 
 
 REFUSED: list[tuple[Change, str]] = [
-    (in_log(b"left", b"lefT"), r"generate.jsonl: the log was changed since the run finished"),
+    (in_log(b"left", b"lefT"), r"generate.jsonl: the log was changed after the run finished"),
     (in_log(b"\n", b"\n\n"), r"the log was changed"),
     (
         lambda place: next((place / "results" / "r" / "samples").iterdir()).unlink(),
-        "the log is not there",
+        "log not found",
     ),
     (
         edit_manifest(lambda m: m["logs"].popitem()),
@@ -231,56 +239,57 @@ REFUSED: list[tuple[Change, str]] = [
     ),
     (
         in_results(lambda rows: rows[1]["metrics"]["pair_accuracy"].update(value=0.9)),
-        r"results.json: it is not what the logs give: toy on sides \(generate, default, fixed, "
-        r"greedy, corrected\): metric pair_accuracy value is 0.9, and 1.0 by the logs\n"
+        r"results.json: it does not match the logs: toy on sides \(generate, default, fixed, "
+        r"greedy, corrected\): metric pair_accuracy value is 0.9, but the logs give 1.0\n"
         r".*rescore",
     ),
     (
         in_results(lambda rows: rows[0]["metrics"]["pair_accuracy"].update(value=1 - 1e-8)),
-        "metric pair_accuracy value is 0.99999999, and 1.0 by",
+        "metric pair_accuracy value is 0.99999999, but the logs give 1.0",
     ),
     (
         in_results(lambda rows: rows[0]["metrics"]["individual_accuracy"].update(n=13)),
-        "metric individual_accuracy n is 13, and 12 by",
+        "metric individual_accuracy n is 13, but the logs give 12",
     ),
-    (in_results(lambda rows: rows[0].update(n_tied=1)), "n_tied is 1, and 0 by the logs"),
+    (in_results(lambda rows: rows[0].update(n_tied=1)), "n_tied is 1, but the logs give 0"),
     (
         in_results(lambda rows: rows[0]["categories"].pop("k1")),
-        "categories k1 is null, and {",
+        "categories k1 is null, but the logs give {",
     ),
-    (in_results(lambda rows: rows[0].update(n_tied="0")), 'n_tied is "0", and 0 by'),
-    (in_results(lambda rows: rows.pop()), "it has 1 rows, and the logs give 2"),
-    (in_results(lambda rows: rows[0].update(protocol="x")), "it has no row of toy on sides"),
+    (in_results(lambda rows: rows[0].update(n_tied="0")), 'n_tied is "0", but the logs give 0'),
+    (in_results(lambda rows: rows.pop()), "it has 1 rows, but the logs give 2"),
+    (in_results(lambda rows: rows[0].update(protocol="x")), "it has no row for toy on sides"),
     (
         lambda place: (place / "results" / "r" / "results.json").write_text("[]"),
-        "results.json: cannot be read: these are no results of a run",
+        "results.json: cannot be read: not the results of a run",
     ),
     (
         lambda place: (place / "results" / "r" / "results.json").unlink(),
         "results.json: cannot be read: No such file",
     ),
-    (again(limit=4), r"the run was limited to 4 samples of each task \(--limit\)"),
+    (rerun(limit=4), r"the run is limited to 4 samples per task \(--limit\)"),
     (
-        again(samples=["thing1-left", "thing1-right"]),
-        r"the run was of chosen samples alone \(--samples\)",
+        rerun(samples=["thing1-left", "thing1-right"]),
+        r"the run covers only selected samples \(--samples\)",
     ),
     (
         edit_manifest(lambda m: m.update(finished=None)),
-        "the run is not finished\nRun the same command again",
+        "the run is not finished\nRerun the original command to resume it",
     ),
     (
-        again(handler=failing),
-        r"1 of 12 samples failed: toy on sides \(choice, letter, fixed, corrected\)\n(.|\n)*again",
+        rerun(handler=failing),
+        r"1 of 12 samples failed: toy on sides \(choice, letter, fixed, corrected\)\n(.|\n)*"
+        "Rerun the original command",
     ),
     (
         lambda place: go(place, run_id="r", fresh=True, protocol=["choice"]),
-        "the model toy is of the backend fake, which makes its answers up",
+        "model 'toy' uses the fake backend; invented answers are not accepted",
     ),
     (
         lambda place: edit(
             place / "results" / "r" / "manifest.json", lambda m: m["identity"].update(seed=1)
         ),
-        "manifest.json: the manifest was changed: its identity is not that of its checksum",
+        "manifest.json: the manifest was changed: its identity does not match its checksum",
     ),
     (
         edit_manifest(
@@ -302,19 +311,19 @@ REFUSED: list[tuple[Change, str]] = [
     ),
     (
         lambda place: edit_spec(place, "task: sides", "task: slides"),
-        r"the task 'sides' is not known here; did you mean 'slides'\?\n.*--include-path",
+        r"unknown task 'sides'; did you mean 'slides'\?\n.*--include-path",
     ),
     (
         lambda place: edit_spec(place, "version: 1", "version: 2"),
-        "the run is of version 1 of task sides, and here it is 2",
+        "the run used version 1 of task sides; the current version is 2",
     ),
     (
         lambda place: edit_spec(place, "Give a short answer.", "Be short."),
-        r"sides.yaml:\d+: the task sides of the run is not the one here, though both are version "
-        "1: prompt differs",
+        r"sides.yaml:\d+: task sides of the run differs from the current one, though both are "
+        "version 1: prompt differs",
     ),
     (
-        # The order of commands says which is the default.
+        # The first command is the default.
         lambda place: edit_spec(
             place, '{default: "Answer {{ options[0] }} or {{ options[1] }}.", short: "Give a short'
             ' answer."}', '{short: "Give a short answer.", default: "Answer {{ options[0] }} or '
@@ -332,15 +341,15 @@ REFUSED: list[tuple[Change, str]] = [
     ),
     (
         edit_manifest(lambda m: m["identity"]["cells"][0]["template"].update(template="x")),
-        r"lettered.yaml.*: the template that task sides was asked with \(choice, letter\)",
+        r"lettered.yaml.*: the template used for task sides \(choice, letter\) differs",
     ),
     (
         edit_manifest(lambda m: m["identity"]["cells"][1].update(question="Where?")),
-        r"the question that task sides was asked with \(generate, default\) is not the one here",
+        r"the question used for task sides \(generate, default\) differs from the current one",
     ),
     (
         edit_manifest(lambda m: m["identity"]["cells"][1].update(command="Guess.")),
-        "the command that task sides was asked with",
+        "the command used for task sides",
     ),
     (
         edit_manifest(
@@ -351,18 +360,18 @@ REFUSED: list[tuple[Change, str]] = [
                 }
             )
         ),
-        "the label corrections of task sides are not those here",
+        "the label corrections of task sides differ from the current ones",
     ),
     (
         lambda place: edit_spec(
             place, "path: sides/rows.jsonl",
             f"path: sides/rows.jsonl, source: {{sha256: {{sides/rows.jsonl: {'0' * 64}}}}}",
         ),
-        "the run read another sides/rows.jsonl than the one that task sides names",
+        "the checksum of sides/rows.jsonl in the run is not the one of task sides",
     ),
     (
         edit_manifest(lambda m: m.update(finished="yesterday")),
-        "manifest.json: run.finished: must be a time with its zone",
+        "manifest.json: run.finished: must be a time with a time zone",
     ),
 ]  # fmt: skip
 
@@ -375,20 +384,24 @@ def test_refused(place: Path, change: Change, message: str) -> None:
     assert not list(place.glob("board/*"))
 
 
-def test_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="this is no run folder"):
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run folder"):
         entries_of(tmp_path, Registry.standard())
 
 
-def test_all_that_speaks_against_a_run_is_one_message(place: Path, command: Command) -> None:
+def test_all_problems_of_a_run_are_one_message(place: Path, command: Command) -> None:
     ask(place, limit=4, fresh=True, handler=failing)
     in_log(b"left", b"lefT")(place)
     edit_spec(place, "version: 1", "version: 3")
     run = place / "results" / "r"
     message = refused(result(command, "add", run, "--include-path", place / "specs"))
-    for part in ("limited to 4", "log was changed", "version 1 of task sides, and here it is 3"):
+    for part in (
+        "limited to 4",
+        "log was changed",
+        "version 1 of task sides; the current version is 3",
+    ):
         assert part in message
-    assert "by the logs" not in message  # which are not the run's
+    assert "the logs give" not in message  # the logs are not those of the run
 
 
 @pytest.mark.parametrize(
@@ -396,7 +409,7 @@ def test_all_that_speaks_against_a_run_is_one_message(place: Path, command: Comm
     [
         lambda place: edit_spec(place, "Two-way toy pairs.", "Other words."),
         lambda place: edit_spec(place, "groups: [toys]", "groups: [toys, others]"),
-        # Written when tasks had fewer keys.
+        # From versions with fewer keys in tasks.
         edit_manifest(lambda m: m["identity"]["tasks"]["sides"]["spec"].pop("exif")),
         edit_manifest(lambda m: m["identity"]["tasks"]["sides"]["spec"].pop("positive")),
         edit_manifest(lambda m: m["models"].clear()),
@@ -406,7 +419,7 @@ def test_all_that_speaks_against_a_run_is_one_message(place: Path, command: Comm
         in_results(lambda rows: rows.reverse()),
     ],
 )
-def test_what_changes_no_score_is_taken(place: Path, change: Change) -> None:
+def test_changes_that_affect_no_score_are_accepted(place: Path, change: Change) -> None:
     change(place)
     assert entries_of(place / "results" / "r", specs(place))
 
@@ -417,7 +430,7 @@ def test_what_changes_no_score_is_taken(place: Path, change: Change) -> None:
      "https://me:secret@example.org/", "https://example.org/\n", 'https://example.org/"onload=',
      "data:text/html,x", "//example.org", "https://[", "https://example.org/\u202e"],
 )  # fmt: skip
-def test_addresses_that_are_none(made: Path, url: str) -> None:
+def test_invalid_report_urls_are_refused(made: Path, url: str) -> None:
     with pytest.raises(InputError, match="--report-url"):
         entries_of(made / "results" / "r", specs(made), url)
 
@@ -425,15 +438,15 @@ def test_addresses_that_are_none(made: Path, url: str) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_changed_byte_of_a_log_is_refused(made: Path, data: st.DataObject) -> None:
-    registry = Registry([])  # the log is looked at whatever else is wrong
+    registry = Registry([])  # logs are checked whatever else is wrong
     run = made / "results" / "r"
     log = data.draw(st.sampled_from(sorted((run / "samples").iterdir())))
-    whole = log.read_bytes()
-    at = data.draw(st.integers(0, len(whole) - 1))
-    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[at]))
+    content = log.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[at]))
     try:
-        log.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+        log.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
         with pytest.raises(InputError, match=f"{log.name}: the log was changed"):
             entries_of(run, registry)
     finally:
-        log.write_bytes(whole)
+        log.write_bytes(content)

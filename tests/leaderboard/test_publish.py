@@ -1,4 +1,4 @@
-"""The leaderboard's commands, and where its site goes. Fixtures: helpers/leaderboard.py."""
+"""The leaderboard's commands, and publishing its site. Fixtures: helpers/leaderboard.py."""
 
 import json
 import os
@@ -31,17 +31,17 @@ def test_add_and_check(place: Path, command: Command, tmp_path: Path) -> None:
     done = result(command, "add", place / "results" / "r", "--results-dir", board, *include)
     assert done.code == 0, done.err
     assert "toy, 2 results" in done.out
-    assert "no proof against fraud" in done.out
+    assert "catches mistakes, not fraud" in done.out
     done = result(command, "check", board, *include)
-    assert (done.code, done.out.splitlines()[0]) == (0, "1 entry with 2 results fit")
+    assert (done.code, done.out.splitlines()[0]) == (0, "1 entry with 2 results are valid")
     (path,) = board.iterdir()
     assert result(command, "check", path, *include).code == 0
     assert "unknown task 'sides'" in refused(result(command, "check", path))
     assert "cannot be read" in refused(result(command, "check", tmp_path / "none.json"))
 
 
-def test_help_says_that_it_is_no_proof(command: Command) -> None:
-    assert "no proof against fraud" in " ".join(result(command, "add", "--help").out.split())
+def test_help_says_that_checks_do_not_catch_fraud(command: Command) -> None:
+    assert "catches mistakes, not fraud" in " ".join(result(command, "add", "--help").out.split())
     assert "leaderboard" in command("--help")[1]
 
 
@@ -81,7 +81,7 @@ def test_build(entry: dict[str, Any], made: Path, command: Command, tmp_path: Pa
     assert "there is no such folder" in message
 
 
-def test_neither_check_nor_build_need_what_models_need(
+def test_check_and_build_need_no_model_libraries(
     entry: dict[str, Any], made: Path, tmp_path: Path
 ) -> None:
     put(tmp_path / "board", entry)
@@ -89,7 +89,7 @@ def test_neither_check_nor_build_need_what_models_need(
              "huggingface_hub", "jsonlines", "matplotlib"]  # fmt: skip
     script = f"""
 import sys
-sys.modules.update(dict.fromkeys({heavy!r}))  # importing them fails
+sys.modules.update(dict.fromkeys({heavy!r}))  # makes their import fail
 from vlm_harness import cli
 for command in (["check", "board"], ["build", "--results-dir", "board"]):
     sys.argv = ["vlm-harness", "leaderboard", *command, "--include-path", {str(made / "specs")!r}]
@@ -97,7 +97,7 @@ for command in (["check", "board"], ["build", "--results-dir", "board"]):
 """
     done = python("-c", script, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "1 entry with 2 results fit" in done.out
+    assert "1 entry with 2 results are valid" in done.out
     assert (tmp_path / "site" / "index.html").is_file()
 
 
@@ -108,13 +108,13 @@ for command in (["check", "board"], ["build", "--results-dir", "board"]):
     "text",
     ["", "space:", "space:me", "space:me/a/b", "folder:", "model:me/x", "me/x", "space:../x"],
 )
-def test_targets_that_are_none(command: Command, text: str) -> None:
-    assert "--to: cannot tell where" in refused(result(command, "publish", "--to", text))
+def test_invalid_targets_are_refused(command: Command, text: str) -> None:
+    assert "--to: unrecognised target" in refused(result(command, "publish", "--to", text))
 
 
 @pytest.fixture
 def board(entry: dict[str, Any], made: Path, tmp_path: Path) -> list[object]:
-    """Of one entry, which has a report."""
+    """Options for a leaderboard with one entry, which has a report."""
     put(tmp_path / "board", entry)
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "r.html").write_text("the report of run r")
@@ -124,7 +124,7 @@ def board(entry: dict[str, Any], made: Path, tmp_path: Path) -> list[object]:
     ]  # fmt: skip
 
 
-def test_a_folder_holds_what_was_published_last(
+def test_a_folder_has_the_files_published_last(
     board: list[object], command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pages"
@@ -149,17 +149,17 @@ def test_a_folder_holds_what_was_published_last(
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ({"thesis.tex": ""}, "holds files that no `leaderboard publish` wrote: thesis.tex"),
-        ({"index.html": "mine", "CNAME": ""}, "holds files that no .* index.html"),
-        ({".leaderboard.json": '{"files": []}', "index.html": "mine"}, "would be replaced"),
+        ({"thesis.tex": ""}, "has files that `leaderboard publish` did not write: thesis.tex"),
+        ({"index.html": "mine", "CNAME": ""}, "has files that .* index.html"),
+        ({".leaderboard.json": '{"files": []}', "index.html": "mine"}, "would replace"),
         (
             {".leaderboard.json": '{"files": []}', "reports": "a file"},
-            "would be replaced .*reports",
+            "would replace .*reports",
         ),
-        ({".leaderboard.json": "[]"}, "it does not list what was published"),
+        ({".leaderboard.json": "[]"}, "not a list of published files"),
     ],
 )
-def test_a_folder_of_somebody_else_is_left_alone(
+def test_a_folder_with_other_files_is_left_unchanged(
     board: list[object], command: Command, tmp_path: Path, before: dict[str, str], message: str
 ) -> None:
     folder = tmp_path / "pages"
@@ -171,7 +171,7 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert tree(folder) == before
 
 
-def test_a_list_of_files_cannot_reach_outside(
+def test_a_list_of_files_cannot_lead_outside_the_folder(
     board: list[object], command: Command, tmp_path: Path
 ) -> None:
     folder = tmp_path / "pages"
@@ -181,7 +181,7 @@ def test_a_list_of_files_cannot_reach_outside(
     listed = ["../precious", str(tmp_path / "precious"), "reports/precious"]
     (folder / ".leaderboard.json").write_text(json.dumps({"files": listed}))
     done = result(command, "publish", "--to", f"folder:{folder}", *board)
-    assert "would be replaced" in refused(done)  # the link is nobody's that is known
+    assert "would replace" in refused(done)  # the link is not a published file
     assert (tmp_path / "precious").read_text() == "keep"
     assert not (tmp_path / "r.html").exists()
 
@@ -200,17 +200,17 @@ def test_a_dry_run_lists_and_writes_nothing(
 
 def test_a_folder_cannot_be_private(command: Command, tmp_path: Path) -> None:
     done = result(command, "publish", "--to", f"folder:{tmp_path}", "--private")
-    assert "it has no effect on a folder" in refused(done)
+    assert "the option has no effect with folder:PATH" in refused(done)
 
 
 def on_hub(hub: Hub, board: list[object], *args: str, **environment: str) -> Any:
-    """``leaderboard publish`` in a Python of its own, since the library reads addresses once."""
+    """``leaderboard publish`` in its own process, because the library reads URLs only once."""
     script = "from vlm_harness import cli; cli.main()"
     given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", **environment}
     return python("-c", script, "leaderboard", "publish", *map(str, (*args, *board)), **given)
 
 
-def test_a_space_is_made_and_kept_up(board: list[object], tmp_path: Path) -> None:
+def test_a_space_is_created_and_updated(board: list[object], tmp_path: Path) -> None:
     with serving() as hub:
         done = on_hub(hub, board, "--to", "space:me/board", HF_HOME=str(tmp_path))
         assert done.code == 0, done.err
@@ -235,7 +235,7 @@ def test_a_space_is_made_and_kept_up(board: list[object], tmp_path: Path) -> Non
         assert len(hub.created) == 1
 
 
-def test_a_data_set_is_made_that_can_be_loaded(
+def test_a_dataset_is_created_that_can_be_loaded(
     board: list[object], tmp_path: Path, entry: dict[str, Any]
 ) -> None:
     with serving() as hub:
@@ -248,12 +248,13 @@ def test_a_data_set_is_made_that_can_be_loaded(
     lines = [json.loads(line) for line in files["results.jsonl"].splitlines()]
     assert {(line["model"], line["task"]) for line in lines} == {("toy", "sides")}
     assert {line["metric"]: line["value"] for line in lines}["pair_accuracy"] == 1.0
+    assert {line["verified"] for line in lines} == {True}
     card = files["README.md"].decode()
     assert "- config_name: results\n  data_files: results.jsonl\n" in card
 
 
 @pytest.mark.slow
-def test_load_dataset_reads_what_is_published(
+def test_load_dataset_reads_published_files(
     made: Path, entry: dict[str, Any], tmp_path: Path
 ) -> None:
     import datasets
@@ -273,7 +274,7 @@ def test_load_dataset_reads_what_is_published(
     assert len(found) > 250
 
 
-def test_a_data_set_without_submissions_has_no_empty_table(tmp_path: Path) -> None:
+def test_a_dataset_without_submissions_has_no_empty_table(tmp_path: Path) -> None:
     registry = Registry.standard()
     content = Content([], published_rows(registry), registry)
     files = prepare(parse_target("dataset:me/data"), content, tmp_path)
@@ -284,13 +285,13 @@ def test_a_data_set_without_submissions_has_no_empty_table(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"HF_TOKEN": "hf_wrong"}, "the hub does not take the token\nLog in with `hf auth login`"),
-        ({"HF_TOKEN": ""}, "nobody is logged in to the Hugging Face hub\nLog in with"),
+        ({"HF_TOKEN": "hf_wrong"}, "the hub rejected the token\nLog in with `hf auth login`"),
+        ({"HF_TOKEN": ""}, "not logged in to the Hugging Face hub\nLog in with"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the hub cannot be reached (Connect"),
         ({"HF_HUB_OFFLINE": "1"}, "the hub cannot be reached (OfflineModeIsEnabled"),
     ],
 )
-def test_a_hub_that_says_no(
+def test_errors_of_the_hub(
     board: list[object], tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     with serving() as hub:
@@ -299,15 +300,17 @@ def test_a_hub_that_says_no(
         assert not hub.repos
 
 
-def test_a_hub_that_holds_something_else(board: list[object], tmp_path: Path) -> None:
+def test_a_repository_with_other_files_is_left_unchanged(
+    board: list[object], tmp_path: Path
+) -> None:
     with serving() as hub:
         hub.repos["spaces/me/app"] = {"app.py": b"", "README.md": b""}
         done = on_hub(hub, board, "--to", "space:me/app", HF_HOME=str(tmp_path))
-        assert "holds files that no `leaderboard publish` wrote: app.py" in refused(done)
+        assert "has files that `leaderboard publish` did not write: app.py" in refused(done)
         assert set(hub.repos["spaces/me/app"]) == {"app.py", "README.md"}
         hub.allowed = False
         done = on_hub(hub, board, "--to", "space:them/app", HF_HOME=str(tmp_path))
-        assert "the hub does not let you write there" in refused(done)
+        assert "no permission to write to this repository" in refused(done)
 
 
 # --- serving --------------------------------------------------------------------------------------
@@ -344,19 +347,19 @@ def test_serve(board: list[object], tmp_path: Path) -> None:
     assert not list(tmp_path.glob("vlm-harness-*"))
 
 
-def test_publish_writes_nothing_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     registry = Registry.standard()
     place = tmp_path / "made"
     place.mkdir()
     files = prepare(parse_target("dataset:me/data"), Content([], [], registry), place)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="it is no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         publish(parse_target(f"folder:{tmp_path / 'file'}"), files)
     with pytest.raises(InputError, match="cannot be written"):
         publish(parse_target(f"folder:{tmp_path / 'file' / 'below'}"), files)
 
 
-def test_entries_are_written_as_people_read_them(made: Path) -> None:
+def test_entries_are_readable_json(made: Path) -> None:
     (entry,) = entries_of(made / "results" / "r", specs(made))
     assert dump(entry).startswith('{\n "schema": 1,\n "model": {\n  "name": "toy",\n')
 
@@ -364,17 +367,23 @@ def test_entries_are_written_as_people_read_them(made: Path) -> None:
 # --- what CI runs ---------------------------------------------------------------------------------
 
 
-def test_the_workflow_runs_what_a_fork_sends_without_rights() -> None:
+def test_the_workflows_run_pull_requests_without_permissions() -> None:
     import yaml
 
-    path = ROOT / ".github" / "workflows" / "leaderboard.yml"
-    flow = yaml.load(path.read_text(), Loader=yaml.BaseLoader)  # in which `on` is a word
-    assert set(flow["on"]) == {"pull_request", "push", "workflow_dispatch"}
-    assert flow["permissions"] == {"contents": "read"}
-    assert "permissions" not in flow["jobs"]["build"]
-    assert flow["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
-    assert "pull_request" in flow["jobs"]["deploy"]["if"]
-    assert "secrets." not in path.read_text()
-    runs = [step.get("run", "") for step in flow["jobs"]["build"]["steps"]]
-    assert any("leaderboard check" in run for run in runs)
-    assert any("leaderboard build" in run for run in runs)
+    flows = {}
+    for name in ("leaderboard", "docs"):
+        path = ROOT / ".github" / "workflows" / f"{name}.yml"
+        flow = yaml.load(path.read_text(), Loader=yaml.BaseLoader)  # reads `on` as a string
+        assert set(flow["on"]) == {"pull_request", "push", "workflow_dispatch"}
+        assert flow["permissions"] == {"contents": "read"}
+        assert "permissions" not in flow["jobs"]["build"]
+        assert "secrets." not in path.read_text()
+        runs = [step.get("run", "") for step in flow["jobs"]["build"]["steps"]]
+        assert any("leaderboard build" in run for run in runs)
+        flows[name] = flow, runs
+    assert any("leaderboard check" in run for run in flows["leaderboard"][1])
+    # A repository has one Pages site, so one workflow deploys both documentation and leaderboard.
+    assert set(flows["leaderboard"][0]["jobs"]) == {"build"}
+    deploy = flows["docs"][0]["jobs"]["deploy"]
+    assert deploy["permissions"] == {"pages": "write", "id-token": "write"}
+    assert "pull_request" in deploy["if"]

@@ -1,4 +1,4 @@
-"""The leaderboard's site: what it is built from, and what a visitor can do with it in a browser."""
+"""The leaderboard's site: its content, and what visitors can do in a browser."""
 
 import json
 import shutil
@@ -19,6 +19,7 @@ from vlm_harness.published.rows import published_rows
 from vlm_harness.published.tables import cells, load, paper_tables
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
+from vlm_harness.report.templating import UNVERIFIED
 from vlm_harness.specs.registry import Registry
 
 TASK = "whatsup_rendered_a_left_right"
@@ -31,13 +32,13 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's entries, which the project has, and a report by the name of their run."""
+    """The project's entries of the demo, and a report named after their run."""
     folder = tmp_path_factory.mktemp("leaderboard")
     shutil.copytree(ROOT / "leaderboard" / "results", folder / "results")
     run = evaluate(["fake:oracle"], [TASK], limit=2, output_dir=str(folder / "runs"), run_id="demo")
     (folder / "reports").mkdir()
     write([run.path], folder / "reports" / "demo.html", Options(image_size=64))
-    (folder / "reports" / "somebody-elses.html").write_text("no")
+    (folder / "reports" / "other-run.html").write_text("no")
     return folder
 
 
@@ -54,11 +55,11 @@ def home(site: Path) -> str:
     return (site / "index.html").as_uri()
 
 
-# --- what it is built from ------------------------------------------------------------------------
+# --- content --------------------------------------------------------------------------------------
 
 
 def test_files(site: Path) -> None:
-    """Of reports only those of entries."""
+    """Only reports of entries are included."""
     files = sorted(path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file())
     assert files == ["index.html", "reports/demo.html", "results.json"]
     data = json.loads((site / "results.json").read_text())
@@ -80,7 +81,7 @@ def test_every_number_of_the_paper_is_there(site: Path, registry: Registry) -> N
                 assert (cell.name, cell.task, cell.metric, round(value, 6), number) in found
 
 
-def test_built_twice_it_is_the_same(entries: Path, registry: Registry, site: Path) -> None:
+def test_builds_are_reproducible(entries: Path, registry: Registry, site: Path) -> None:
     found = load_entries([entries / "results"], registry)
     reports = entries / "reports"
     again = build(entries / "again", found, published_rows(registry), registry, reports)
@@ -92,14 +93,14 @@ def test_every_task_has_a_family(registry: Registry) -> None:
     assert {"whatsup", "mmvp", "pope", "sugarcrepe", "vsr", "spatial"} <= names
 
 
-def test_nothing_to_show_is_a_page_too(tmp_path: Path, registry: Registry, browser: Any) -> None:
+def test_a_page_without_results(tmp_path: Path, registry: Registry, browser: Any) -> None:
     build(tmp_path, [], [], registry)
     with visit(browser, (tmp_path / "index.html").as_uri()) as seen:
         assert "0 of 0 rows" in seen.text("#count")
 
 
-def test_numbers_are_said_as_everywhere(site: Path, registry: Registry, entries: Path) -> None:
-    """Also where the half is rounded: 30.25 is 30.2 in Python, and 30.3 in JavaScript."""
+def test_numbers_are_formatted_as_everywhere(site: Path, registry: Registry, entries: Path) -> None:
+    """Halves are rounded as in Python: 30.25 is 30.2 there, and 30.3 in JavaScript."""
     (one, *_) = load_entries([entries / "results"], registry)
     plain = one.plain()
     (mine,) = (result for result in plain["results"] if result["task"] == TASK)
@@ -112,7 +113,7 @@ def test_numbers_are_said_as_everywhere(site: Path, registry: Registry, entries:
     assert (found["text"], found["ends"]) == (f"{30.25:.1f}", f"{28.5:.0f}–{32.5:.0f}")
 
 
-def test_numbers_that_differ_under_one_name_say_their_table(site: Path) -> None:
+def test_different_numbers_of_one_name_show_their_tables(site: Path) -> None:
     (family,) = (f for f in data_of(site / "index.html")["families"] if f["name"] == "whatsup")
     named = [row for row in family["rows"] if row["model"] == "SigLIP-ViT-L/16-384px + neg. cap."]
     assert sorted(row["tables"] for row in named) == [[5], [9], [10]]
@@ -130,7 +131,7 @@ def test_tabs_and_sorting(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         tabs = seen.page.get_by_role("tab").all_inner_texts()
         assert tabs[:2] == ["What'sUp", "MMVP"]
-        assert tabs[-1] == "What'sUp, drawn"
+        assert tabs[-1] == "What'sUp (rendered)"
         values = scores(seen, 5)
         assert values == sorted(values, reverse=True)
         seen.sort("#scores table", "b left right", "descending")
@@ -140,23 +141,23 @@ def test_tabs_and_sorting(home: str, browser: Any) -> None:
         seen.sort("#scores table", "b left right", "ascending")
         values = scores(seen, 10)
         assert values == sorted(values)
-        address = seen.page.url
-        assert "sort=9" in address
+        url = seen.page.url
+        assert "sort=9" in url
         heading = seen.page.locator("#scores thead th").first
-        for order in ("ascending", "descending", "ascending"):  # never none
+        for order in ("ascending", "descending", "ascending"):  # and never unsorted
             heading.click()
             seen.page.wait_for_selector(f"#scores thead th[aria-sort={order}]")
-    with visit(browser, address) as again:
+    with visit(browser, url) as again:
         assert scores(again, 10) == values
 
 
-def test_dual_encoders_and_mllms_stand_together(home: str, browser: Any) -> None:
+def test_dual_encoders_and_generative_vlms_in_one_table(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         # XVLM is a matching head.
-        assert set(seen.column("#scores table", 2)) == {"MLLM", "dual encoder", "other"}
+        assert set(seen.column("#scores table", 2)) == {"generative VLM", "dual encoder", "other"}
         before = seen.count("#scores tbody tr")
         seen.page.select_option("select[name=kind]", "mllm")
-        assert set(seen.column("#scores table", 2)) == {"MLLM"}
+        assert set(seen.column("#scores table", 2)) == {"generative VLM"}
         seen.page.get_by_role("button", name="Reset").click()
         seen.page.fill("input[name=q]", "llama-3")
         seen.page.locator("#count", has_text="1 of ").wait_for()
@@ -167,24 +168,24 @@ def test_dual_encoders_and_mllms_stand_together(home: str, browser: Any) -> None
         seen.page.locator("#count", has_text=f"{before} of ").wait_for()
 
 
-def test_what_is_behind_a_run(home: str, browser: Any) -> None:
+def test_details_of_a_run(home: str, browser: Any) -> None:
     with visit(browser, home + "#tab=whatsup_rendered") as seen:
         assert seen.count("#scores .source:not(.published)") == 2
         assert seen.text("#scores tfoot").split() == ["chance", *["25"] * 6]
         seen.page.get_by_role("button", name="tiny-llava, ").first.click()
         text = seen.text("dialog#cell")
-        assert "the exact command" in text
+        assert "exact command" in text
         assert "demo" in text
         assert "200" in text
         assert seen.page.locator("dialog#cell a").get_attribute("href") == "reports/demo.html"
-        address = seen.page.url
-    with visit(browser, address) as again:
+        url = seen.page.url
+    with visit(browser, url) as again:
         assert again.text("dialog#cell h2").startswith("tiny-llava on ")
         again.page.keyboard.press("Escape")
         again.left("cell")
 
 
-def test_what_was_published_is_marked(home: str, browser: Any) -> None:
+def test_published_results_are_marked(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         seen.page.select_option("select[name=source]", "run")
         assert seen.count("#scores tbody .score") == 0
@@ -196,6 +197,34 @@ def test_what_was_published_is_marked(home: str, browser: Any) -> None:
         assert "vlm-harness --model llava --tasks whatsup_a_four_way --protocol generate" in text
 
 
+def test_unverified_models_are_marked(
+    entries: Path, registry: Registry, tmp_path: Path, browser: Any
+) -> None:
+    one, two = (entry.plain() for entry in load_entries([entries / "results"], registry))
+    assert two["model"]["name"] == "tiny-llava"
+    two["model"]["verified"] = False
+    found = [Entry.model_validate(plain) for plain in (one, two)]
+    build(tmp_path, found, published_rows(registry), registry)
+    url = (tmp_path / "index.html").as_uri()
+    with visit(browser, url + "#tab=whatsup_rendered") as seen:
+        marked = seen.page.locator("#scores tbody tr", has=seen.page.locator("abbr.unverified"))
+        assert [text.split()[2] for text in marked.all_inner_texts()] == ["tiny-llava"]
+        assert marked.locator("abbr").get_attribute("title") == UNVERIFIED
+        assert f"unverified: {UNVERIFIED}." in seen.text("#about")
+        for model, count in (("tiny-llava, ", 1), ("tiny-clip, ", 0)):
+            seen.page.get_by_role("button", name=model).first.click()
+            assert seen.count("dialog#cell abbr.unverified") == count
+            seen.page.keyboard.press("Escape")
+            seen.left("cell")
+        assert seen.serious() == []
+    # Published numbers are not runs: only the command to rerun them is marked.
+    with visit(browser, url) as seen:
+        assert seen.count("#scores abbr.unverified") == 0
+        seen.page.get_by_role("button", name="LLaVA-1.5-7B, ").first.click()
+        verified = registry.model("llava").verified
+        assert seen.count("dialog#cell abbr.unverified") == (0 if verified else 1)
+
+
 def test_other_scores(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         seen.page.select_option("select[name=metric]", "pair_accuracy")
@@ -204,20 +233,20 @@ def test_other_scores(home: str, browser: Any) -> None:
         seen.page.select_option("select[name=metric]", "mean_pair_cosine")
         # LLaVA-1.5's table prints the cosines of CLIP's embeddings.
         assert "0.995" in seen.text("#scores")
-        assert seen.text("#chart") == "Nothing to draw."
+        assert seen.text("#chart") == "No data to plot."
 
 
 def test_chart_with_intervals_and_chance(home: str, browser: Any) -> None:
     with visit(browser, home + "#tab=whatsup_rendered") as seen:
         assert seen.count('#chart [data-mark="dot"] circle') == 2
         assert seen.count('#chart [data-mark="rule"] line') == 3
-        # Beside the numbers, too.
+        # The table has both, too.
         assert seen.count("#scores .range .interval") == 12
         assert seen.count("#scores .range .chance") == 12
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_in_the_way_of_anybody(home: str, browser: Any, scheme: str) -> None:
+def test_accessibility(home: str, browser: Any, scheme: str) -> None:
     with visit(browser, home, color_scheme=scheme) as seen:
         assert seen.page.evaluate("document.documentElement.dataset.theme") == scheme
         assert seen.serious() == []
@@ -228,13 +257,13 @@ def test_nothing_is_in_the_way_of_anybody(home: str, browser: Any, scheme: str) 
         seen.page.wait_for_timeout(400)
         assert seen.overflows() <= 0
         assert seen.serious() == []
-        # The first score is seen without moving the table.
+        # The first score is visible without scrolling the table.
         box = seen.page.locator("#scores .score").first.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-def test_a_nonsense_address_shows_what_it_can(home: str, browser: Any) -> None:
+def test_invalid_url_settings_are_ignored(home: str, browser: Any) -> None:
     nonsense = [
         "tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=toString",
         "task=%00", "&&=", "tab=whatsup_rendered&protocol=choice",
@@ -245,7 +274,7 @@ def test_a_nonsense_address_shows_what_it_can(home: str, browser: Any) -> None:
             assert seen.count("#scores tbody .score") > 0, hash
 
 
-def test_the_way_back(home: str, browser: Any) -> None:
+def test_the_back_button(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         seen.page.select_option("select[name=kind]", "mllm")
         seen.page.locator("#scores .score").first.click()
@@ -255,19 +284,22 @@ def test_the_way_back(home: str, browser: Any) -> None:
         seen.page.locator("#scores .score").first.click()
         seen.page.keyboard.press("Escape")
         seen.left("cell")
-        seen.page.go_back()  # no dead press: what was opened and closed is gone
+        seen.page.go_back()  # the closed dialog has left no history entry
         seen.left("kind")
         assert "dual encoder" in seen.column("#scores table", 2)
 
 
-def test_by_keyboard_alone(home: str, browser: Any) -> None:
+def test_keyboard_navigation(home: str, browser: Any) -> None:
     with visit(browser, home) as seen:
         seen.page.locator("[role=tab]").first.focus()
         seen.page.keyboard.press("ArrowRight")
         assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "MMVP"
         assert "tab=mmvp" in seen.page.url
         seen.page.keyboard.press("End")
-        assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "What'sUp, drawn"
+        assert (
+            seen.page.locator("[role=tab][aria-selected=true]").inner_text()
+            == "What'sUp (rendered)"
+        )
         seen.page.locator("#scores .score").first.press("Enter")
         assert seen.page.locator("dialog#cell").is_visible()
         seen.page.keyboard.press("Escape")
@@ -275,8 +307,8 @@ def test_by_keyboard_alone(home: str, browser: Any) -> None:
         assert not seen.page.locator("dialog#cell").is_visible()
 
 
-def test_over_http_and_back_again(site: Path, browser: Any) -> None:
-    """As it is served: nothing is asked of another host, and the browser's history works."""
+def test_over_http_with_history(site: Path, browser: Any) -> None:
+    """Served over HTTP, the page makes no requests to other hosts, and history works."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -284,16 +316,16 @@ def test_over_http_and_back_again(site: Path, browser: Any) -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/"
-        with visit(browser, address, allowed=address) as seen:
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        with visit(browser, url, allowed=url) as seen:
             seen.page.get_by_role("tab", name="MMVP", exact=True).click()
             assert "LLaVA-1.5-7B" in seen.text("#scores")
-            seen.page.get_by_role("tab", name="What'sUp, drawn").click()
+            seen.page.get_by_role("tab", name="What'sUp (rendered)").click()
             seen.page.go_back()
             assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "MMVP"
             seen.page.go_back()
             assert seen.page.locator("[role=tab][aria-selected=true]").inner_text() == "What'sUp"
-            seen.page.goto(address + "#tab=whatsup_rendered")
+            seen.page.goto(url + "#tab=whatsup_rendered")
             seen.page.locator("#scores .score").first.click()
             seen.page.locator("dialog#cell a").click()
             seen.page.wait_for_selector("html[data-ready]")
@@ -301,10 +333,10 @@ def test_over_http_and_back_again(site: Path, browser: Any) -> None:
         server.shutdown()
 
 
-def test_strangers_texts_are_texts(
+def test_texts_of_entries_are_escaped(
     entries: Path, registry: Registry, tmp_path: Path, browser: Any
 ) -> None:
-    """An entry is a file of somebody: what its texts may hold at worst is shown, and no more."""
+    """Entries are untrusted: their texts are shown literally."""
     found = load_entries([entries / "results"], registry)
     bad = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     entry = found[0].plain()

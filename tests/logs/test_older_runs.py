@@ -30,12 +30,12 @@ def read(path: Path) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """JSON with numbers as exact as they are on every processor."""
+    """JSON with numbers rounded to a precision that is the same on every processor."""
     return json.loads(text, parse_float=lambda number: round(float(number), 9))
 
 
 def logs(run: Path) -> dict[str, list[Any]]:
-    """Lines by file, sorted: their order is not part of a run."""
+    """Lines by file, sorted, since their order may differ."""
     return {
         path.name: sorted(map(parsed, path.read_text().splitlines()), key=key_of)
         for path in (run / "samples").iterdir()
@@ -45,9 +45,9 @@ def logs(run: Path) -> dict[str, list[Any]]:
 def test_an_interrupted_run_is_resumed(older: Path, command: Command) -> None:
     code, _, err = command(*RESUMED, "--order", "both", "--run-id", "interrupted")
     assert code == 0, err
-    interrupted, whole = older / "runs" / "interrupted", older / "runs" / "whole"
-    assert logs(interrupted) == logs(whole)
-    assert read(interrupted / "results.json") == read(whole / "results.json")
+    interrupted, complete = older / "runs" / "interrupted", older / "runs" / "whole"
+    assert logs(interrupted) == logs(complete)
+    assert read(interrupted / "results.json") == read(complete / "results.json")
     assert open_run(interrupted).manifest.finished
 
 
@@ -59,7 +59,7 @@ def test_a_finished_run_is_read(older: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize("labels", ["corrected", "original"])
-def test_it_is_scored_again(older: Path, command: Command, labels: str) -> None:
+def test_it_is_rescored(older: Path, command: Command, labels: str) -> None:
     name = "results.json" if labels == "corrected" else "results.original.json"
     expected = read(older / "runs" / "recorded" / name)
     (older / "runs" / "recorded" / name).unlink()
@@ -108,8 +108,8 @@ def test_it_is_opened(older: Path) -> None:
     assert [row.primary_metric for row in run.results] == ["pair_accuracy"] * 3
 
 
-def test_what_is_read_is_written_alike(older: Path) -> None:
-    """Nothing of a line, a manifest or results is lost or added on the way through our types."""
+def test_reading_and_writing_preserves_the_data(older: Path) -> None:
+    """Our types neither lose nor add any data of lines, manifests or results."""
     for name in ("finished", "recorded", "whole"):
         run = open_run(older / "runs" / name)
         assert run.manifest.to_dict() == json.loads((run.path / "manifest.json").read_text())

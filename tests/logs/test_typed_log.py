@@ -1,4 +1,4 @@
-"""Log lines, results and manifests as types; reading them is light."""
+"""Log lines, results and manifests as types, and their import cost."""
 
 import json
 from typing import Any
@@ -21,21 +21,21 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.from_regex(r"x_[a-z]{1,8}", fullmatch=True), JSON, max_size=4))
-def test_fields_that_are_not_known_survive(extra: dict[str, Any]) -> None:
+def test_unknown_fields_are_kept(extra: dict[str, Any]) -> None:
     line = {**log_line().to_dict(), **extra}
     assert LogLine.model_validate(line).to_dict() == line
     for name, value in extra.items():
         assert LogLine.model_validate(line)[name] == value
 
 
-def test_fields_come_in_the_order_of_the_type() -> None:
+def test_fields_keep_the_order_of_the_type() -> None:
     line = log_line()
     assert list(LogLine.model_validate_json(json.dumps(line.to_dict())).to_dict()) == list(
         line.to_dict()
     )
 
 
-def test_a_field_of_the_grid_at_its_default_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_field_at_its_default_is_omitted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Repeated(LogLine):
         repeat: int = Field(0)
 
@@ -45,7 +45,7 @@ def test_a_field_of_the_grid_at_its_default_is_left_out(monkeypatch: pytest.Monk
     assert Repeated.model_validate({**line, "repeat": 2}).to_dict() == {**line, "repeat": 2}
 
 
-def test_every_field_of_the_grid_names_a_cell() -> None:
+def test_every_grid_field_distinguishes_cells() -> None:
     values = dict.fromkeys(GRID, "a")
     cell = Cell.model_validate(values)
     for name, attribute in GRID.items():

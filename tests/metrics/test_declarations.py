@@ -1,4 +1,4 @@
-"""What a metric declares decides how its values are shown, and never its name."""
+"""The declaration of a metric determines how its values are shown, never its name."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from vlm_harness.metrics import METRICS, display
 
 @pytest.fixture
 def primary(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Give the toy task a metric of another package as its primary one."""
+    """Make a metric of another package the primary metric of the toy task."""
 
     def use(name: str) -> None:
         monkeypatch.setitem(METRICS._builtin, name, f"helpers.metrics:{name}")
@@ -23,7 +23,7 @@ def primary(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None
 
 
 def shown(tool: Tool, *arguments: str) -> dict[str, str]:
-    """The one row of a run's table, by heading."""
+    """The one row of the table of a run, by heading."""
     out = tool.run("--protocol", "generate", "--run-id", "r", *arguments).out
     heads = next(line for line in out.splitlines() if line.startswith("┃"))
     row = next(line for line in out.splitlines() if line.startswith("│"))
@@ -36,16 +36,14 @@ def better(tool: Tool) -> dict[str, bool | None]:
     return found
 
 
-def test_a_function_that_declares_nothing_is_a_number(
-    tool: Tool, primary: Callable[[str], None]
-) -> None:
+def test_an_undeclared_metric_is_a_plain_number(tool: Tool, primary: Callable[[str], None]) -> None:
     primary("options_per_sample")
     assert shown(tool)["options_per_sample"] == "2.000"
     assert better(tool)["options_per_sample"] is None
     assert "**2.000**" not in tool("export", "results/r", "-f", "markdown").out
 
 
-def test_a_primary_metric_is_shown_whatever_its_name(
+def test_a_primary_metric_is_shown_regardless_of_its_name(
     tool: Tool, primary: Callable[[str], None]
 ) -> None:
     primary("mmvp_official_score")
@@ -53,13 +51,15 @@ def test_a_primary_metric_is_shown_whatever_its_name(
     assert better(tool)["mmvp_official_score"] is True
 
 
-def test_a_name_says_neither_unit_nor_direction(tool: Tool, primary: Callable[[str], None]) -> None:
+def test_unit_and_direction_do_not_depend_on_the_name(
+    tool: Tool, primary: Callable[[str], None]
+) -> None:
     primary("relaxed_cosine_sum")
     assert shown(tool, "--model", "fake:first")["loss"] == "125.000"
     assert better(tool)["relaxed_cosine_sum"] is False
 
 
-def test_every_metric_of_ours_is_declared() -> None:
+def test_every_built_in_metric_is_declared() -> None:
     for name in METRICS.names():
         metric = METRICS.declared(name)
         low, high = metric.range
@@ -72,7 +72,7 @@ def test_every_metric_of_ours_is_declared() -> None:
     assert units == {"share", "cosine"}
 
 
-def test_results_of_a_package_that_is_not_here_are_numbers() -> None:
+def test_metrics_of_a_package_that_is_not_installed_are_plain_numbers() -> None:
     assert display.number("perplexity_of_elsewhere", 2.0) == "2.000"
     assert display.signed("perplexity_of_elsewhere", -0.5) == "-0.500"
     assert METRICS.declared("perplexity_of_elsewhere").best([1.0, 2.0]) is None

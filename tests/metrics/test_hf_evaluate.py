@@ -1,4 +1,4 @@
-"""Modules of the library ``evaluate`` as metrics, from its cache; the hub is never asked."""
+"""Modules of the library ``evaluate`` as metrics, from its cache; the hub is never contacted."""
 
 import json
 import sys
@@ -42,8 +42,8 @@ COUNT = "sum(p == r for p, r in zip(predictions, references)) / len(predictions)
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of the library's for the modules of these tests."""
-    forget_modules()  # of a test that looked into another cache
+    """A separate cache of the library for the modules of these tests."""
+    forget_modules()  # those of tests that used another cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path_factory.mktemp("hf_modules"))
         others = [place for place in sys.path if (Path(place) / "evaluate_modules").is_dir()]
@@ -62,7 +62,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """Write a module and have the library load it once, as a user would have."""
+    """Write a module and let the library load it once, as a user would."""
 
     def make(name: str, body: str, kind: str = "string", references: str = TEXT) -> None:
         folder = tmp_path / "written" / name
@@ -75,13 +75,13 @@ def install(tmp_path: Path) -> Install:
 
 
 def answers(text: str) -> list[Record]:
-    """``lr``: right is left, answered right; ``l-``: no answer."""
+    """``lr``: correct is left, answered right; ``l-``: no answer."""
     return [
         Record(
-            str(number), 0, 2, right == answer, options=("left", "right"), target="lr".index(right),
-            prediction=None if answer == "-" else "lr".index(answer),
+            str(number), 0, 2, correct == answer, options=("left", "right"),
+            target="lr".index(correct), prediction=None if answer == "-" else "lr".index(answer),
         )
-        for number, (right, answer) in enumerate(text.split())
+        for number, (correct, answer) in enumerate(text.split())
     ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def units(name: str, records: list[Record]) -> Statistic:
 def test_numbers(install: Install) -> None:
     install("share", f'return {{"share": {COUNT}}}', "int32", INT)
     assert units("evaluate:share", answers("ll rr lr rl")).value == 1 / 2
-    # No answer is a wrong one.
+    # A missing answer is incorrect.
     assert units("evaluate:share", answers("ll l- r-")).value == pytest.approx(1 / 3)
 
 
@@ -122,13 +122,13 @@ def test_several_references(install: Install) -> None:
 def test_one_of_several_values(install: Install) -> None:
     install("rouge", 'return {"rouge1": 0.25, "rougeL": 0.75}')
     assert units("evaluate:rouge.rougeL", answers("ll")).value == 0.75
-    with pytest.raises(InputError, match=r"computes rouge1, rougeL: .*as in evaluate:rouge.rouge1"):
+    with pytest.raises(InputError, match=r"computes rouge1, rougeL; .*as in evaluate:rouge.rouge1"):
         hf_evaluate.load("evaluate:rouge")
     with pytest.raises(InputError, match="computes rouge1, rougeL"):
         hf_evaluate.load("evaluate:rouge.rouge2")
 
 
-def test_interval_is_that_of_the_share_itself(install: Install) -> None:
+def test_the_interval_equals_that_of_the_share(install: Install) -> None:
     install("share", f'return {{"share": {COUNT}}}', "int32", INT)
     records = answers("ll rr lr rl ll " * 10)
     found = estimate(units("evaluate:share", records), seed=1)
@@ -137,7 +137,7 @@ def test_interval_is_that_of_the_share_itself(install: Install) -> None:
     assert (found.ci_low, found.ci_high) == pytest.approx((own.ci_low, own.ci_high), abs=0.04)
 
 
-def test_a_module_that_fails_loses_nothing(install: Install) -> None:
+def test_a_failing_module_does_not_fail_the_run(install: Install) -> None:
     body = 'assert len(predictions) < 5, "too many"\n        return {"picky": 1.0}'
     install("picky", body)
     assert units("evaluate:picky", answers("ll " * 8)).value is None
@@ -148,18 +148,18 @@ def test_a_module_that_fails_loses_nothing(install: Install) -> None:
     ("name", "body", "references", "message"),
     [
         ("broken", "raise OSError('no such dictionary')", TEXT, "no such dictionary"),
-        ("boxes", 'return {"boxes": 1}', "[[datasets.Value('int32')]]", "does not compare a"),
+        ("boxes", 'return {"boxes": 1}', "[[datasets.Value('int32')]]", "does not take one"),
     ],
 )
-def test_modules_that_are_of_no_use(
+def test_unusable_modules(
     name: str, body: str, references: str, message: str, install: Install
 ) -> None:
     install(name, body, references=references)
-    with pytest.raises(InputError, match=f"the module '{name}' .* cannot be used: .*{message}"):
+    with pytest.raises(InputError, match=f"cannot use evaluate module '{name}': .*{message}"):
         hf_evaluate.load(f"evaluate:{name}")
 
 
-def test_code_is_neither_fetched_unasked_nor_taken_from_where_one_stands(
+def test_code_is_not_downloaded_by_default_nor_taken_from_the_working_directory(
     bench: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = bench / "specs" / "sides.yaml"
@@ -172,12 +172,12 @@ def test_code_is_neither_fetched_unasked_nor_taken_from_where_one_stands(
     run = "run", "--model", "fake:oracle", "--tasks", "sides", *places
     code, _, message = command(*run)
     assert code == 2
-    assert "the module 'sly' of the library evaluate is not on this machine" in message
+    assert "evaluate module 'sly' not found on this machine" in message
     assert f"{spec}:" in message
-    assert "with --trust-remote-code it is fetched and run" in message
-    code, _, message = command(*run, "--trust-remote-code")  # and the tests are offline
+    assert "Use --trust-remote-code to download and run it" in message
+    code, _, message = command(*run, "--trust-remote-code")  # the tests are offline
     assert code == 2
-    assert "the module 'sly' of the library evaluate cannot be used: " in message
+    assert "cannot use evaluate module 'sly': " in message
     assert command("validate", spec)[0] == 0
 
 
@@ -197,7 +197,7 @@ def test_in_a_task(install: Install, bench: Path, command: Command) -> None:
     assert code == 0, err
     rows = json.loads(out)["results"]
     assert [row["metrics"]["evaluate:equal"]["value"] for row in rows] == [1.0, 0.5]
-    # One of each pair is right: nothing varies between clusters, and nothing is claimed.
+    # One sample per pair is correct: clusters do not vary, so there is no interval.
     assert rows[1]["metrics"]["evaluate:equal"]["ci_low"] is None
     (module,) = json.loads((bench / "runs" / "r" / "manifest.json").read_text())["identity"][
         "tasks"
@@ -211,7 +211,7 @@ def test_in_a_task(install: Install, bench: Path, command: Command) -> None:
     assert (row.value_a, row.value_b, row.difference, row.p) == (1.0, 0.5, -0.5, None)
 
 
-def test_two_runs_are_drawn_together(install: Install) -> None:
+def test_two_runs_are_resampled_together(install: Install) -> None:
     install("share", f'return {{"share": {COUNT}}}', "int32", INT)
     a, b = answers("ll lr rr rl " * 10), answers("ll lr rr rr " * 10)
     difference = units("evaluate:share", b).minus(units("evaluate:share", a))
@@ -219,5 +219,5 @@ def test_two_runs_are_drawn_together(install: Install) -> None:
     low, high = difference.interval(seed=0)
     assert low is not None
     assert high is not None
-    # Three in four answers are the same: were they drawn apart, it would be far wider.
+    # Three of four answers agree: with independent resampling it would be far wider.
     assert 0.08 < low < 1 / 4 < high < 0.42

@@ -1,4 +1,4 @@
-"""Metrics against tables of cases worked out by hand."""
+"""Metrics on tables of cases with hand-computed values."""
 
 import math
 from dataclasses import replace
@@ -25,13 +25,13 @@ CASES = [
     ("pair_accuracy", "a1+ a2- b1+ b2+", 1 / 2, 2),
     ("pair_accuracy", "a1- a2- b1- b2-", 0.0, 2),
     ("pair_accuracy", "a1+ a2+ b1+ b2+ c1+ c2-", 2 / 3, 3),
-    ("pair_accuracy", "a1+ a2+ b1+", 1.0, 1),  # b is incomplete: in no pair metric
+    ("pair_accuracy", "a1+ a2+ b1+", 1.0, 1),  # b is incomplete: not in pair metrics
     ("pair_accuracy", "a1+ b1+", None, 0),
     ("set_accuracy", FOUR, 1.0, 1),
     ("set_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 1 / 2, 2),
     ("set_accuracy", FOUR + " Ba1+ Ba2+ Bb1+", 1.0, 1),
     ("pair_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 3 / 4, 4),
-    # What'sUp's formula: right pairs over n/2, right sets over n/4
+    # formula of What'sUp: correct pairs over n/2, correct sets over n/4
     ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Ba2+ Bb1+ Bb2-", 3 / 4, 8),
     ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 / 3, 6),
     ("whatsup_official_set_accuracy", FOUR + " Ba1+ Bb1+", 1 / 1.5, 6),
@@ -45,14 +45,14 @@ CASES = [
     ("f1", "yy yy yn nn", 4 / 5, 4),
     ("precision", "yy yy yn nn", 1.0, 2),
     ("recall", "yy yy yn nn", 2 / 3, 3),
-    # always yes, always no, all right
+    # always yes, always no, all correct
     ("f1", "yy ny", 2 / 3, 2),
     ("f1", "yn nn", 0.0, 2),
     ("precision", "yn nn", None, 0),
     ("recall", "yn nn", 0.0, 1),
     ("yes_ratio", "yn nn", 0.0, 2),
     ("f1", "yy nn", 1.0, 2),
-    # no answer is a miss where yes is right, a false alarm where no is
+    # no answer: a false negative if yes is correct, a false positive if no is
     ("f1", "yy y- nn", 2 / 3, 3),
     ("f1", "yy n- nn", 2 / 3, 3),
     ("f1", "y- n-", 0.0, 2),
@@ -61,9 +61,9 @@ CASES = [
     ("recall", "yy y- n-", 1 / 2, 2),
     ("yes_ratio", "yy y- n- nn", 1 / 2, 2),
     ("yes_ratio", "y- n-", None, 0),
-    # a third option: no miss and no false alarm but where yes was right
+    # a third option: a false negative if yes is correct, otherwise not counted
     ("f1", "yy no on yo", 2 / 3, 4),
-    ("f1", "nn nn", None, 2),  # yes is never right and never said
+    ("f1", "nn nn", None, 2),  # yes is never correct and never answered
     ("recall", "nn ny", None, 0),
     ("f1", "a1+ a2-", None, 0),  # samples without the positive option
     ("yes_ratio", "yy a1+ a2-", 1.0, 1),
@@ -91,14 +91,14 @@ def test_groups_of_three() -> None:
     assert (units.value, units.n) == (0.5, 2)
 
 
-def test_orders_are_scored_apart() -> None:
-    """A pair asked in two orders is two pairs, each of one order."""
+def test_orders_are_scored_separately() -> None:
+    """A pair evaluated in two orders counts as two pairs, one per order."""
     first = Record("1", 0, 2, True, pair="p")
     swapped = Record("1", 1, 2, False, pair="p")
     other = [Record("2", order, 2, True, pair="p") for order in (0, 1)]
     units = METRICS.get("pair_accuracy")([first, swapped, *other], RULES)
     assert (units.value, units.n) == (0.5, 2)
-    assert len(units.numerators) == 1  # but one cluster: the same photographs
+    assert len(units.numerators) == 1  # but one cluster, because the images are the same
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_orders_are_scored_apart() -> None:
         ("pair_accuracy", "a1+", None),
         ("mean_pair_cosine", "a1+ a2+", None),
         ("whatsup_official_pair_accuracy", FOUR + " Ba1+ Bb1+", 2 * (1 / 16) / 3),
-        # of one positive and three negatives a coin gets TP 1/2, FN 1/2, FP 3/2
+        # a coin on one positive and three negatives: TP 1/2, FN 1/2, FP 3/2
         ("f1", "yy nn nn nn", 1 / 3),
         ("precision", "yy nn nn nn", 1 / 4),
         ("recall", "yy nn nn nn", 1 / 2),
@@ -133,7 +133,7 @@ def test_chance(name: str, samples: str, value: float | None) -> None:
         ([-3.0, -1.0, -2.0], 1, False, "ok"),
         ([0.5, 0.5], None, True, "ok"),
         ([0.5, 0.1, 0.5], None, True, "ok"),
-        ([0.5, 0.5, 0.6], 2, False, "ok"),  # a tie below the top decides nothing
+        ([0.5, 0.5, 0.6], 2, False, "ok"),  # a tie below the highest score has no effect
         ([0.1, math.nan], None, False, "error"),
         ([-math.inf, 0.0], None, False, "error"),
         ([], None, False, "error"),
@@ -144,7 +144,7 @@ def test_highest(scores: list[float], prediction: int | None, tied: bool, status
     assert (outcome.prediction, outcome.tied, outcome.status) == (prediction, tied, status)
 
 
-def test_interval_of_independent_samples_is_that_of_the_binomial() -> None:
+def test_interval_of_independent_samples_is_binomial() -> None:
     """600 of 1,000: the normal approximation gives 0.6 +- 1.96 * 0.01549."""
     units = Units.of([1.0] * 600 + [0.0] * 400, [str(i) for i in range(1000)])
     low, high = interval(units)
@@ -152,15 +152,15 @@ def test_interval_of_independent_samples_is_that_of_the_binomial() -> None:
     assert high == pytest.approx(0.6 + 1.96 * 0.01549, abs=0.004)
 
 
-def test_interval_is_wider_for_samples_that_stand_or_fall_together() -> None:
+def test_interval_is_wider_for_clustered_samples() -> None:
     values = [1.0] * 100 + [0.0] * 100
-    apart = interval(Units.of(values, [str(i) for i in range(200)]))
-    together = interval(Units.of(values, [str(i // 4) for i in range(200)]))
-    width = [high - low for low, high in (apart, together)]  # type: ignore[operator]
+    independent = interval(Units.of(values, [str(i) for i in range(200)]))
+    clustered = interval(Units.of(values, [str(i // 4) for i in range(200)]))
+    width = [high - low for low, high in (independent, clustered)]  # type: ignore[operator]
     assert width[1] == pytest.approx(2 * width[0], rel=0.15)  # sqrt(4) times as wide
 
 
-def test_interval_is_reproducible_and_follows_the_seed() -> None:
+def test_interval_is_reproducible_and_depends_on_the_seed() -> None:
     rng = np.random.default_rng(0)
     units = Units.of(rng.random(50), [str(i) for i in range(50)])
     assert interval(units, seed=1) == interval(units, seed=1)
@@ -168,15 +168,13 @@ def test_interval_is_reproducible_and_follows_the_seed() -> None:
 
 
 @pytest.mark.parametrize(("samples", "expected"), [("a1+", (None, None)), ("", (None, None))])
-def test_interval_where_there_is_none(
-    samples: str, expected: tuple[float | None, float | None]
-) -> None:
+def test_undefined_intervals(samples: str, expected: tuple[float | None, float | None]) -> None:
     units = METRICS.get("individual_accuracy")(records(samples), RULES)
     assert interval(units) == expected
 
 
-def test_interval_where_nothing_varies_is_wilsons() -> None:
-    """3 of 3 is no certainty. Wilson: centre (1 + z2/2n) / (1 + z2/n), z = 1.95996, n = 3."""
+def test_interval_without_variation_is_the_wilson_interval() -> None:
+    """3 of 3 is not certain. Wilson: centre (1 + z2/2n) / (1 + z2/n), z = 1.95996, n = 3."""
     low, high = interval(METRICS.get("individual_accuracy")(records("a1+ b1+ c1+"), RULES))
     assert (low, high) == (pytest.approx(0.43850, abs=1e-5), pytest.approx(1.0))
     biased = interval(METRICS.get("individual_accuracy")(records("a1+ a2- b1+ b2-"), RULES))
@@ -185,25 +183,25 @@ def test_interval_where_nothing_varies_is_wilsons() -> None:
         METRICS.get("whatsup_official_set_accuracy")(records(FOUR[:-1] + "- Ba1+"), RULES)
     )
     assert none[0] == 0.0
-    assert none[1] > 0.5  # type: ignore[operator]  # two clusters tell little
+    assert none[1] > 0.5  # type: ignore[operator]  # two clusters carry little information
     same = METRICS.get("mean_pair_cosine")(records("a1+ a2+ b1+ b2+", pair_cosine=0.9), RULES)
     assert interval(same) == (pytest.approx(0.9), pytest.approx(0.9))
 
 
-def test_right_denials_are_no_evidence_for_an_f1_of_one() -> None:
+def test_true_negatives_do_not_narrow_the_interval_of_f1() -> None:
     few = interval(METRICS.get("f1")(records("yy yy yy"), RULES))
     assert few == (pytest.approx(0.43850, abs=1e-5), pytest.approx(1.0))
     assert interval(METRICS.get("f1")(records("yy yy yy" + 97 * " nn"), RULES)) == few
 
 
-def test_resamples_over_nothing_are_left_out() -> None:
-    """Of 12 samples 2 are answered yes: a resample in eight or nine has neither."""
+def test_undefined_resamples_are_excluded() -> None:
+    """2 of 12 samples are answered yes: about one resample in nine has neither."""
     low, high = interval(METRICS.get("precision")(records("yy ny" + 10 * " nn"), RULES))
     assert (low, high) == (0.0, 1.0)
 
 
 @given(st.lists(st.sampled_from(["yy", "yn", "y-", "ny", "nn", "n-"]), min_size=1, max_size=8))
-def test_f1_is_the_lowest_of_all_readings_of_what_is_no_answer(samples: list[str]) -> None:
+def test_f1_is_the_lowest_over_all_readings_of_missing_answers(samples: list[str]) -> None:
     def reading(answers: tuple[str, ...]) -> float | None:
         pairs = list(zip((word[0] for word in samples), answers, strict=True))
         tp, wrong = pairs.count(("y", "y")), pairs.count(("y", "n")) + pairs.count(("n", "y"))
@@ -224,13 +222,13 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
     assert METRICS.get("f1")(made, RULES).value == pytest.approx(2 * p * r / (p + r))
 
 
-def test_a_pair_whose_members_differ_in_their_options_is_whole() -> None:
+def test_the_samples_of_a_pair_can_have_different_numbers_of_options() -> None:
     made = [Record("1", 0, 2, True, pair="p"), Record("2", 0, 3, True, pair="p")]
     units = METRICS.get("pair_accuracy")(made, RULES)
     assert (units.value, units.n, units.chance) == (1.0, 1, pytest.approx(1 / 6))
 
 
-def test_sets_pairs_and_samples_of_one_name_are_apart() -> None:
+def test_sets_pairs_and_samples_with_the_same_name_are_distinct() -> None:
     made = [Record("1", 0, 2, True), Record("2", 0, 2, True, pair="1")]
     made.append(Record("3", 0, 2, True, set="1"))
     assert len({record.cluster for record in made}) == 3
@@ -239,17 +237,17 @@ def test_sets_pairs_and_samples_of_one_name_are_apart() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40))
 def test_properties(samples: list[tuple[int, bool]]) -> None:
-    """Pairs cannot beat individuals on whole pairs, and an interval holds its value."""
+    """Pairs cannot beat individuals on complete pairs, and an interval contains its value."""
     counts: dict[int, int] = {}
     made = []
     for key, correct in samples:
         counts[key] = counts.get(key, 0) + 1
         if counts[key] <= 2:
             made.append(Record(f"{key}-{counts[key]}", 0, 2, correct, pair=str(key)))
-    whole, broken = metrics.groups(made, "pair", 2)
-    assert sum(map(len, whole)) + sum(map(len, broken)) == len(made)
+    complete, incomplete = metrics.groups(made, "pair", 2)
+    assert sum(map(len, complete)) + sum(map(len, incomplete)) == len(made)
     pairs = METRICS.get("pair_accuracy")(made, RULES)
-    singles = METRICS.get("individual_accuracy")([r for g in whole for r in g], RULES)
+    singles = METRICS.get("individual_accuracy")([r for g in complete for r in g], RULES)
     if pairs.value is not None:
         assert singles.value is not None
         assert pairs.value <= singles.value
@@ -262,13 +260,18 @@ def test_properties(samples: list[tuple[int, bool]]) -> None:
 
 # --- four scores of a pair ------------------------------------------------------------------------
 
-# (s11, s12, s21, s22): image i with the right option of image j.
-#   plain: s11 > s12 and s22 > s21. By hand: both images choose their own, one does, none does.
+# (s11, s12, s21, s22): score of image i with the correct option of image j.
+#   plain: s11 > s12 and s22 > s21. In the cases, both images, one image or no image is correct.
 BOTH = (0.30, 0.20, 0.10, 0.25)
 FIRST_CAPTION_ALWAYS = (0.30, 0.20, 0.28, 0.25)  # both images prefer option 1
 CROSSED = (0.20, 0.30, 0.25, 0.10)
 CONSTANT = (0.2, 0.2, 0.2, 0.2)
-TEXT_ONLY = (0.30, 0.40, 0.10, 0.50)  # options choose rightly but for 2: 0.50 > 0.40; image 1 not
+TEXT_ONLY = (
+    0.30,
+    0.40,
+    0.10,
+    0.50,
+)  # both options choose correctly (0.50 > 0.40 for 2); image 1 does not
 NEGATIVE = (-0.1, -0.2, -0.3, -0.1)
 MATCHES = [
     # scores, metric, value, n
@@ -293,7 +296,7 @@ MATCHES = [
     (TEXT_ONLY, "two_way_accuracy", 0.5, 2),
     (TEXT_ONLY, "group_accuracy", 0.0, 1),
     (TEXT_ONLY, "relaxed_pair_accuracy", 1.0, 1),  # 0.4286 > 0.1667
-    (NEGATIVE, "relaxed_pair_accuracy", None, 0),  # the ratio means nothing
+    (NEGATIVE, "relaxed_pair_accuracy", None, 0),  # the ratio is meaningless
     (NEGATIVE, "relaxed_pair_accuracy_sum", 1.0, 1),  # -0.2 > -0.5
     (NEGATIVE, "text_to_image_accuracy", 1.0, 2),
     *[
@@ -334,7 +337,7 @@ CHANCES = {
 
 
 @pytest.mark.parametrize("name", CHANCES)
-def test_chance_of_matches_is_what_random_scores_get(name: str) -> None:
+def test_chance_of_matches_is_the_value_of_random_scores(name: str) -> None:
     draws = np.random.default_rng(0).random((10_000, 4))
     made = [record for i, s in enumerate(draws) for record in scored(tuple(s), f"p{i}")]
     units = METRICS.get(name)(made, RULES)
@@ -342,8 +345,8 @@ def test_chance_of_matches_is_what_random_scores_get(name: str) -> None:
     assert units.value == pytest.approx(CHANCES[name], abs=0.015)
 
 
-def test_perplexities_are_compared_as_the_paper_defines_but_with_the_other_sign() -> None:
-    """p11 / (p11 + p12) < p21 / (p21 + p22): lower is the better match."""
+def test_perplexities_are_compared_as_in_the_paper_with_the_opposite_sign() -> None:
+    """p11 / (p11 + p12) < p21 / (p21 + p22): lower is better."""
     rng = np.random.default_rng(1)
     for logs in rng.normal(-3, 2, (300, 4)):
         p11, p12, p21, p22 = np.exp(-logs)
@@ -352,7 +355,7 @@ def test_perplexities_are_compared_as_the_paper_defines_but_with_the_other_sign(
         assert units.value == float(expected)
 
 
-def test_matches_of_four_options_are_those_of_the_two_right_ones() -> None:
+def test_matches_of_four_options_use_the_two_correct_ones() -> None:
     common = {"order_index": 0, "n_options": 4, "correct": False, "pair": "p"}
     made = [
         Record(sample_id="a", scores=(0.9, 0.2, 0.8, 0.1), target=1, **common),  # type: ignore[arg-type]
@@ -361,7 +364,7 @@ def test_matches_of_four_options_are_those_of_the_two_right_ones() -> None:
     assert METRICS.get("two_way_pair_accuracy")(made, RULES).value == 1  # 0.2 > 0.1, 0.4 > 0.3
 
 
-def test_a_pair_with_a_failed_sample_is_wrong_and_generated_text_has_no_matches() -> None:
+def test_a_pair_with_a_failed_sample_is_incorrect_and_generated_text_is_undefined() -> None:
     first, second = scored(BOTH)
     failed = replace(second, scores=None)
     other = scored(BOTH, "q")
@@ -372,7 +375,7 @@ def test_a_pair_with_a_failed_sample_is_wrong_and_generated_text_has_no_matches(
         assert METRICS.get(name)([first], RULES).n == 0  # incomplete
 
 
-def test_a_score_that_is_no_number_is_wrong() -> None:
+def test_a_score_that_is_not_finite_is_incorrect() -> None:
     first, second = scored(BOTH)
     for bad in (None, float("nan")):
         broken = replace(second, scores=(bad, 0.3))  # the log has null for NaN

@@ -17,7 +17,7 @@ EXPECTED = json.loads(official.FILE.read_text())
 
 
 def scored(sample: str, pair: str, scores: Sequence[float], target: int, **groups: str) -> Record:
-    """A line of the log, as the protocol ``similarity`` would have judged these scores."""
+    """A log line with these scores, as judged by the protocol ``similarity``."""
     outcome = highest([OptionScore(float(score)) for score in scores])
     return Record(
         sample_id=sample,
@@ -37,7 +37,7 @@ def count(metric: str, records: Sequence[Record]) -> int:
 
 
 def pairs(scores: np.ndarray) -> list[Record]:
-    """Of (pair, image, caption)."""
+    """Records from scores of shape (pair, image, caption)."""
     return [
         scored(f"{number}.{image}", str(number), pair[image], image)
         for number, pair in enumerate(scores)
@@ -47,7 +47,7 @@ def pairs(scores: np.ndarray) -> list[Record]:
 
 @pytest.mark.parametrize("subset", ["A", "B"])
 def test_whatsup(subset: str) -> None:
-    """``Controlled_Images.evaluate_scores``: 5,000 draws of either subset."""
+    """``Controlled_Images.evaluate_scores``: 5,000 random draws for each subset."""
     names = (
         "individual_accuracy",
         "whatsup_official_pair_accuracy",
@@ -61,12 +61,12 @@ def test_whatsup(subset: str) -> None:
             for image in range(4)
         ]
         assert [count(name, records) for name in names] == counts
-        # All groups are whole, so that the formulas agree.
+        # All groups are complete, so the formulas agree.
         assert [count("pair_accuracy", records), count("set_accuracy", records)] == counts[1:]
 
 
 def test_mmvp_vlm() -> None:
-    """``benchmark_model``: 10,125 pairs, each pattern by itself."""
+    """``benchmark_model``: 10,125 pairs, each pattern separately."""
     size = official.PAIRS // official.CATEGORIES
     for scores, counts in zip(official.mmvp_vlm(), EXPECTED["mmvp_vlm"], strict=True):
         parts = np.split(scores, range(size, len(scores), size))
@@ -81,13 +81,13 @@ def test_winoground() -> None:
         assert [count(name, records) for name in names] == counts
 
 
-# A share of answers is none where all are tied.
+# The share of yes is undefined if all samples are tied.
 SCORES = sorted({*METRICS.names()} - {"mean_pair_cosine", "yes_ratio"})
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_constant_model_scores_zero(name: str) -> None:
-    """Official code gives it the first option, which in What'sUp is the right one."""
+    """The official code chooses the first option, which is the correct one in What'sUp."""
     records = [
         replace(
             scored(f"{n}.{image}", f"{n}.{image // 2}", [0.5] * 4, image, set=str(n)), positive=0

@@ -1,4 +1,4 @@
-"""Extractors: hand-decided answers, properties, and recorded answers of real models."""
+"""Extractors: hand-labelled answers, properties, and recorded answers of real models."""
 
 import json
 import os
@@ -128,7 +128,11 @@ KEYWORD = [
     ("none of these apply; left is blue", LR, "refusal"),
     ("All of these are left.", LR, "refusal"),
     ("All of these things are left.", LR, 0),
-    ("two cats sit", ["Two cats sit.", "Cats sit"], 0),  # not the other, which it holds
+    (
+        "two cats sit",
+        ["Two cats sit.", "Cats sit"],
+        0,
+    ),  # not the second option, which the answer contains
     ("Cats sit.", ["Two cats sit.", "Cats sit"], 1),
     ('Below the word "stop."', ['Below the word "stop."', 'Above the word "stop."'], 0),
     ('It is above the word "stop."', ['Below the word "stop."', 'above the word "stop."'], 1),
@@ -191,14 +195,14 @@ LETTER = [
     ("Neither (a) nor (b)", OPEN, "refusal"),
     ("I cannot determine whether (a) or (b).", OPEN, "refusal"),
     ("Both options (a) and (b) are incorrect.", OPEN, "refusal"),
-    ("Neither", ["(a) Left", "(b) Neither"], "nothing"),  # an option's text is for keyword
+    ("Neither", ["(a) Left", "(b) Neither"], "nothing"),  # the text of an option is left to keyword
     ("(1) All of these men sit.", ["(1) All of these men sit.", "(2) They stand."], 0),
     ("(a) Closed", OPEN, "ambiguous"),
     ("The door is open, so (b).", OPEN, "ambiguous"),
     ("(a) Open (b) Closed", OPEN, "ambiguous"),
     ("A or B", OPEN, "ambiguous"),
     ("A: Closed", ["(c) Open", "(d) Closed"], "nothing"),
-    # options that bear numbers
+    # options with numbers
     ("(1)", NUMBERED, 0),
     ("2", NUMBERED, 1),
     ("2.", NUMBERED, 1),
@@ -215,7 +219,7 @@ LETTER = [
     ("A. A cat on a dog.", NUMBERED, "nothing"),
     ("(3) A dog beside a cat.", NUMBERED, "nothing"),
     ("Neither (1) nor (2)", NUMBERED, "refusal"),
-    # an answer under protest is one: what is chosen in the end, not what is compared
+    # a reluctant answer counts: the final choice, not the comparison
     (f"{UNFIT}However, the correct caption would be:\n\n(1) A cat on a dog.", NUMBERED, 0),
     (f"{UNFIT}If I had to choose, I would select:\n\nOutput (2).", NUMBERED, 1),
     (f"{UNFIT}If I had to pick the closest, it would be:\n(1)\n\nBut no dog is seen.", NUMBERED, 0),
@@ -310,7 +314,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("name", "text", "options", "expected"), TABLE)
-def test_hand_decided(name: str, text: str, options: list[str], expected: int | str) -> None:
+def test_hand_labelled(name: str, text: str, options: list[str], expected: int | str) -> None:
     found = EXTRACTORS.get(name)(text, options)
     if isinstance(expected, str):
         assert (found.index, found.reason) == (None, expected)
@@ -327,8 +331,8 @@ def test_keyword_arguments() -> None:
     assert keyword("beside", LR, synonyms=both).reason == "ambiguous"
 
 
-def test_keyword_ignores_phrases_that_name_no_option() -> None:
-    """On the floor is not on the chair."""
+def test_keyword_ignores_phrases_that_do_not_name_an_option() -> None:
+    """ "On the floor" does not mean "on the chair"."""
     ignore = ["on the floor", "on the ground"]
     under = "The mug is on the floor, under the chair."
     assert keyword(under, FOUR).reason == "ambiguous"
@@ -378,7 +382,9 @@ def test_regex(text: str, options: list[str], arguments: dict[str, str], expecte
         ("regex", LR, {"pattern": "a", "which": "best"}, "which must be"),
     ],
 )
-def test_wrong_use(name: str, options: list[str], arguments: dict[str, str], message: str) -> None:
+def test_invalid_arguments(
+    name: str, options: list[str], arguments: dict[str, str], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         EXTRACTORS.get(name)("text", options, **arguments)
 
@@ -424,7 +430,7 @@ ANSWERS = st.lists(
 
 
 @given(option=st.sampled_from(DIRECTIONS), before=WORD, after=WORD, side=st.integers(0, 2))
-def test_an_option_inside_a_word_never_counts(
+def test_an_option_inside_a_word_does_not_count(
     option: str, before: str, after: str, side: int
 ) -> None:
     word = (before if side != 1 else "") + option + (after if side != 0 else "")
@@ -433,7 +439,7 @@ def test_an_option_inside_a_word_never_counts(
 
 
 @given(st.text("cdfgmnpvwxz .,:;!?()'\"\n*_-", max_size=80))
-def test_a_text_that_names_no_option_has_no_answer(text: str) -> None:
+def test_a_text_without_an_option_has_no_answer(text: str) -> None:
     for name, options in [("keyword", LR), ("letter", OPEN), ("number", N), ("yes_no", TF)]:
         assert EXTRACTORS.get(name)(text, options).index is None
 
@@ -469,10 +475,10 @@ def test_time_is_linear(unit: str) -> None:
 
 
 def _real(*parts: str) -> Path:
-    beside = ROOT.parent / "shared" / "realdata"
-    path = Path(os.environ.get("VLM_HARNESS_REALDATA", beside), *parts)
+    default = ROOT.parent / "shared" / "realdata"
+    path = Path(os.environ.get("VLM_HARNESS_REALDATA", default), *parts)
     if not path.exists():
-        pytest.skip(f"{path} is absent")
+        pytest.skip(f"{path} is missing")
     return path
 
 
@@ -485,8 +491,8 @@ def test_pope_answers_of_llava() -> None:
 
 
 @pytest.mark.realdata
-def test_sugarcrepe_refusals_of_gpt4v_are_no_answers() -> None:
-    """The recorded choice is empty where GPT-4V declined; "(1)" often stands in the text still."""
+def test_sugarcrepe_refusals_of_gpt4v_are_not_answers() -> None:
+    """The recorded choice is empty if GPT-4V declined, even if the text contains "(1)"."""
     answered = parsed = declined = 0
     for path in sorted(_real("sugarcrepe", "recorded", "gpt4v", "positive-first").glob("*.json")):
         for item in json.loads(path.read_text()).values():
@@ -518,8 +524,8 @@ def test_whatsup_scores_of_llava(name: str, options: list[str], published: float
     rows = [json.loads(line) for line in lines]
     for extractor, use in (("keyword", {}), ("contains", {"exclude": {"on": ["front"]}})):
         found = [EXTRACTORS.get(extractor)(row["generation"], options, **use).index for row in rows]
-        right = [
+        correct = [
             index == options.index(row["gold"].lower())
             for index, row in zip(found, rows, strict=True)
         ]
-        assert 100 * sum(right) / len(right) == pytest.approx(published, abs=1e-4)
+        assert 100 * sum(correct) / len(correct) == pytest.approx(published, abs=1e-4)

@@ -1,4 +1,4 @@
-"""Published tables: that they say what the paper says, and how they are measured again."""
+"""Published tables: their values are those of the paper, and their cells can be re-run."""
 
 import json
 from collections import Counter
@@ -51,7 +51,7 @@ def table(tmp_path: Path) -> str:
     return str(path)
 
 
-# --- the paper's tables -------------------------------------------------------------------------
+# --- the paper's tables --------------------------------------------------------------------------
 
 
 def test_the_paper_has_these_tables() -> None:
@@ -111,7 +111,7 @@ def test_numbers_of_the_paper(
         (5, "SigLIP-ViT-L/16-384px + finetuning", [49.0, 1.0, 51.0, 3.9, 50.8, 53.1, 49.7, 55.3]),
     ],
 )  # fmt: skip
-def test_rows_that_nobody_can_run(
+def test_rows_without_a_public_model(
     number: int, name: str, values: list[float], registry: Registry
 ) -> None:
     found = [cell for cell in cells(load(str(number)), registry) if cell.name == name]
@@ -119,7 +119,7 @@ def test_rows_that_nobody_can_run(
     assert not any(cell.repeatable for cell in found)
 
 
-def test_decoding_and_quotations_of_table_6(registry: Registry) -> None:
+def test_decoding_and_citations_of_table_6(registry: Registry) -> None:
     found = cells(load("6"), registry)
     assert [c.value for c in found if c.decoding == "m3id"] == [64.3, 31.3]
     assert [c.value for c in found if c.cited] == [None, 27.3, None, 31.3]
@@ -134,18 +134,18 @@ def test_rows_that_tables_share_are_the_same(registry: Registry) -> None:
                 assert seen.setdefault(key, cell.value) == cell.value
 
 
-# --- the command --------------------------------------------------------------------------------
+# --- the command ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", COUNTS)
 def test_dry_run_lists_every_cell(number: int, call: Command, tmp_path: Path) -> None:
     code, out, _ = call(str(number), "--dry-run", "--data-dir", str(tmp_path))
     assert code == 0
-    assert out.count("│ not here │\n") == COUNTS[number]  # none of the data is
-    assert f"{COUNTS[number]} cells" in out
+    assert out.count(" missing │\n") == COUNTS[number]  # all data is missing
+    assert f"{COUNTS[number]} cells, of which " in out
 
 
-def test_dry_run_says_what_is_here(call: Command, table: str) -> None:
+def test_dry_run_reports_what_is_available(call: Command, table: str) -> None:
     code, out, _ = call(table, "--dry-run", "--json")
     assert code == 0
     state = [(cell["model"], cell["weights"], cell["data"]) for cell in json.loads(out)]
@@ -174,17 +174,17 @@ def test_measured_beside_published(call: Command, table: str) -> None:
         ("hf_vlm:no/such", "2.0", "-", "not measured"),
         ("hf_vlm:no/such", "3.0", "-", "not measured"),
     ]
-    assert "not a complete run" in out
-    assert "3 cells are quoted" in out
+    assert "partial run: --limit 8" in out
+    assert "3 cells skipped: cited from other papers" in out
     assert "not measured: model no-such: the weights" in out
 
 
-def test_one_run_a_protocol_and_decoding(call: Command, table: str, tmp_path: Path) -> None:
+def test_one_run_per_protocol_and_decoding(call: Command, table: str, tmp_path: Path) -> None:
     code, out, _ = call(table, "--limit", "4", "--json", "--model", "fake:oracle,fake:first")
     assert code == 0
     assert len(json.loads(out)) == 6
     assert len(list((tmp_path / "results").glob("*/manifest.json"))) == 2
-    # The same command finds its runs again.
+    # The same command reuses its runs.
     assert call(table, "--limit", "4", "--json", "--model", "fake:oracle,fake:first")[1] == out
 
 
@@ -195,20 +195,24 @@ def test_the_best_command_of_each_cell(call: Command, table: str) -> None:
     assert commands == {"similarity": None, "generate": "default"}
     text = call(*asked)[1]
     assert "0.0 (default)" in text
-    assert "(command): the best of all, chosen on these samples themselves" in text
+    assert "(command): the best command, selected on the test samples" in text
 
 
-def test_nothing_to_be_measured_is_one_message(call: Command, tmp_path: Path) -> None:
+def test_no_cell_that_can_be_run_is_one_message(call: Command, tmp_path: Path) -> None:
     code, out, err = call("1", "--data-dir", str(tmp_path))
     assert (code, out) == (2, "")
-    assert "none of the 20 cells can be measured here" in err
+    assert "none of the 20 cells can be run: weights or data are missing" in err
     assert "controlled_images_dataset.json" in err
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[50.0, 40.0, 0.0]", "[50.0]", "mine.yaml:8: row 'Always the first': 1 values for 3"),
+        (
+            "[50.0, 40.0, 0.0]",
+            "[50.0]",
+            "mine.yaml:8: row 'Always the first' has 1 values, expected 3",
+        ),
         ("model: null,", "", "mine.yaml:10: rows.3.model: this key is required"),
         ("cited:", "sited:", "mine.yaml:10: unknown key 'rows.3.sited'; did you mean 'cited'?"),
         ("[1, 2, 3]}\n  - {name: T", "[1, x, 3]}\n  - {name: T", "mine.yaml:9: rows.2.values.1:"),
@@ -217,7 +221,7 @@ def test_nothing_to_be_measured_is_one_message(call: Command, tmp_path: Path) ->
         ("metric: individual_accuracy", "metric: set_accuracy", "mine.yaml:3: task whatsup"),
         ("a_on_under", "a_on_udner", "mine.yaml:5: unknown task 'whatsup_rendered_a_on_udner'"),
         ("protocol: similarity", "protocol: similar", "mine.yaml:7: unknown protocol 'similar'"),
-        ("protocol: similarity, ", "", "mine.yaml:7: row 'All right' needs a protocol"),
+        ("protocol: similarity, ", "", "mine.yaml:7: row 'All right' has no protocol"),
         ("cited: true", "decoding: m3ld", "mine.yaml:10: unknown decoding 'm3ld'"),
         ("published: mine\n", "", "published: this key is required"),
     ],
@@ -235,7 +239,7 @@ def test_bad_tables(call: Command, table: str, old: str, new: str, message: str)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["8"], "the paper has no table 8 of results; it has 1, 2, 3, 4, 5, 6, 7, 9"),
+        (["8"], "the paper has no results table 8; available: 1, 2, 3, 4, 5, 6, 7, 9"),
         (["none.yaml"], "none.yaml: cannot be read: No such file"),
         (["1", "--model", "lava"], "--model: the table has no model 'lava'; did you mean 'llava'?"),
     ],
@@ -246,7 +250,7 @@ def test_bad_arguments(call: Command, args: list[str], message: str) -> None:
     assert message in err
 
 
-# --- comparing ----------------------------------------------------------------------------------
+# --- comparison ----------------------------------------------------------------------------------
 
 
 def _cell(value: float | None, metric: str = "pair_accuracy") -> TableCell:
@@ -266,7 +270,7 @@ def _cell(value: float | None, metric: str = "pair_accuracy") -> TableCell:
         (Measured(_cell(52.0), problem="not here"), None),
     ],
 )
-def test_agrees_as_far_as_it_is_printed(measured: Measured, agrees: bool | None) -> None:
+def test_agrees_within_rounding(measured: Measured, agrees: bool | None) -> None:
     assert measured.agrees is agrees
 
 
@@ -291,7 +295,7 @@ def test_a_run_that_fails_does_not_stop_the_rest(
     assert [each.problem for each in measured] == ["every sample failed"] * 3 + [None] * 3
 
 
-def test_images_that_are_not_there(bench: Path, tmp_path: Path) -> None:
+def test_missing_images(bench: Path, tmp_path: Path) -> None:
     found = Registry.standard([str(bench / "specs")])
     path = tmp_path / "t.yaml"
     path.write_text(
@@ -302,7 +306,7 @@ def test_images_that_are_not_there(bench: Path, tmp_path: Path) -> None:
     (bench / "data" / "sides" / "thing0-left.png").unlink()
     here = Here(found, str(bench / "data"))
     blind, seeing = cells(load(str(path)), found)
-    assert here.data(blind) is None  # a fake model looks at no image
+    assert here.data(blind) is None  # a fake model reads no images
     problem = here.data(seeing)
     assert isinstance(problem, InputError)
-    assert "1 of 12 images are not there" in problem.message
+    assert "1 of 12 images are missing" in problem.message

@@ -1,4 +1,4 @@
-"""The contact sheet: what a user gets for a run, and that no answer or image can spoil it."""
+"""The contact sheet of a run, also with unusual answers and images."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.bench import TASK, Command, write_sides
 from vlm_harness.report import contact_sheet
-from vlm_harness.report.pairs import Absent, Answer, Asked, Sheet, Tile, collect
+from vlm_harness.report.pairs import Absent, Answer, Sheet, Tile, TileSample, collect
 
 TASKS = "whatsup_rendered_a_left_right,whatsup_rendered_a_four_way"
 HOSTILE = [
@@ -51,7 +51,7 @@ def rendered(run: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def photographs(bench: Path, run: Callable[..., Path]) -> Path:
-    """A run whose images are files, by a task that is found in no folder afterwards."""
+    """A run whose images are files, and whose task file is deleted afterwards."""
     folder = run(
         "--tasks", "sides", "--include-path", bench / "specs", "--data-dir", bench / "data"
     )
@@ -69,14 +69,14 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 def texts(sheet: Sheet) -> list[list[str]]:
-    """What the models said, by sample."""
+    """The answers of the models, by sample."""
     return [[answer.text for answer in s.answers] for tile in sheet.tiles for s in tile.samples]
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_a_picture_is_written(rendered: Path, command: Command, tmp_path: Path) -> None:
+def test_an_image_is_written(rendered: Path, command: Command, tmp_path: Path) -> None:
     path = rendered / "contact_sheet.png"
     assert command("contact-sheet", rendered) == (0, f"{path}\n", "")
     with Image.open(path) as image:
@@ -101,20 +101,20 @@ def test_other_images(mode: str, run: Callable[..., Path], command: Command) -> 
     folder = run("--tasks", TASKS, "--limit", 2, "--images", mode)
     assert command("contact-sheet", folder)[0] == 0
     sheet = collect(folder)
-    assert mode in sheet.notes[0].replace("without images", "none")
+    assert sheet.notes[0].startswith("Images swapped" if mode == "swapped" else "No images")
     assert [bool(sample.images) for sample in sheet.tiles[0].samples] == [mode != "none"] * 2
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nowhere"], "nowhere: there is no manifest.json, so this is no run folder"),
-        (["{run}", "-o", "sheet.jpg"], "--output: the sheet is a PNG file, and sheet.jpg is none"),
+        (["nowhere"], "nowhere: not a run folder: it has no manifest.json"),
+        (["{run}", "-o", "sheet.jpg"], "--output: expected a .png file, got sheet.jpg"),
         (["{run}", "-o", "nowhere/sheet.png"], "nowhere/sheet.png: cannot be written: No such"),
         (
             ["{run}", "--task", "whatsup_rendered_a_four_wey"],
-            "--task: the run has no task 'whatsup_rendered_a_four_wey' whose samples come in "
-            "pairs; did you mean 'whatsup_rendered_a_four_way'?",
+            "--task: the run has no task 'whatsup_rendered_a_four_wey' with paired samples"
+            "; did you mean 'whatsup_rendered_a_four_way'?",
         ),
         (["{run}", "--pairs", "0"], "--pairs"),
     ],
@@ -128,14 +128,14 @@ def test_refused(args: Sequence[str], message: str, rendered: Path, command: Com
 
 
 def test_no_pairs(bench: Path, run: Callable[..., Path], command: Command) -> None:
-    alone = TASK.replace('  pair: "{{ thing }}"\n', "")
-    (bench / "specs" / "sides.yaml").write_text(alone)
+    unpaired = TASK.replace('  pair: "{{ thing }}"\n', "")
+    (bench / "specs" / "sides.yaml").write_text(unpaired)
     args = "--tasks", "sides", "--include-path", bench / "specs", "--data-dir", bench / "data"
     folder = run(*args)
     code, _, err = command("contact-sheet", folder)
     assert (code, err) == (
         2,
-        f"error: {folder}: there are no pairs to show: all samples stand alone\n",
+        f"error: {folder}: none of this run's tasks has paired samples\n",
     )
 
 
@@ -144,24 +144,24 @@ def test_no_answers_yet(rendered: Path, command: Command) -> None:
         path.write_text(path.read_text().splitlines(keepends=True)[0])
     code, _, err = command("contact-sheet", rendered)
     assert code == 2
-    assert f"{rendered}: no pair is answered yet, of both its images" in err
+    assert f"{rendered}: no pair is completely answered yet" in err
 
 
-def test_too_much_for_a_picture(
+def test_too_much_for_one_image(
     rendered: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contact_sheet, "MAX_PIXELS", 1_200_000)
     code, _, err = command("contact-sheet", rendered)
     assert code == 2
-    assert "--pairs: so many pairs, with so many answers to each" in err
+    assert "--pairs: too many pairs and answers for one image" in err
     assert "Show 4 or fewer." in err
     assert command("contact-sheet", rendered, "--pairs", 4)[0] == 0
 
 
-# --- which pairs, and what of them ----------------------------------------------------------------
+# --- choice and content of pairs ------------------------------------------------------------------
 
 
-def test_pairs_that_tell_models_apart_come_first(rendered: Path) -> None:
+def test_pairs_on_which_models_differ_come_first(rendered: Path) -> None:
     def agree(line: dict[str, Any]) -> None:
         if not line["pair"].startswith("a-test-0-0003"):
             line["correct"] = True
@@ -170,8 +170,8 @@ def test_pairs_that_tell_models_apart_come_first(rendered: Path) -> None:
     sheet = collect(rendered, pairs=3)
     assert [tile.pair for tile in sheet.tiles] == [f"a-test-0-{number:04}" for number in (3, 0, 1)]
     assert sheet.n_pairs == 8  # of both tasks
-    assert sheet.notes == ["Pairs that tell the models apart come first."]
-    # Four options are harder to read, and are shown where they are asked for.
+    assert sheet.notes == ["Pairs on which the models differ come first."]
+    # Tasks with four options are harder to read, and are shown on request only.
     assert {tile.task for tile in sheet.tiles} == {"whatsup_rendered_a_left_right"}
     both = collect(rendered, TASKS.split(","), pairs=4)
     assert [tile.task[19:] for tile in both.tiles] == ["left_right"] * 2 + ["four_way"] * 2
@@ -183,10 +183,10 @@ def test_what_is_shown_of_a_pair(rendered: Path) -> None:
     assert [sample.question for sample in tile.samples] == [
         "Is the bowl to the left of or to the right of the shelf?"
     ] * 2
-    assert [sample.gold for sample in tile.samples] == ["left", "right"]
+    assert [sample.target for sample in tile.samples] == ["left", "right"]
     assert [list(sample.answers) for sample in tile.samples] == [
-        [Answer("right", "left"), Answer("right", "left")],
-        [Answer("right", "right"), Answer("wrong", "left")],
+        [Answer("correct", "left"), Answer("correct", "left")],
+        [Answer("correct", "right"), Answer("incorrect", "left")],
     ]
 
 
@@ -256,18 +256,16 @@ def test_images_that_cannot_be_shown(photographs: Path, bench: Path, command: Co
     first, second, third = collect(photographs, pairs=3).tiles
     reasons = [image for tile in (first, second) for s in tile.samples for image in s.images]
     assert [image.reason for image in reasons if isinstance(image, Absent)] == [
-        "The image is not there",
+        "Image not found",
         "The image cannot be read",
-        "The file is not the one that was shown: its checksum differs",
-        "The image is not there",
+        "The image file has changed since the run (checksum mismatch)",
+        "Image not found",
     ]
     assert not any(isinstance(image, Absent) for s in third.samples for image in s.images)
     assert command("contact-sheet", photographs)[0] == 0
 
 
-def test_data_that_are_elsewhere(
-    photographs: Path, bench: Path, command: Command, tmp_path: Path
-) -> None:
+def test_moved_data(photographs: Path, bench: Path, command: Command, tmp_path: Path) -> None:
     assert command("contact-sheet", photographs)[0] == 0
     here = (photographs / "contact_sheet.png").read_bytes()
     shutil.rmtree(bench / "data")
@@ -279,7 +277,7 @@ def test_data_that_are_elsewhere(
     assert (photographs / "contact_sheet.png").read_bytes() == here
 
 
-# --- drawing --------------------------------------------------------------------------------------
+# --- rendering ------------------------------------------------------------------------------------
 
 
 def test_hostile_answers_in_a_run(rendered: Path, command: Command) -> None:
@@ -326,16 +324,20 @@ def test_any_number_of_images_of_any_shape(n_samples: int, n_images: int, tmp_pa
         Image.new("RGB", shapes[i % 5], "red") if i < 6 else Absent("why " * 99, "p" * 500)
         for i in range(n_images)
     ]
-    answers = [Answer("right", "left"), Answer("wrong", "right"), Answer("missing", "not yet")]
-    sample = Asked("Left or right?", images, "left", answers)
+    answers = [
+        Answer("correct", "left"),
+        Answer("incorrect", "right"),
+        Answer("missing", "not yet"),
+    ]
+    sample = TileSample("Left or right?", images, "left", answers)
     tile = Tile("sides", "1", {"clip": 0.5}, ["a", "b\n" * 99, "c"], [sample] * n_samples)
     contact_sheet.write(Sheet("r", [tile] * 3, 3, ["note"]), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.width < 4000
 
 
-def test_many_pairs_are_drawn_smaller(tmp_path: Path) -> None:
-    sample = Asked("?", [Image.new("RGB", (4, 3))], "left", [Answer("right", "left")])
+def test_many_pairs_are_rendered_smaller(tmp_path: Path) -> None:
+    sample = TileSample("?", [Image.new("RGB", (4, 3))], "left", [Answer("correct", "left")])
     tile = Tile("sides", "1", {}, ["a"], [sample] * 2)
     contact_sheet.write(Sheet("r", [tile] * 60, 60, []), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

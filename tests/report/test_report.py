@@ -1,4 +1,4 @@
-"""The report and the comparison as files: what they hold and say. Fixtures: helpers/pages.py."""
+"""The report and the comparison as files: their content. Fixtures: helpers/pages.py."""
 
 import json
 import re
@@ -16,12 +16,13 @@ from vlm_harness.images import checksum, file_ref
 from vlm_harness.report.page import Options
 from vlm_harness.report.parts import MOST
 from vlm_harness.report.report import write
+from vlm_harness.report.templating import UNVERIFIED
 from vlm_harness.report.thumbnails import CHANGED, NOT_THERE, Shown, make
 
 # --- what is in the file --------------------------------------------------------------------------
 
 
-def test_a_page_carries_all_it_needs_and_may_ask_for_nothing(demo: Path) -> None:
+def test_a_page_is_self_contained_and_makes_no_requests(demo: Path) -> None:
     text = demo.read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
@@ -30,7 +31,7 @@ def test_a_page_carries_all_it_needs_and_may_ask_for_nothing(demo: Path) -> None
     assert not re.search(r"<(script|link|img|iframe)[^>]* (src|href)=", text)
 
 
-def test_the_data_are_those_of_the_log(demo: Path) -> None:
+def test_the_data_match_the_log(demo: Path) -> None:
     data = data_of(demo)
     log = demo.parent / "demo" / "samples"
     by_task = {task["name"]: task for task in data["tasks"]}
@@ -56,18 +57,18 @@ def test_the_data_are_those_of_the_log(demo: Path) -> None:
                 assert task["candidates"][answers[0]["c"]] == line["candidates"]
 
 
-def test_groups_hold_their_members_together(demo: Path) -> None:
+def test_groups_have_all_their_members(demo: Path) -> None:
     two_way, four_way = data_of(demo)["tasks"]
     assert {(g["kind"], len(g["members"])) for g in two_way["groups"]} == {("pair", 2)}
     assert {(g["kind"], len(g["members"])) for g in four_way["groups"]} == {("set", 4)}
 
 
-def test_images_get_smaller_and_then_fewer_to_fit(bench: Path) -> None:
+def test_images_are_scaled_down_then_left_out_to_fit(bench: Path) -> None:
     run = run_toy(bench, lambda request: "left")
     least = write([run], bench / "a.html", Options(image_size=0)).n_bytes / 1e6
-    whole = write([run], bench / "b.html", Options())
-    assert whole.n_images == 12
-    assert whole.n_bytes == (bench / "b.html").stat().st_size
+    full = write([run], bench / "b.html", Options())
+    assert full.n_images == 12
+    assert full.n_bytes == (bench / "b.html").stat().st_size
     for room in (0.021, 0.022, 0.023, 0.1):
         some = write([run], bench / "c.html", Options(max_size=least + room))
         assert some.n_bytes <= (least + room) * 1e6
@@ -76,19 +77,19 @@ def test_images_get_smaller_and_then_fewer_to_fit(bench: Path) -> None:
     assert some.n_images == 12
 
 
-def test_what_does_not_fit_at_all_is_refused(tool: Any) -> None:
+def test_a_page_that_cannot_fit_is_refused(tool: Any) -> None:
     tool.run("--run-id", "r")
     code, out, err = tool("report", "results/r", "--max-size", "0.2")
     assert (code, out) == (2, "")
-    assert "without any image, and may take 0.2 MB" in err
+    assert "without images; the limit is 0.2 MB" in err
     assert not (tool.bench / "results/r/report.html").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: there is no manifest.json"),
-        (["results/r", "--output", "x.pdf"], "--output: the page is an HTML file"),
+        (["nowhere"], "nowhere: not a run folder: it has no manifest.json"),
+        (["results/r", "--output", "x.pdf"], "--output: expected a .html file, got x.pdf"),
         (["results/r", "--task", "sidse"], "no run has the task 'sidse'; did you mean 'sides'?"),
         (["results/r", "--output", "no/such/x.html"], "cannot be written"),
         (["results/r", "--encoder", "nothing"], "--encoder"),
@@ -102,7 +103,7 @@ def test_refusals(tool: Any, arguments: list[str], message: str) -> None:
     assert "Traceback" not in err
 
 
-def test_images_that_are_gone_or_changed_are_said(tmp_path: Path) -> None:
+def test_missing_and_changed_images_are_noted(tmp_path: Path) -> None:
     folder = write_sides(tmp_path) / "sides"
     names = [f"sides/thing{number}-left.png" for number in range(4)]
     refs = {("", name): file_ref(tmp_path, name) for name in names}
@@ -114,7 +115,7 @@ def test_images_that_are_gone_or_changed_are_said(tmp_path: Path) -> None:
     assert found.entries[0] == {"path": names[0], "number": 0}
     notes = [entry["note"] for entry in found.entries[1:]]
     assert notes[:3] == [NOT_THERE, CHANGED, CHANGED]
-    assert "the file is no image" in str(notes[3])
+    assert "the file is not an image" in str(notes[3])
 
 
 def test_without_its_data_a_run_is_shown_without_images(tool: Any) -> None:
@@ -123,7 +124,7 @@ def test_without_its_data_a_run_is_shown_without_images(tool: Any) -> None:
     code, out, err = tool("report", "results/r")
     assert code == 0
     assert "no images" in out
-    assert "sides: shown without images, since" in err
+    assert "sides: shown without images: " in err
     moved = tool("report", "results/r", "--data-dir", "elsewhere")
     assert (moved.code, moved.err) == (0, "")
     assert "12 images" in moved.out
@@ -139,14 +140,14 @@ def test_a_run_that_is_not_finished_is_reported_as_such(tool: Any) -> None:
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:5]))
     code, out, err = tool("report", "results/r")
     assert code == 0
-    assert "r is not finished: scores are of what is answered so far." in err
+    assert "r is not finished: scores cover the answers so far." in err
     assert "5 samples" in out
     log.write_text("")
-    assert "nothing is answered yet" in tool("report", "results/r").err
+    assert "no samples are answered yet" in tool("report", "results/r").err
 
 
-def test_several_runs_stand_side_by_side(tool: Any) -> None:
-    """Runs of one task share it; of a task that was changed, each run has its own."""
+def test_several_runs_in_one_report(tool: Any) -> None:
+    """Runs of the same task share it; a changed task appears once per run."""
     tool.run("--run-id", "a")
     tool.run("--run-id", "b", "--model", "fake:first")
     assert tool("report", "results/a", "results/b", "--output", "both.html").code == 0
@@ -169,7 +170,7 @@ def test_a_comparison_as_a_page(tool: Any) -> None:
     arguments = ("compare", "results/a", "results/b", "--html", "c.html")
     code, out, err = tool(*arguments, "--json")
     assert code == 0
-    assert "c.html (" in err  # what is printed is JSON alone
+    assert "c.html (" in err  # standard output has only JSON
     counts = json.loads(out)["flips"]
     assert "c.html (" in tool(*arguments).out
     data = data_of(tool.bench / "c.html")
@@ -178,7 +179,7 @@ def test_a_comparison_as_a_page(tool: Any) -> None:
     assert task["answerers"] == ["A: oracle", "B: first"]
     lines = [line for sample in task["samples"] for line in sample["lines"]]
     assert sum(line["a"] == 0 for line in lines) == sum(line["a"] == 1 for line in lines) == 24
-    # Of each sample and order, what the page has of both sides gives the counts of the command.
+    # The answers on the page give the same counts as the command, per sample and order.
     lost = [
         sample["id"]
         for sample in task["samples"]
@@ -189,17 +190,17 @@ def test_a_comparison_as_a_page(tool: Any) -> None:
     (found,) = counts
     assert lost == sorted(each["sample_id"] for each in found["samples"] if each["kind"] == "lost")
     assert len(lost) == 12
-    assert "--html: the page is an HTML file" in tool(*arguments[:-1], "c.txt").err
+    assert "--html: expected a .html file, got c.txt" in tool(*arguments[:-1], "c.txt").err
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("results", lambda r: r["results"][0].pop("metrics"), "there is no 'results.0.metrics'"),
+        ("results", lambda r: r["results"][0].pop("metrics"), "'results.0.metrics' is missing"),
         ("results", lambda r: r["results"][0].update(n_tied=None), "n_tied"),
         ("results", lambda r: r["results"][0].update(primary_metric="x"), "primary_metric 'x'"),
         ("results", lambda r: r["results"][0]["categories"].update(k0=None), "categories.k0"),
-        ("results", lambda r: r.clear(), "there is no 'results'"),
+        ("results", lambda r: r.clear(), "'results' is missing"),
         ("manifest", lambda m: m.update(environment=None), "environment"),
         ("manifest", lambda m: m["environment"].update(gpus=None), "environment.gpus"),
         ("manifest", lambda m: m["models"]["oracle"].update(parameters="x"), "parameters"),
@@ -219,19 +220,19 @@ def test_damaged_runs_are_refused(tool: Any, name: str, change: Any, message: st
 
 @pytest.mark.parametrize("option", ["--max-size", "--threshold"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "x"])
-def test_numbers_that_are_none(tool: Any, option: str, value: str) -> None:
+def test_invalid_numbers_are_refused(tool: Any, option: str, value: str) -> None:
     tool.run("--run-id", "r")
     assert tool("report", "results/r", option, value).code == 2
 
 
-def test_other_images_and_labels_are_said(bench: Path) -> None:
-    """Of a pair whose images are exchanged, each answer stands beside what it saw."""
+def test_other_image_modes_are_noted(bench: Path) -> None:
+    """With swapped images, each answer is shown with the image that the model saw."""
     runs = [
         run_toy(bench, lambda request: "left", mode, images=mode)
         for mode in ("normal", "swapped", "none")
     ]
     written = write([*runs, runs[0] / ".." / "normal"], bench / "r.html", Options())
-    assert any("Under images swapped" in note for note in written.notes)
+    assert any("Images swapped" in note for note in written.notes)
     assert any("no image was shown" in note for note in written.notes)
     data = data_of(bench / "r.html")
     (task,) = data["tasks"]
@@ -244,14 +245,14 @@ def test_other_images_and_labels_are_said(bench: Path) -> None:
         other = {"left": "right", "right": "left"}[sample["id"].split("-")[1]]
         assert [paths[n] for n in swapped["m"]] == [f"sides/{sample['pair']}-{other}.png"]
         assert none["m"] == []
-    # Alone, the swapped run shows what was shown; its table says so.
+    # On its own, the swapped run shows the images that the model saw; its table says so.
     write([runs[1]], bench / "r.html", Options())
     (task,) = data_of(bench / "r.html")["tasks"]
     assert all("m" not in line for sample in task["samples"] for line in sample["lines"])
     assert "<td>swapped</td>" in (bench / "r.html").read_text()
 
 
-def test_a_command_that_is_not_the_first_is_said(bench: Path) -> None:
+def test_a_command_other_than_the_first_is_shown(bench: Path) -> None:
     write([run_toy(bench, lambda request: "left")], bench / "r.html", Options(image_size=0))
     assert '<th scope="col">command</th>' not in (bench / "r.html").read_text()
     run = run_toy(bench, lambda request: "left", "short", command=["short"])
@@ -259,7 +260,7 @@ def test_a_command_that_is_not_the_first_is_said(bench: Path) -> None:
     assert "<td>short</td>" in (bench / "r.html").read_text()
 
 
-def test_rows_of_several_runs_are_told_apart(bench: Path) -> None:
+def test_rows_of_several_runs_are_labelled(bench: Path) -> None:
     runs = [
         run_toy(bench, lambda request: "left", name, limit=n) for name, n in (("a", 4), ("b", 8))
     ]
@@ -268,7 +269,36 @@ def test_rows_of_several_runs_are_told_apart(bench: Path) -> None:
     assert [dot["label"] for dot in dots] == ["fake / a", "fake / b"]
     text = (bench / "r.html").read_text()
     assert "<td>a</td>" in text
-    assert "limited to 4: not a complete run" in text
+    assert "partial run: --limit 4" in text
+
+
+def test_unverified_models_are_marked(tool: Any) -> None:
+    """Models are verified unless their spec in the manifest says otherwise."""
+    tool.run("--run-id", "r", "--model", "fake:oracle,fake:first")
+    path = tool.bench / "results" / "r" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    page = tool.bench / "results" / "r" / "report.html"
+    mark = f'<abbr class="unverified" title="{UNVERIFIED}">unverified</abbr>'
+    assert UNVERIFIED == "the checkpoint name and revision were not run by the project"
+    for verified in (True, None):
+        if verified is None:  # a manifest of a version without the key
+            manifest["identity"]["models"]["first"].pop("verified")
+        path.write_text(json.dumps(manifest))
+        assert tool("report", "results/r").code == 0
+        assert "<abbr class=" not in page.read_text()
+        assert UNVERIFIED not in page.read_text()
+    manifest["identity"]["models"]["first"]["verified"] = False
+    path.write_text(json.dumps(manifest))
+    assert tool("report", "results/r").code == 0
+    text = page.read_text()
+    assert f'<th scope="row">first {mark}</th>' in text
+    assert '<th scope="row">oracle</th>' in text
+    assert f"<dt>first {mark}</dt>" in text
+    assert "<dt>oracle</dt>" in text
+    assert f"Unverified: {UNVERIFIED}.</span>" in text
+    arguments = ("--model-a", "oracle", "--model-b", "first", "--html", "c.html")
+    assert tool("compare", "results/r", "results/r", *arguments).code == 0
+    assert f"<dt>first {mark}</dt>" in (tool.bench / "c.html").read_text()
 
 
 def test_incomplete_pairs_are_counted(bench: Path) -> None:
@@ -277,30 +307,32 @@ def test_incomplete_pairs_are_counted(bench: Path) -> None:
     )
     written = write([run], bench / "r.html", Options())
     assert "1 of 2 pairs incomplete, not scored" in (bench / "r.html").read_text()
-    assert "r was of 3 chosen samples alone." in written.notes
+    assert "r covers only 3 selected samples (--samples)." in written.notes
 
 
-def test_of_many_categories_the_largest_are_shown(bench: Path) -> None:
+def test_only_the_largest_of_many_categories_are_shown(bench: Path) -> None:
     path = bench / "specs" / "sides.yaml"
     path.write_text(path.read_text().replace('category: "{{ kind }}"', 'category: "{{ name }}"'))
     write_sides(bench / "data", pairs=40)
     write([run_toy(bench, lambda request: "left")], bench / "r.html", Options(image_size=0))
     charts = data_of(bench / "r.html")["charts"]
-    # No category has a whole pair: samples are scored.
+    # No category has a complete pair, so samples are scored.
     assert {dot["value"] for dot in charts["breakdown-0"]["data"]} == {0, 1}
     assert len(charts["breakdown-0"]["data"]) == MOST
-    assert f"Of 80 the {MOST} with most samples." in (bench / "r.html").read_text()
+    assert (
+        f"Shown: the {MOST} of 80 values with the most samples." in (bench / "r.html").read_text()
+    )
 
 
-def test_one_path_in_two_places_is_two_images(bench: Path) -> None:
-    """Whose files are no longer there, or other ones, are not shown as another run's."""
+def test_the_same_path_in_two_folders_is_two_images(bench: Path) -> None:
+    """A missing or changed image of one run is not replaced by that of another run."""
     one = run_toy(bench, lambda request: "left", "one")
     (bench / "data").rename(bench / "moved")
     write_sides(bench / "data")
     two_data = bench / "two"
     write_sides(two_data)
     rows = two_data / "sides" / "rows.jsonl"
-    rows.write_text(rows.read_text() + "\n")  # other data: a task of its own
+    rows.write_text(rows.read_text() + "\n")  # different data make a different task
     image = two_data / "sides" / "thing0-left.png"
     image.write_bytes((two_data / "sides" / "thing1-left.png").read_bytes())
     two = evaluate(

@@ -43,7 +43,7 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
         assert seen.column(table, 1) == sorted(before)
         seen.sort(table, "model", "descending")
         assert seen.column(table, 1) == sorted(before, reverse=True)
-        seen.sort(table, "pair", "descending")  # numbers: the best first
+        seen.sort(table, "pair", "descending")  # numbers: best first
         values = [float(text.split()[0]) for text in seen.column(table, 5)]
         assert values == sorted(values, reverse=True)
         assert values[0] > values[-1]
@@ -55,7 +55,7 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
         assert "page=2" in seen.page.url
 
         seen.page.select_option("select[name=who]", label="tiny-clip")
-        seen.page.select_option("select[name=show]", label="some of a group right")
+        seen.page.select_option("select[name=show]", label="partly correct")
         n_part = int(seen.text("#count").split()[0])
         assert 0 < n_part < 30
         for card in seen.page.locator("#cards .card").all():
@@ -68,15 +68,15 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
         seen.page.locator("#count", has_text=re.compile("^1 of 30")).wait_for()
         seen.page.locator("#cards .open").first.click()
         assert seen.page.locator("dialog#sample").is_visible()
-        assert "Right answer" not in seen.text("dialog#sample h2")
+        assert "Correct answer" not in seen.text("dialog#sample h2")
         assert "similarity" not in seen.text("dialog#sample h2")
         assert seen.count("dialog#sample .answer") == 2
-        address = seen.page.url
-        assert "sample=" in address
+        url = seen.page.url
+        assert "sample=" in url
         seen.page.keyboard.press("Escape")
         assert not seen.page.locator("dialog#sample").is_visible()
         seen.left("sample")
-    with visit(browser, address) as again:
+    with visit(browser, url) as again:
         assert again.page.locator("dialog#sample").is_visible()
 
 
@@ -107,8 +107,8 @@ def test_flips_are_found(demo: Path, browser: Any) -> None:
         assert seen.overflows() <= 0
 
 
-def test_letters_are_said_with_what_they_stand_for(bench: Path, browser: Any) -> None:
-    """In the second order A is another option: a card shows the first alone, asked as it was."""
+def test_letters_are_shown_with_their_options(bench: Path, browser: Any) -> None:
+    """A is a different option in the second order; a card shows only the first order."""
     path = bench / "specs" / "sides.yaml"
     lettered = "generate: {extract: letter, max_new_tokens: 8, template: lettered}"
     old = "generate: {extract: keyword, max_new_tokens: 8}"
@@ -122,33 +122,33 @@ def test_letters_are_said_with_what_they_stand_for(bench: Path, browser: Any) ->
         for member in shown:
             name = str(member.locator("button").get_attribute("aria-label")).split()[-1]
             (line,) = (x for x in log if x["sample_id"] == name and x["order_index"] == 0)
-            assert member.locator(".asked").inner_text() == line["prompt"]
-            said = member.locator(".said").inner_text()
+            assert member.locator(".prompt").inner_text() == line["prompt"]
+            shown_answer = member.locator(".response").inner_text()
             chosen = line["shown"][line["order"].index(line["prediction"])]
-            assert said == f"B → {chosen}"
-            gold = line["shown"][line["order"].index(line["target"])]
-            assert member.locator(".gold").inner_text() == f"Right answer: {gold}"
+            assert shown_answer == f"B → {chosen}"
+            target = line["shown"][line["order"].index(line["target"])]
+            assert member.locator(".target").inner_text() == f"Correct answer: {target}"
             mark = "r" if line["correct"] else "w"
             assert member.locator(".mark").get_attribute("class") == f"mark {mark}"
 
 
-def test_a_nonsense_address_shows_what_it_can(bench: Path, browser: Any) -> None:
+def test_invalid_url_settings_are_ignored(bench: Path, browser: Any) -> None:
     write([run_toy(bench, lambda request: "left")], bench / "r.html", Options())
-    address = (bench / "r.html").as_uri()
+    url = (bench / "r.html").as_uri()
     nonsense = [
         "show=foo", "show=constructor", "show=__proto__", "show=gained", "show=differ", "who=99",
         "who=x", "page=1.5", "page=-3", "page=1e9", "category=none", "task=toString", "scores",
         "%E0%A4%A", "&&=&",
     ]  # fmt: skip
-    with visit(browser, address) as seen:
+    with visit(browser, url) as seen:
         for hash in nonsense:
-            seen.open(f"{address}#{hash}")
+            seen.open(f"{url}#{hash}")
             assert seen.count("#cards .card") == 6, hash
-        seen.open(f"{address}#sample=nobody")
+        seen.open(f"{url}#sample=nobody")
         assert "there is no sample nobody" in seen.text("#count")
 
 
-def test_the_way_back_and_links_within(demo: Path, browser: Any) -> None:
+def test_back_button_and_links_within_the_page(demo: Path, browser: Any) -> None:
     with visit(browser, demo.as_uri()) as seen:
         seen.page.get_by_role("button", name="Next").click()
         seen.page.locator("#cards .open").first.click()
@@ -162,7 +162,7 @@ def test_the_way_back_and_links_within(demo: Path, browser: Any) -> None:
         seen.page.select_option("select[name=who]", "1")  # at once: the text must not be lost
         assert "q=left" in seen.page.url
         seen.page.get_by_role("link", name="Scores").click()
-        assert "who=1" in seen.page.url  # filters are not thrown away
+        assert "who=1" in seen.page.url  # filters are kept
         assert seen.page.evaluate("scrollY") < 300
         seen.page.locator("#scores tbody a").last.click()
         seen.page.wait_for_timeout(100)
@@ -170,8 +170,8 @@ def test_the_way_back_and_links_within(demo: Path, browser: Any) -> None:
         assert "four_way" in seen.page.url
 
 
-def test_a_card_shows_the_order_that_it_was_found_for(bench: Path, browser: Any) -> None:
-    """Who says the first option is right in one order of each sample, and wrong in the other."""
+def test_a_card_shows_the_order_that_matched_the_filter(bench: Path, browser: Any) -> None:
+    """Answering with the first option is correct in one order of each sample only."""
     path = bench / "specs" / "sides.yaml"
     path.write_text(path.read_text().replace("  choice: {}", "  choice: {template: lettered}"))
 
@@ -184,7 +184,7 @@ def test_a_card_shows_the_order_that_it_was_found_for(bench: Path, browser: Any)
     for sample in task["samples"]:
         assert [line.get("i", 0) for line in sample["lines"]] == [0, 1]
         assert sorted(line["v"] for line in sample["lines"]) == ["r", "w"]
-    # Of a pair one sample is right in either order: a pair is never right, and always in part.
+    # In either order, one sample of each pair is correct: no pair is completely correct.
     with visit(browser, (bench / "r.html").as_uri() + "#show=right") as seen:
         assert seen.count("#cards .card") == 0
     lone = bench / "specs" / "sides.yaml"
@@ -201,10 +201,10 @@ def test_a_card_shows_the_order_that_it_was_found_for(bench: Path, browser: Any)
         assert [title[-9:] for title in titles] == ["(order 1)", "(order 2)"]
 
 
-def test_while_the_file_is_read_no_image_is_taken_in_part(demo: Path, browser: Any) -> None:
-    """Over a slow line an element of images is there before its end is."""
-    whole = demo.read_bytes()
-    at = whole.index(b'class="images"') + 200_000
+def test_incomplete_images_are_not_used_while_the_page_loads(demo: Path, browser: Any) -> None:
+    """On a slow connection, an element with images may be incomplete."""
+    content = demo.read_bytes()
+    at = content.index(b'class="images"') + 200_000
     reached = threading.Event()
 
     class Slow(BaseHTTPRequestHandler):
@@ -212,21 +212,21 @@ def test_while_the_file_is_read_no_image_is_taken_in_part(demo: Path, browser: A
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
-            self.wfile.write(whole[:at])
+            self.wfile.write(content[:at])
             self.wfile.flush()
             reached.wait(20)
-            self.wfile.write(whole[at:])
+            self.wfile.write(content[at:])
 
         def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
         page = browser.new_page()
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text))
-        page.goto(address, wait_until="commit")
+        page.goto(url, wait_until="commit")
         page.wait_for_selector("html[data-ready]")
         assert page.locator("#cards .card").count() == 24
         reached.set()
@@ -239,7 +239,7 @@ def test_while_the_file_is_read_no_image_is_taken_in_part(demo: Path, browser: A
     assert errors == []
 
 
-def test_what_is_shown_stays_while_a_sample_is_open(demo: Path, browser: Any) -> None:
+def test_the_view_is_kept_while_a_sample_is_open(demo: Path, browser: Any) -> None:
     with visit(browser, demo.as_uri()) as seen:
         third = seen.page.locator("#cards .open").nth(2)
         name = third.get_attribute("aria-label")
@@ -250,7 +250,7 @@ def test_what_is_shown_stays_while_a_sample_is_open(demo: Path, browser: Any) ->
         seen.page.keyboard.press("Escape")
         seen.left("sample")
         assert seen.page.evaluate("document.activeElement.getAttribute('aria-label')") == name
-        # A selection that ends beside the dialog does not close it; a click there does.
+        # A selection that ends outside the dialog does not close it; a click there does.
         third.press("Enter")
         box = seen.page.locator("dialog h2").bounding_box()
         assert box is not None
@@ -261,13 +261,13 @@ def test_what_is_shown_stays_while_a_sample_is_open(demo: Path, browser: Any) ->
         assert seen.page.locator("dialog#sample").is_visible()
         seen.page.mouse.click(5, 400)
         seen.left("sample")
-        # What is typed just before is not lost.
+        # Text typed just before is not lost.
         seen.page.fill("input[name=q]", "left")
         third.click()
         seen.page.keyboard.press("Escape")
         seen.left("sample")
         assert seen.page.input_value("input[name=q]") == "left"
-        # An unknown sample is forgotten with the next choice.
+        # The next choice removes an unknown sample.
         seen.open(f"{demo.as_uri()}#sample=nobody")
         seen.page.get_by_role("button", name="Reset").click()
         seen.left("sample")
@@ -345,7 +345,7 @@ def test_all_of_mmvp_compared_and_on_the_leaderboard(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_in_the_way_of_anybody(demo: Path, browser: Any, scheme: str) -> None:
+def test_accessibility(demo: Path, browser: Any, scheme: str) -> None:
     """axe-core, in both themes, with a sample closed and open; on a phone too."""
     with visit(browser, demo.as_uri(), color_scheme=scheme) as seen:
         assert seen.page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -368,7 +368,7 @@ def test_the_theme_can_be_chosen(demo: Path, browser: Any) -> None:
         assert seen.page.locator("#theme").get_attribute("aria-pressed") == "true"
 
 
-def test_by_keyboard_alone(demo: Path, browser: Any) -> None:
+def test_keyboard_navigation(demo: Path, browser: Any) -> None:
     with visit(browser, demo.as_uri()) as seen:
         seen.page.keyboard.press("Tab")
         assert "Skip" in seen.page.evaluate("document.activeElement.textContent")
@@ -379,7 +379,7 @@ def test_by_keyboard_alone(demo: Path, browser: Any) -> None:
         title = seen.text("dialog#sample h2")
         seen.page.get_by_role("button", name="Next").last.press("Enter")
         second = seen.text("dialog#sample h2")
-        seen.page.keyboard.press("Enter")  # the focus is where it was
+        seen.page.keyboard.press("Enter")  # the focus is still on the button
         assert len({title, second, seen.text("dialog#sample h2")}) == 3
 
 

@@ -1,4 +1,4 @@
-"""How requests become batches, and images are read ahead of them."""
+"""Forming batches, and prefetching their images."""
 
 import io
 from collections.abc import Hashable
@@ -19,26 +19,26 @@ from vlm_harness.types import ImageRef, Model, Request
 
 def test_a_batch_grows_while_memory_is_free() -> None:
     size = BatchSize("auto", 8, iter([0.2, 0.89, 0.95]).__next__)
-    size.went_well(5)  # not full: tells nothing
+    size.on_success(5)  # not full: no information
     assert size.size == 8
     for expected in (16, 32, 32):
-        size.went_well(size.size)
+        size.on_success(size.size)
         assert size.size == expected
-    size.was_too_much(30)
-    size.went_well(15)
+    size.on_out_of_memory(30)
+    size.on_success(15)
     assert size.size == 15
-    asked = BatchSize(3, 8)
-    asked.went_well(3)
-    assert asked.size == 3
+    requested = BatchSize(3, 8)
+    requested.on_success(3)
+    assert requested.size == 3
 
 
 def test_a_batch_on_the_cpu_does_not_grow() -> None:
     size = BatchSize("auto", 8)
-    size.went_well(8)
+    size.on_success(8)
     assert size.size == 8
 
 
-def test_requests_about_the_same_images_lie_together_whatever_task_asks(bench: Path) -> None:
+def test_requests_about_the_same_images_are_adjacent_across_tasks(bench: Path) -> None:
     text = (bench / "specs" / "sides.yaml").read_text()
     (bench / "specs" / "more.yaml").write_text(text.replace("task: sides", "task: more"))
     backend = FakeBackend(oracle, "toy")
@@ -53,7 +53,7 @@ def test_requests_about_the_same_images_lie_together_whatever_task_asks(bench: P
     assert changes == len(set(asked)) - 1
 
 
-def test_rows_make_a_batch(bench: Path) -> None:
+def test_batch_size_counts_shared_rows(bench: Path) -> None:
     class Rows(FakeBackend):
         def row_of(self, request: Request) -> Hashable:
             return request.images
@@ -74,7 +74,7 @@ def test_no_image_is_read_for_a_model_that_reads_none(
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_images_are_read_once_ahead_or_not(workers: int) -> None:
+def test_images_are_read_once_with_or_without_prefetching(workers: int) -> None:
     read: list[str] = []
 
     def ref(name: str) -> ImageRef:
@@ -99,8 +99,8 @@ def test_images_are_read_once_ahead_or_not(workers: int) -> None:
         assert sorted(read) == sorted(names)
 
 
-def test_what_was_read_ahead_and_never_asked_for_is_dropped() -> None:
-    """That of the batch at hand is kept; of what was before it, nothing."""
+def test_unused_prefetched_images_are_dropped() -> None:
+    """Images of the current batch are kept, those of earlier batches are dropped."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
     read: list[str] = []
@@ -119,21 +119,21 @@ def test_what_was_read_ahead_and_never_asked_for_is_dropped() -> None:
                 loader.get(ref(f"{number - 1} 0"))
         loader.get(ref("3 1"))
         loader.get(ref("4 39"))
-        assert len(loader._coming) == 40 * 2 - 3
+        assert len(loader._pending) == 40 * 2 - 3
     assert len(read) == len(set(read))
 
 
-def test_of_a_photograph_that_was_made_ready_the_pixels_are_dropped() -> None:
+def test_pixels_of_prepared_images_are_dropped() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (400, 300)).save(buffer, "PNG")
     loader = ImageLoader(prepare=lambda pixels: pixels.size)
-    picture = loader.get(ImageRef("a", read=buffer.getvalue))
-    assert picture.prepared == (400, 300)
-    assert picture.pixels.size == (1, 1)
+    image = loader.get(ImageRef("a", read=buffer.getvalue))
+    assert image.prepared == (400, 300)
+    assert image.pixels.size == (1, 1)
 
 
-def test_what_is_made_ready_is_what_is_answered(bench: Path) -> None:
-    """Whatever becomes of batch sizes; a failure to prepare is told once and costs nothing."""
+def test_prepared_batches_give_the_same_answers(bench: Path) -> None:
+    """At any batch size; if preparing fails, the run continues without it."""
 
     class Prepares(FakeBackend):
         def __init__(self, fails_from: int) -> None:

@@ -1,4 +1,4 @@
-"""``--cache``: what was computed before is not computed again, and nothing else is found."""
+"""``--cache``: cached answers are reused, and only for the same question and model."""
 
 import json
 import sqlite3
@@ -50,7 +50,7 @@ def found(known: ModelCache, **changes: Any) -> Response | None:
     return known.responses([Request(**{**REQUEST, **changes})], ImageLoader())[0]
 
 
-def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
+def test_cached_answers_are_unchanged(known: ModelCache) -> None:
     for response, kind in (
         (SCORED, "score"),
         (Response(text='"left"\n\u202e☃'), "generate"),
@@ -58,9 +58,9 @@ def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
     ):
         request = Request(**{**REQUEST, "kind": kind})
         assert known.responses([request], ImageLoader()) == [None]
-        known.keep([request], [response], ImageLoader())
+        known.store([request], [response], ImageLoader())
         assert known.responses([request], ImageLoader()) == [response]
-    assert (known.n_known, known.n_asked) == (3, 6)
+    assert (known.n_hits, known.n_lookups) == (3, 6)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_an_answer_comes_back_as_it_was(known: ModelCache) -> None:
     ids=str,
 )
 def test_nothing_is_found_for_another_question(known: ModelCache, changes: Any) -> None:
-    known.keep([Request(**REQUEST)], [SCORED], ImageLoader())
+    known.store([Request(**REQUEST)], [SCORED], ImageLoader())
     assert found(known) == SCORED
     assert found(known, images=(ImageRef("moved.png", read=lambda: b"red"),)) == SCORED
     assert found(known, **changes) is None
 
 
-def test_failures_are_asked_again(known: ModelCache) -> None:
+def test_failures_are_not_cached(known: ModelCache) -> None:
     gone = ImageRef("gone.png", read=Path("/nowhere/gone.png").read_bytes)
     nan = Response(scores=(OptionScore(float("nan")), OptionScore(0.0)))
     for changes, response in (
@@ -95,20 +95,18 @@ def test_failures_are_asked_again(known: ModelCache) -> None:
         ({}, None),
         ({"images": (gone,)}, SCORED),
     ):
-        known.keep([Request(**{**REQUEST, **changes})], [response], ImageLoader())
+        known.store([Request(**{**REQUEST, **changes})], [response], ImageLoader())
         assert found(known, **changes) is None
 
 
-def test_text_that_is_drawn_is_drawn_anew(
-    known: ModelCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = Request(**{**REQUEST, "kind": "generate"})
-    assert known.request_key(drawn, ImageLoader()) is not None
+def test_sampled_text_is_not_cached(known: ModelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = Request(**{**REQUEST, "kind": "generate"})
+    assert known.request_key(sampled, ImageLoader()) is not None
     monkeypatch.setattr(DECODINGS, "get", lambda *_: lambda: {"do_sample": True})
-    assert known.request_key(drawn, ImageLoader()) is None
+    assert known.request_key(sampled, ImageLoader()) is None
 
 
-# --- whose answers they are ----------------------------------------------------------------------
+# --- identity of the model -----------------------------------------------------------------------
 
 
 def checkpoint(folder: Path, **tensors: torch.Tensor) -> Path:
@@ -118,8 +116,8 @@ def checkpoint(folder: Path, **tensors: torch.Tensor) -> Path:
     return folder
 
 
-def test_weights_that_differ_anywhere_are_other_weights(tmp_path: Path) -> None:
-    """Of a model of several layers, training one in the middle of the file shows."""
+def test_any_change_of_the_weights_changes_the_fingerprint(tmp_path: Path) -> None:
+    """Including a change of a single layer in the middle of the file."""
     weights = {name: torch.zeros(600, 1024) for name in "abcdef"}  # 2.4 MB each
     one = checkpoint(tmp_path / "one", **weights)
     same = checkpoint(tmp_path / "same", **weights)
@@ -137,7 +135,7 @@ def test_broken_weights_have_a_fingerprint(tmp_path: Path, header: bytes) -> Non
     assert fingerprint([tmp_path])
 
 
-def test_a_model_is_what_its_answers_depend_on(tmp_path: Path) -> None:
+def test_identity_covers_what_answers_depend_on(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "one", a=torch.zeros(3))
     spec = ModelSpec(model="one", backend="hf_vlm", checkpoint=str(folder))
     info = Model("one", "hf_vlm", str(folder), dtype="float32")
@@ -153,7 +151,7 @@ def test_a_model_is_what_its_answers_depend_on(tmp_path: Path) -> None:
     assert identity_of(of_hub, then) != identity_of(of_hub, now)
 
 
-def test_models_without_weights_of_their_own_are_not_kept() -> None:
+def test_models_that_cannot_be_identified_are_not_cached() -> None:
     for backend, name in (("fake", "oracle"), ("replay", "x.jsonl"), ("hf_vlm", "(loaded)")):
         spec = ModelSpec(model="m", backend=backend, checkpoint=name)
         assert identity_of(spec, Model("m", backend, name)) is None
@@ -162,7 +160,7 @@ def test_models_without_weights_of_their_own_are_not_kept() -> None:
 # --- the file ------------------------------------------------------------------------------------
 
 
-def test_two_models_lie_beside_each_other(cache: Cache) -> None:
+def test_two_models_share_the_file(cache: Cache) -> None:
     one, other = (ModelCache(cache, name, {"weights": name}, pytest.fail) for name in "ab")
     one.put({one.key("x"): b"1"})
     other.put({other.key("x"): b"2", other.key("y"): b"3"})
@@ -174,7 +172,7 @@ def test_two_models_lie_beside_each_other(cache: Cache) -> None:
     assert cache.by_model() == {}
 
 
-def test_more_keys_than_sqlite_takes_at_once(cache: Cache) -> None:
+def test_more_keys_than_fit_into_one_query(cache: Cache) -> None:
     entries = {str(n).encode(): b"v" * n for n in range(2500)}
     cache.put("m", entries)
     assert cache.get([*entries, b"unknown"]) == entries
@@ -197,17 +195,17 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     assert Cache(path).by_model() == {"a": 100, "b": 100, "c": 100}
 
 
-def test_a_cache_that_fails_stops_no_run(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_cache_does_not_stop_a_run(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise InputError("the cache cannot be used: database or disk is full")
 
-    told: list[str] = []
-    known = ModelCache(cache, "some", {}, told.append)
+    warnings: list[str] = []
+    known = ModelCache(cache, "some", {}, warnings.append)
     monkeypatch.setattr(cache, "put", full)
     for n in range(3):
         known.put({known.key(n): b"v"})
-    assert len(told) == 1
-    assert "disk is full" in told[0]
+    assert len(warnings) == 1
+    assert "disk is full" in warnings[0]
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -221,7 +219,7 @@ def logged(folder: Path) -> list[Any]:
 
 
 def parsed(folder: Path) -> list[Any]:
-    """Lines in an order that does not depend on what a model computed."""
+    """Log lines in an order that does not depend on the answers."""
     lines = map(json.loads, logged(folder))
     return sorted(lines, key=lambda line: (line["model"], line["protocol"], line["sample_id"]))
 
@@ -234,7 +232,7 @@ def test_the_second_run_computes_nothing(
     first = tool.run(*TINY, "--cache", "--limit", "6", "--run-id", "first")
     assert first.code == 0, first.err
     # 6 images and 6 captions of 3 pairs; 6 samples under 2 protocols.
-    assert "cache: 0 of 24 answers (0%) were known" in first.out
+    assert "cache: 0 of 24 answers (0%) were cached" in first.out
     plain = tool.run(*TINY, "--limit", "6", "--run-id", "plain")
     assert "cache:" not in plain.out
 
@@ -258,14 +256,14 @@ def test_the_second_run_computes_nothing(
     assert entries == {"tiny-clip": 12, "tiny-llava": 12}
 
     more = tool.run(*TINY, "--cache", "--limit", "8", "--run-id", "more")
-    assert "cache: 24 of 32 answers (75%) were known" in more.out
+    assert "cache: 24 of 32 answers (75%) were cached" in more.out
     message = tool("cache", "clear", "--model", "tiny-clap").err
     assert "did you mean 'tiny-clip'?" in message
-    assert "16 answers" in tool("cache", "clear", "--model", "tiny-clip").out
-    assert "16 answers" in tool("cache", "clear").out
+    assert "16 cached answers" in tool("cache", "clear", "--model", "tiny-clip").out
+    assert "16 cached answers" in tool("cache", "clear").out
 
 
-def test_an_image_that_changed_is_asked_about_anew(
+def test_changed_images_are_evaluated_again(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLM_HARNESS_CACHE", str(tmp_path / "kept.sqlite"))
@@ -273,15 +271,17 @@ def test_an_image_that_changed_is_asked_about_anew(
     data = tool.bench / "data" / "sides"
     (data / "thing0-left.png").write_bytes((data / "thing1-right.png").read_bytes())
     second = tool.run(*TINY, "--cache", "--limit", "4", "--run-id", "second")
-    # The encoder knows it as another image of the four; the two answers about it are not known.
-    assert "cache: 13 of 15 answers (87%) were known" in second.out
+    # The encoder has the new content cached from another image; the two answers are not cached.
+    assert "cache: 13 of 15 answers (87%) were cached" in second.out
     plain = tool.run(*TINY, "--limit", "4", "--run-id", "plain")
     assert plain.code == 0
     results = tool.bench / "results"
     assert difference(parsed(results / "second"), parsed(results / "plain")) is None
 
 
-def test_a_cache_that_is_none(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_cache_file_is_refused(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in (tmp_path / "text", tmp_path):
         if path != tmp_path:
             path.write_text("not a database, but long enough to be looked at as one " * 40)
@@ -292,7 +292,7 @@ def test_a_cache_that_is_none(tool: Tool, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("value", [b"{not json", b'{"a": 1}', b"[]", b"abc", b"", b"\xff" * 7])
-def test_an_entry_that_was_damaged_is_computed_anew(
+def test_damaged_entries_are_computed_again(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: bytes
 ) -> None:
     path = tmp_path / "kept.sqlite"
@@ -309,7 +309,7 @@ def test_an_entry_that_was_damaged_is_computed_anew(
     assert [line["prediction"] for line in lines[0]] == [line["prediction"] for line in lines[1]]
 
 
-def test_embeddings_that_are_no_numbers_are_not_kept(known: ModelCache) -> None:
+def test_non_finite_embeddings_are_not_cached(known: ModelCache) -> None:
     class Odd(DualEncoder):
         def info(self) -> Model:
             raise NotImplementedError
@@ -325,10 +325,10 @@ def test_embeddings_that_are_no_numbers_are_not_kept(known: ModelCache) -> None:
 
     data = file_bytes(drawing(1, (8, 8)))
     request = Request("similarity", (ImageRef("a", read=lambda: data),), candidates=("x",))
-    for n_known in (0, 1):  # the caption
+    for n_hits in (0, 1):  # the caption
         encoder = Odd()
         encoder.recall(known, [request], ImageLoader())
-        assert known.n_known == n_known
+        assert known.n_hits == n_hits
         (response,) = encoder.respond([request], ImageLoader())
         assert response is not None
         assert response.scores is not None

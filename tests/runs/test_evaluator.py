@@ -1,4 +1,4 @@
-"""The evaluator with a fake backend: what is written, resumed, counted and refused."""
+"""The evaluator with a fake backend: logs, results, retries, counts and refusals."""
 
 import json
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def test_every_protocol_in_one_grid(bench: Path) -> None:
 
 @pytest.mark.parametrize("order", ["both", "cyclic", "random"])
 def test_orders(bench: Path, order: str) -> None:
-    """The prediction is canonical whatever was shown first."""
+    """Predictions refer to the canonical order, whatever order was shown."""
     run = go(bench, protocol=["choice"], order=order)
     written = lines(run)
     assert len(written) == (12 if order == "random" else 24)
@@ -108,7 +108,7 @@ def test_unparsed_counts_as_wrong_and_is_not_guessed(bench: Path) -> None:
     assert run.results[0]["complete"]
 
 
-def test_absent_answers_are_not_wrong(bench: Path) -> None:
+def test_missing_answers_are_not_incorrect(bench: Path) -> None:
     def handler(request: Request) -> Any:
         assert request.sample is not None
         return (
@@ -120,12 +120,12 @@ def test_absent_answers_are_not_wrong(bench: Path) -> None:
     run = go(bench, handler, protocol=["generate"])
     (row,) = run.results
     assert (row["n_samples"], value(run)) == (9, 1.0)
-    # thing0 has lost one of two, thing1 both: neither can be scored, both are counted.
+    # thing0 lacks one of two answers, thing1 both: neither is scored, both are counted.
     assert (row["n_groups"], row["n_incomplete"]) == (6, 2)
     assert not row["complete"]
 
 
-def test_one_failing_sample_costs_itself_alone(bench: Path) -> None:
+def test_a_failing_sample_does_not_affect_others(bench: Path) -> None:
     def handler(request: Request) -> Any:
         assert request.sample is not None
         if request.sample.id == "thing2-left":
@@ -144,7 +144,7 @@ def test_one_failing_sample_costs_itself_alone(bench: Path) -> None:
         "thing3-left": "RuntimeError: shape mismatch",
     }
     assert "shape mismatch" in (run.path / "errors.log").read_text()
-    # The same command asks the failed ones again, and only them.
+    # Rerunning the command retries only the failed samples.
     backend = FakeBackend(oracle, "toy")
     again = go(bench, backend, protocol=["choice"], max_errors="3")
     assert sum(map(len, backend.calls)) == 2
@@ -152,7 +152,7 @@ def test_one_failing_sample_costs_itself_alone(bench: Path) -> None:
     assert len(lines(again)) == 12
 
 
-def test_too_many_errors_stop_the_run_and_keep_what_is_done(bench: Path) -> None:
+def test_too_many_errors_stop_the_run_and_keep_finished_samples(bench: Path) -> None:
     asked: list[str] = []
 
     def handler(request: Request) -> Any:
@@ -185,7 +185,7 @@ def test_nan_is_an_error(bench: Path) -> None:
         go(bench, lambda request: [nan, 0.1], protocol=["similarity"], max_errors="100%")
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(bench: Path) -> None:
+def test_out_of_memory_is_retried_with_half_the_batch_size(bench: Path) -> None:
     class OutOfMemoryError(RuntimeError):
         pass
 
@@ -211,7 +211,7 @@ def test_batch_size_does_not_change_the_run(bench: Path) -> None:
     assert [run.n_new for run in runs] == [24, 0, 0]
 
 
-def test_limit_takes_whole_pairs(bench: Path) -> None:
+def test_limit_takes_complete_pairs(bench: Path) -> None:
     run = go(bench, protocol=["choice"], limit=5)
     assert len(lines(run)) == 4
     assert not run.results[0]["complete"]
@@ -227,7 +227,7 @@ def test_samples_by_id(bench: Path) -> None:
         go(bench, samples=["thing4-rigth"])
 
 
-def test_swapped_images_exchange_those_of_a_pair(bench: Path) -> None:
+def test_swapped_images_exchange_the_images_of_a_pair(bench: Path) -> None:
     def sees(request: Request) -> str:
         return "left" if "left" in request.images[0].path else "right"
 
@@ -250,7 +250,7 @@ def test_no_images(bench: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["similarity", "generate", "choice", "likelihood"])
-def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol: str) -> None:
+def test_rescore_reproduces_the_results_from_the_log(bench: Path, protocol: str) -> None:
     order = "fixed" if protocol == "similarity" else "both"
 
     def handler(request: Request) -> Any:
@@ -267,7 +267,7 @@ def test_rescore_gives_the_same_results_from_the_log_alone(bench: Path, protocol
     assert json.loads((run.path / "results.json").read_text()) == run.results.to_dict()
 
 
-def test_swapped_images_leave_broken_pairs_out_and_count_them(bench: Path) -> None:
+def test_swapped_images_skip_and_count_incomplete_pairs(bench: Path) -> None:
     rows = bench / "data" / "sides" / "rows.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
     (row,) = go(bench, oracle, protocol=["generate"], images="swapped").results
@@ -275,7 +275,7 @@ def test_swapped_images_leave_broken_pairs_out_and_count_them(bench: Path) -> No
     assert not row["complete"]
 
 
-def test_samples_of_a_group_leave_out_tasks_that_have_none(bench: Path) -> None:
+def test_samples_of_a_group_skip_tasks_without_them(bench: Path) -> None:
     """``--tasks GROUP --samples ID``: the ids need not be in every task."""
     spec = bench / "specs" / "sides.yaml"
     other = (
@@ -308,7 +308,7 @@ def test_the_pair_cosine_of_swapped_images_is_that_of_the_pair(bench: Path) -> N
     assert all(image != partner for image, partner in seen)
 
 
-def test_a_misspelt_metric_is_found_before_anything_runs(bench: Path) -> None:
+def test_a_misspelt_metric_is_refused_before_the_run(bench: Path) -> None:
     spec = bench / "specs" / "sides.yaml"
     spec.write_text(spec.read_text().replace("[individual_accuracy,", "[individual_acuracy,"))
     with pytest.raises(InputError, match="did you mean 'individual_accuracy'"):
@@ -316,10 +316,10 @@ def test_a_misspelt_metric_is_found_before_anything_runs(bench: Path) -> None:
     assert not (bench / "results").exists()
 
 
-def test_a_metric_of_one_option_needs_its_name(bench: Path) -> None:
+def test_f1_needs_a_positive_option(bench: Path) -> None:
     spec = bench / "specs" / "sides.yaml"
     spec.write_text(spec.read_text().replace("[individual_accuracy,", "[f1, individual_accuracy,"))
-    with pytest.raises(InputError, match=r"the metric 'f1' is about one option") as caught:
+    with pytest.raises(InputError, match=r"the metric 'f1' needs a positive option") as caught:
         go(bench)
     assert caught.value.where == f"{spec}:22"
 
@@ -346,7 +346,7 @@ def test_f1_of_the_positive_option(bench: Path) -> None:
     assert (row["metric"], row["mean"]) == ("f1", pytest.approx(8 / 12))
 
 
-def test_a_text_that_an_extractor_cannot_read_is_kept(
+def test_the_text_is_kept_when_an_extractor_fails(
     bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(text: str, options: Any, **arguments: Any) -> Any:
@@ -363,7 +363,7 @@ def test_a_text_that_an_extractor_cannot_read_is_kept(
     assert rows[0]["metrics"]["individual_accuracy"]["value"] == 1.0
 
 
-def test_rescore_waits_for_no_running_run(bench: Path) -> None:
+def test_rescore_refuses_a_run_in_progress(bench: Path) -> None:
     run = go(bench, protocol=["choice"])
     with locked(run.path), pytest.raises(InputError, match="in use by another process"):
         rescore(run.path)
@@ -385,7 +385,7 @@ def test_a_model_that_always_fails_is_not_hidden_by_others(bench: Path) -> None:
         raise SampleError("broken")
 
     good = [FakeBackend(oracle, f"good{n}") for n in range(11)]
-    with pytest.raises(TooManyErrors, match="every sample failed of bad on sides"):
+    with pytest.raises(TooManyErrors, match="every sample failed: bad on sides"):
         evaluate(
             [*good, FakeBackend(fails, "bad")],
             ["sides"],
@@ -397,8 +397,8 @@ def test_a_model_that_always_fails_is_not_hidden_by_others(bench: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["fixed", "both"])
-def test_options_that_bear_letters_are_named_by_them(bench: Path, order: str) -> None:
-    """Shown verbatim in another order, "(b)" is still the option that bears it."""
+def test_lettered_options_are_matched_by_their_letter(bench: Path, order: str) -> None:
+    """In any order, "(b)" is the option that is labelled "(b)"."""
     spec = bench / "specs" / "sides.yaml"
     text = spec.read_text().replace("options: [left, right]", 'options: ["(a) left", "(b) right"]')
     spec.write_text(text.replace("extract: keyword", "extract: letter"))
@@ -418,11 +418,11 @@ def test_options_of_the_wrong_kind_are_refused(bench: Path) -> None:
         go(bench, orderr="both")
 
 
-# --- objects of one's own -------------------------------------------------------------------------
+# --- model objects --------------------------------------------------------------------------------
 
 
 class Mine:
-    """A model that no family is declared for."""
+    """A model without a declared family."""
 
     def __init__(self, answer: str = "left", revision: str | None = None) -> None:
         self.answer, self.revision = answer, revision
@@ -446,21 +446,21 @@ def evaluate_mine(bench: Path, model: Mine, **options: Any) -> FinishedRun:
     )
 
 
-def test_an_object_needs_no_declared_family(bench: Path) -> None:
+def test_a_model_object_needs_no_declared_family(bench: Path) -> None:
     run = evaluate_mine(bench, Mine())
     assert run.n_new == 12
     assert run.results[0].metrics["individual_accuracy"].value == 0.5
     assert evaluate_mine(bench, Mine(), images="none").n_new == 12
 
 
-def test_a_finished_run_of_an_object_is_not_read_for_another(bench: Path) -> None:
+def test_a_finished_run_of_an_object_is_not_read_for_a_new_object(bench: Path) -> None:
     evaluate_mine(bench, Mine("left"))
-    with pytest.raises(InputError, match="whether mine is still the same object cannot be known"):
+    with pytest.raises(InputError, match="the object mine may have changed since"):
         evaluate_mine(bench, Mine("right"))
     assert evaluate_mine(bench, Mine("right"), fresh=True).n_new == 12
 
 
-def test_the_revision_of_an_object_names_its_run(bench: Path) -> None:
+def test_a_new_revision_of_an_object_starts_a_new_run(bench: Path) -> None:
     first = evaluate_mine(bench, Mine(revision="1"))
     assert evaluate_mine(bench, Mine(revision="1")).n_new == 0
     second = evaluate_mine(bench, Mine(revision="2"))
@@ -470,15 +470,15 @@ def test_the_revision_of_an_object_names_its_run(bench: Path) -> None:
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        (None, "expected a Response, and the model gave NoneType"),
-        ("left", "expected a Response, and the model gave str"),
+        (None, "expected a Response, but the model returned NoneType"),
+        ("left", "expected a Response, but the model returned str"),
         (Response(), "the response has no text"),
         (Response(text=5), "text is int, not str"),  # type: ignore[arg-type]
-        (Response(scores=(OptionScore(1.0),)), "expected text, and the model gave scores"),
+        (Response(scores=(OptionScore(1.0),)), "expected text, but the model returned scores"),
         (Response(error=ValueError("bad")), r"ValueError\('bad'\)"),  # type: ignore[arg-type]
     ],
 )
-def test_a_response_that_is_none_is_an_error_of_its_sample(
+def test_an_invalid_response_is_an_error_of_its_sample(
     bench: Path, response: Any, message: str
 ) -> None:
     class Odd(Mine):
@@ -492,13 +492,13 @@ def test_a_response_that_is_none_is_an_error_of_its_sample(
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ((1.0, 0.2), "expected an OptionScore per candidate, and the model gave float"),
+        ((1.0, 0.2), "expected an OptionScore per candidate, but the model returned float"),
         ((OptionScore("1"), OptionScore("2")), "a score is str, not float"),  # type: ignore[arg-type]
-        ((OptionScore(1.0),), "the model gave 1 scores for 2 candidates"),
+        ((OptionScore(1.0),), "the model returned 1 scores for 2 candidates"),
         (None, "no scores"),
     ],
 )
-def test_scores_that_are_none_are_an_error_of_their_sample(
+def test_invalid_scores_are_an_error_of_their_sample(
     bench: Path, scores: Any, message: str
 ) -> None:
     class Odd(Mine):
@@ -510,7 +510,7 @@ def test_scores_that_are_none_are_an_error_of_their_sample(
 
 
 @pytest.mark.parametrize("given", [None, "left", 5, [Response(text="left")]])
-def test_responses_that_are_no_list_of_them(bench: Path, given: Any) -> None:
+def test_invalid_lists_of_responses(bench: Path, given: Any) -> None:
     class Odd(Mine):
         def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response]:
             return given if len(requests) > 1 or not isinstance(given, list) else given * 2  # type: ignore[no-any-return]
@@ -522,16 +522,14 @@ def test_responses_that_are_no_list_of_them(bench: Path, given: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (None, "expected a vlm_harness.Model, found NoneType"),
+        (None, "expected a vlm_harness.Model, got NoneType"),
         ({"name": "a/b c"}, "name: "),
         ({"name": ""}, "name: "),
         ({"details": {"model": object()}}, "details: "),
         ({"revision": 1}, "revision: "),
     ],
 )
-def test_what_an_object_says_of_itself_is_checked(
-    bench: Path, fields: dict[str, Any] | None, message: str
-) -> None:
+def test_info_is_validated(bench: Path, fields: dict[str, Any] | None, message: str) -> None:
     class Odd(Mine):
         def info(self) -> Any:
             usual = {"name": "mine", "backend": "mine", "checkpoint": "none"}

@@ -1,4 +1,4 @@
-"""``--check-invariance``: a model that minds the batch is found out, one that does not is not."""
+"""``--check-invariance`` detects answers that depend on the batch size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from helpers.bench import ROOT
 from helpers.runs import log_line
 from vlm_harness.runs.evaluator import evaluate_config
-from vlm_harness.runs.invariance import _some, check_invariance, compare
+from vlm_harness.runs.invariance import _sample_ids, check_invariance, compare
 from vlm_harness.specs.schemas import RunConfig
 
 
@@ -30,14 +30,14 @@ def test_differences_by_hand() -> None:
     assert compare([])["max_score_difference"] is None
 
 
-def test_whole_pairs_spread_over_the_run() -> None:
+def test_sample_ids_are_spread_over_the_run_in_complete_pairs() -> None:
     pairs = {f"s{n}": f"p{n // 2}" for n in range(100)}
     lines = [log_line(sample_id=name, pair=pair) for name, pair in pairs.items()]
-    chosen = _some(lines, 20)
+    chosen = _sample_ids(lines, 20)
     assert 16 <= len(chosen) <= 20
     assert {pairs[name] for name in chosen} == {f"p{n}" for n in range(0, 50, 5)}
-    alone = [log_line(sample_id=name) for name in ("a", "b", "a")]
-    assert _some(alone, 64) == ["a", "b"]
+    unpaired = [log_line(sample_id=name) for name in ("a", "b", "a")]
+    assert _sample_ids(unpaired, 64) == ["a", "b"]
 
 
 def test_a_run_is_the_same_at_every_batch_size(bench: Path) -> None:
@@ -55,8 +55,8 @@ def test_a_run_is_the_same_at_every_batch_size(bench: Path) -> None:
     assert sorted(path.name for path in (bench / "results").iterdir()) == [run.path.name]
 
 
-def test_tasks_and_models_that_were_asked_otherwise(bench: Path) -> None:
-    """A grid of both kinds of models, over two tasks whose samples have some ids in common."""
+def test_a_grid_with_different_tasks_and_protocols(bench: Path) -> None:
+    """Dual encoders and generative models, on two tasks that share some sample ids."""
     other = (bench / "specs" / "sides.yaml").read_text().replace("task: sides", "task: more")
     (bench / "specs" / "more.yaml").write_text(f"{other}where: '{{{{ row_index % 2 == 0 }}}}'\n")
     (bench / "specs" / "encoder.yaml").write_text(

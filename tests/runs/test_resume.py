@@ -1,4 +1,4 @@
-"""Runs that are gone on with: they end as if never stopped, or are refused as another run."""
+"""Resuming runs: results equal those of an uninterrupted run; other runs are refused."""
 
 import json
 import shutil
@@ -19,30 +19,30 @@ from vlm_harness.runs.fingerprint import fingerprint
 from vlm_harness.types import Model, Request
 
 
-def stopped_and_gone_on(folder: Path, *args: str) -> Any:
+def interrupt_and_resume(folder: Path, *args: str) -> Any:
     done = python("-m", "helpers.resume", str(folder), *args)
     assert done.code == 0, done.err
     return json.loads(done.out.splitlines()[-1])
 
 
-def test_a_few_kills_and_tears(tmp_path: Path) -> None:
-    found = stopped_and_gone_on(tmp_path, "4", "3", "0", "fake")
+def test_resume_after_a_few_kills_and_truncations(tmp_path: Path) -> None:
+    found = interrupt_and_resume(tmp_path, "4", "3", "0", "fake")
     assert found["lines"] > 400
-    assert found["struck"] >= 2
+    assert found["hit"] >= 2
     assert found["different"] == []
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_and_tears_of_the_tiny_models(tmp_path: Path) -> None:
-    found = stopped_and_gone_on(tmp_path, "100", "100", "1")
-    assert found["struck"] >= 80
+def test_resume_after_a_hundred_kills_and_truncations_of_the_tiny_models(tmp_path: Path) -> None:
+    found = interrupt_and_resume(tmp_path, "100", "100", "1")
+    assert found["hit"] >= 80
     assert found["different"] == []
 
 
-# --- the same command goes on ---------------------------------------------------------------------
+# --- rerunning a command resumes ------------------------------------------------------------------
 
 
-def test_a_run_that_was_stopped_after_its_last_line_is_finished(bench: Path) -> None:
+def test_a_run_interrupted_after_its_last_line_is_finished(bench: Path) -> None:
     run = go(bench, oracle, protocol=["choice"])
     path = run.path / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -51,7 +51,7 @@ def test_a_run_that_was_stopped_after_its_last_line_is_finished(bench: Path) -> 
     assert json.loads(path.read_text())["finished"]
 
 
-def test_interrupt_keeps_what_is_done_and_the_same_command_goes_on(bench: Path) -> None:
+def test_an_interrupted_run_is_resumed(bench: Path) -> None:
     asked: list[str] = []
 
     def handler(request: Request) -> Any:
@@ -67,14 +67,14 @@ def test_interrupt_keeps_what_is_done_and_the_same_command_goes_on(bench: Path) 
     run = go(bench, backend, protocol=["choice"])
     assert sum(map(len, backend.calls)) == 7
     assert run.results[0]["complete"]
-    done = FakeBackend(oracle, "toy")
-    finished = go(bench, done, protocol=["choice"])
-    assert done.calls == []
+    unused = FakeBackend(oracle, "toy")
+    finished = go(bench, unused, protocol=["choice"])
+    assert unused.calls == []
     assert finished.n_new == 0
     assert finished.results == run.results
 
 
-def test_what_a_batch_answered_is_kept_when_the_run_stops(bench: Path) -> None:
+def test_all_answers_of_a_batch_are_logged_when_the_run_stops(bench: Path) -> None:
     def handler(request: Request) -> Any:
         assert request.sample is not None
         if request.sample.id == "thing0-left":
@@ -92,21 +92,21 @@ def test_what_a_batch_answered_is_kept_when_the_run_stops(bench: Path) -> None:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cut=st.integers(0, 4000), batch_size=st.sampled_from([1, 3, 8]))
-def test_resuming_from_a_log_torn_anywhere(bench: Path, cut: int, batch_size: int) -> None:
-    """Whatever byte the log ends at, the run goes on to the same lines and results."""
-    run_id = f"torn-{cut}-{batch_size}"
-    whole = go(bench, protocol=["choice"], order="both", run_id="whole")
+def test_resume_from_a_log_truncated_anywhere(bench: Path, cut: int, batch_size: int) -> None:
+    """Whatever byte the log ends at, the resumed run has the same lines and results."""
+    run_id = f"truncated-{cut}-{batch_size}"
+    complete = go(bench, protocol=["choice"], order="both", run_id="complete")
     first = go(bench, protocol=["choice"], order="both", run_id=run_id)
     (path,) = (first.path / "samples").glob("*.jsonl")
     data = path.read_bytes()
     path.write_bytes(data[: cut % (len(data) + 1)])
     again = go(bench, protocol=["choice"], order="both", run_id=run_id, batch_size=batch_size)
-    assert again.results == whole.results
+    assert again.results == complete.results
     key = lambda line: (line["sample_id"], line["order"])  # noqa: E731
-    assert sorted(lines(again), key=key) == sorted(lines(whole), key=key)
+    assert sorted(lines(again), key=key) == sorted(lines(complete), key=key)
 
 
-def test_a_log_torn_within_a_character(bench: Path) -> None:
+def test_resume_from_a_log_truncated_within_a_character(bench: Path) -> None:
     run = go(bench, lambda request: "gauche – é", protocol=["generate"])
     (path,) = (run.path / "samples").iterdir()
     data = path.read_bytes()
@@ -116,7 +116,7 @@ def test_a_log_torn_within_a_character(bench: Path) -> None:
     assert len(lines(again)) == 12
 
 
-def test_showing_a_finished_run_leaves_its_manifest_alone(bench: Path) -> None:
+def test_showing_a_finished_run_does_not_change_its_manifest(bench: Path) -> None:
     first = go(bench, protocol=["choice"])
     path = first.path / "manifest.json"
     path.write_text(path.read_text().replace('"python": "', '"python": "0.'))
@@ -125,26 +125,26 @@ def test_showing_a_finished_run_leaves_its_manifest_alone(bench: Path) -> None:
     assert path.read_text() == before
 
 
-def test_fresh_deletes_nothing_but_runs(bench: Path) -> None:
+def test_fresh_deletes_only_runs(bench: Path) -> None:
     mine = bench / "results" / "precious" / "samples"
     mine.mkdir(parents=True)
     (mine / "data.txt").write_text("keep")
-    with pytest.raises(InputError, match="this folder holds none"):
+    with pytest.raises(InputError, match=r"this folder has no manifest\.json"):
         go(bench, protocol=["choice"], run_id="precious", fresh=True)
     assert (mine / "data.txt").read_text() == "keep"
 
 
-def test_fresh_leaves_no_result_of_the_old_run(bench: Path) -> None:
+def test_fresh_deletes_all_results_of_the_old_run(bench: Path) -> None:
     run = go(bench, protocol=["choice"], run_id="r")
     rescore(run.path, "original")
     go(bench, protocol=["choice"], run_id="r", fresh=True)
     assert not (run.path / "results.original.json").exists()
 
 
-# --- another run is refused, or has a name of its own ---------------------------------------------
+# --- a different run is refused, or has another run id --------------------------------------------
 
 
-def test_a_changed_task_is_another_run(bench: Path) -> None:
+def test_a_changed_task_is_a_different_run(bench: Path) -> None:
     first = go(bench, protocol=["choice"])
     spec = bench / "specs" / "sides.yaml"
     spec.write_text(spec.read_text().replace("on the left", "at the left"))
@@ -154,16 +154,16 @@ def test_a_changed_task_is_another_run(bench: Path) -> None:
     assert go(bench, protocol=["choice"]).path != first.path
 
 
-def test_a_run_id_of_another_run_is_refused(bench: Path) -> None:
+def test_the_run_id_of_a_different_run_is_refused(bench: Path) -> None:
     go(bench, protocol=["choice"], run_id="mine")
-    changed = "another run: seed 0, now 3; protocol choice, now likelihood"
+    changed = "a different run: seed 0, now 3; protocol choice, now likelihood"
     with pytest.raises(InputError, match=changed):
         go(bench, protocol=["likelihood"], seed=3, run_id="mine")
     run = go(bench, protocol=["likelihood"], seed=3, run_id="mine", fresh=True)
     assert {line["protocol"] for line in lines(run)} == {"likelihood"}
 
 
-def test_the_run_id_does_not_depend_on_words_or_places(bench: Path, tmp_path: Path) -> None:
+def test_the_run_id_does_not_depend_on_descriptions_or_paths(bench: Path, tmp_path: Path) -> None:
     first = go(bench, protocol=["choice"])
     spec = bench / "specs" / "sides.yaml"
     spec.write_text(spec.read_text().replace("Two-way toy pairs.", "Pairs."))
@@ -174,7 +174,7 @@ def test_the_run_id_does_not_depend_on_words_or_places(bench: Path, tmp_path: Pa
     assert backend.calls == []
 
 
-def test_a_local_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_local_checkpoint_is_identified_by_its_content(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     (one / "model.safetensors").write_bytes(bytes(3 << 20))
@@ -185,8 +185,8 @@ def test_a_local_checkpoint_is_known_by_its_content(tmp_path: Path) -> None:
     assert fingerprint([]) is None
 
 
-def test_other_recorded_answers_are_another_run(bench: Path, tmp_path: Path) -> None:
-    """Also where the record lies beside its model file, not in the working directory."""
+def test_other_recorded_answers_are_a_different_run(bench: Path, tmp_path: Path) -> None:
+    """Including a file of answers next to the model spec, outside the working directory."""
     record = bench / "specs" / "answers.jsonl"
     (bench / "specs" / "rec.yaml").write_text(
         "model: rec\nbackend: replay\ncheckpoint: answers.jsonl\n"
@@ -210,20 +210,20 @@ def test_other_recorded_answers_are_another_run(bench: Path, tmp_path: Path) -> 
 
 
 class Sighted(FakeBackend):
-    """Of a family that reads images."""
+    """A backend of a family that reads images."""
 
     def info(self) -> Any:
         return Model(name="sighted", backend="hf_vlm", checkpoint="(loaded)")
 
 
-def test_other_images_are_another_run(bench: Path) -> None:
+def test_other_images_are_a_different_run(bench: Path) -> None:
     first = go(bench, Sighted(oracle), protocol=["choice"])
     image = bench / "data" / "sides" / "thing0-left.png"
     image.write_bytes(image.read_bytes() + b"more")
     assert go(bench, Sighted(oracle), protocol=["choice"]).path != first.path
 
 
-def test_a_run_is_not_gone_on_with_in_another_dtype(bench: Path) -> None:
+def test_a_run_is_not_resumed_in_another_dtype(bench: Path) -> None:
     class Typed(FakeBackend):
         dtype = "float32"
 
@@ -240,15 +240,15 @@ def test_a_run_is_not_gone_on_with_in_another_dtype(bench: Path) -> None:
         go(bench, Typed(stops), protocol=["choice"], batch_size=1)
     other = Typed(oracle)
     other.dtype = "bfloat16"
-    with pytest.raises(InputError, match="begun with toy in float32, and it is now in bfloat16"):
+    with pytest.raises(InputError, match="loaded in float32 before, and is now in bfloat16"):
         go(bench, other, protocol=["choice"])
     assert go(bench, Typed(oracle), protocol=["choice"]).results[0]["complete"]
 
 
-# --- data that changed meanwhile ------------------------------------------------------------------
+# --- data that changed in between -----------------------------------------------------------------
 
 
-def stopped_half_way(bench: Path, **options: Any) -> None:
+def interrupted(bench: Path, **options: Any) -> None:
     answered = 0
 
     def stops(request: Request) -> Any:
@@ -264,7 +264,7 @@ def stopped_half_way(bench: Path, **options: Any) -> None:
 
 
 class Reading(FakeBackend):
-    """One that looks at its images, so that their checksums are known."""
+    """A backend that reads its images, so that their checksums are logged."""
 
     def respond(self, requests: Any, loader: Any) -> Any:
         for request in requests:
@@ -272,28 +272,28 @@ class Reading(FakeBackend):
         return super().respond(requests, loader)
 
 
-def test_an_image_that_changed_meanwhile_is_refused(bench: Path) -> None:
-    stopped_half_way(bench, run_id="r")
+def test_resume_with_a_changed_image_is_refused(bench: Path) -> None:
+    interrupted(bench, run_id="r")
     path = bench / "data" / "sides" / "thing0-left.png"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1  # as large as before
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
         go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r")
-    assert "begun with other images: sides/thing0-left.png" in str(caught.value)
+    assert "started with different images: sides/thing0-left.png" in str(caught.value)
     assert "--fresh" in str(caught.value)
     run = go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r", fresh=True,
              max_errors="100%")  # fmt: skip
     assert run.n_new == 12
 
 
-def test_an_image_that_is_gone_meanwhile_costs_no_answer(bench: Path) -> None:
-    stopped_half_way(bench, run_id="r")
+def test_resume_with_unchanged_images(bench: Path) -> None:
+    interrupted(bench, run_id="r")
     run = go(bench, Reading(oracle, "toy"), protocol=["choice"], run_id="r")
     assert run.n_new == 7
 
 
-# --- files that were changed ----------------------------------------------------------------------
+# --- edited files ---------------------------------------------------------------------------------
 
 
 def finished(tool: Tool, *args: str) -> Path:
@@ -302,8 +302,8 @@ def finished(tool: Tool, *args: str) -> Path:
     return tool.bench / "results" / "r"
 
 
-def test_a_refused_command_leaves_a_finished_run_as_it_is(tool: Tool) -> None:
-    """Its failed line is asked again only once the model is there."""
+def test_a_refused_command_does_not_change_a_finished_run(tool: Tool) -> None:
+    """Its failed sample is retried only once the model is loaded."""
     data = tool.bench / "data" / "sides"
     (data / "thing5-left.png").write_bytes(b"cut short")
     args = [
@@ -322,7 +322,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_is(tool: Tool) -> None:
     image = bytearray((data / "thing0-left.png").read_bytes())
     image[-5] ^= 1
     (data / "thing0-left.png").write_bytes(image)
-    assert "begun with other images" in tool.refused(*args)
+    assert "started with different images" in tool.refused(*args)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -330,7 +330,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_is(tool: Tool) -> None:
     ("field", "value"),
     [("options", ["left", "up"]), ("order_index", 1), ("pair", "thing9"), ("target_original", 1)],
 )
-def test_a_line_that_was_changed_is_refused(tool: Tool, field: str, value: Any) -> None:
+def test_an_edited_line_is_refused(tool: Tool, field: str, value: Any) -> None:
     (log,) = finished(tool).glob("samples/*.jsonl")
     lines = [json.loads(line) for line in log.read_bytes().splitlines()]
     lines[0][field] = value
@@ -354,20 +354,20 @@ def test_a_line_that_was_changed_is_refused(tool: Tool, field: str, value: Any) 
     ],
     ids=lambda line: str(line[:9]),
 )
-def test_what_is_no_line_is_refused_with_its_place(tool: Tool, line: bytes) -> None:
+def test_an_invalid_line_is_refused_with_its_line_number(tool: Tool, line: bytes) -> None:
     (log,) = finished(tool).glob("samples/*.jsonl")
     log.write_bytes(log.read_bytes() + line + b"\n")
     message = tool.refused("--protocol", "choice", "--run-id", "r")
-    assert f"{log.name}:13: no line of a run's log" in message
+    assert f"{log.name}:13: invalid log line" in message
 
 
-def test_doubled_lines_and_lines_of_others_are_taken_out(tool: Tool) -> None:
+def test_duplicate_and_unknown_lines_are_removed(tool: Tool) -> None:
     (log,) = finished(tool).glob("samples/*.jsonl")
-    whole = log.read_bytes()
-    other = json.loads(whole.splitlines()[0]) | {"sample_id": "someone else's"}
-    log.write_bytes(whole + whole + json.dumps(other).encode() + b"\n")
+    original = log.read_bytes()
+    other = json.loads(original.splitlines()[0]) | {"sample_id": "someone else's"}
+    log.write_bytes(original + original + json.dumps(other).encode() + b"\n")
     assert tool.run("--protocol", "choice", "--run-id", "r").code == 0
-    assert sorted(log.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert sorted(log.read_bytes().splitlines()) == sorted(original.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_doubled_lines_and_lines_of_others_are_taken_out(tool: Tool) -> None:
     ],
     ids=str,
 )
-def test_a_manifest_that_is_none_is_refused(tool: Tool, change: dict[str, Any]) -> None:
+def test_an_invalid_manifest_is_refused(tool: Tool, change: dict[str, Any]) -> None:
     path = finished(tool) / "manifest.json"
     manifest = json.loads(path.read_text())
     for key, value in change.items():

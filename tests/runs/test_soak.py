@@ -1,4 +1,4 @@
-"""A long run: counts that add up exactly, memory that stays where it was."""
+"""A long run: counts are exact, and memory does not grow."""
 
 import json
 import random
@@ -63,7 +63,7 @@ print(json.dumps({
 """
 
 
-def soaked(place: Path, n: int) -> Any:
+def soak(place: Path, n: int) -> Any:
     done = python("-c", SOAK, str(place), str(n))
     assert done.code == 0, done.err
     found = json.loads(done.out.splitlines()[-1])
@@ -81,14 +81,14 @@ def soaked(place: Path, n: int) -> Any:
     return found
 
 
-def test_some_thousands(tmp_path: Path) -> None:
-    soaked(tmp_path, 4000)
+def test_four_thousand_samples(tmp_path: Path) -> None:
+    soak(tmp_path, 4000)
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand(tmp_path: Path) -> None:
-    """3 KB a sample of 100,000: the tables of samples and of what became of them."""
-    few, many = soaked(tmp_path / "few", 1000), soaked(tmp_path / "many", 100_000)
+def test_a_hundred_thousand_samples(tmp_path: Path) -> None:
+    """At most about 4 KB per sample, for the tables of samples and of their records."""
+    few, many = soak(tmp_path / "few", 1000), soak(tmp_path / "many", 100_000)
     assert many["failing"] > 900
     assert many["megabytes"] - few["megabytes"] < 400
 
@@ -98,7 +98,7 @@ def test_a_hundred_thousand(tmp_path: Path) -> None:
 )
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 9), share=st.floats(0.05, 0.95))
 def test_out_of_memory_anywhere(bench: Path, seed: int, size: int, share: float) -> None:
-    """Whichever batches are too much, the results are those of any other run."""
+    """Whichever batches run out of memory, the results are those of an undisturbed run."""
     chance = random.Random(seed)
 
     class Full(FakeBackend):
@@ -109,8 +109,8 @@ def test_out_of_memory_anywhere(bench: Path, seed: int, size: int, share: float)
 
     def half(request: Request) -> Any:
         assert request.sample is not None
-        right = oracle(request)
-        return right if request.sample.id.endswith("left") else right[::-1]
+        correct = oracle(request)
+        return correct if request.sample.id.endswith("left") else correct[::-1]
 
     settings: dict[str, Any] = {
         "protocol": ["choice", "likelihood"],

@@ -1,4 +1,4 @@
-"""Runs that are stopped: by a person, by a time limit, by samples that all fail."""
+"""Runs that stop early: by a signal, a time limit, a full disk, or failing samples."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from vlm_harness.logs.rescore import rescore
 from vlm_harness.runs.interrupts import Interrupts
 from vlm_harness.types import OptionScore, Request, Response
 
-# --- by a person ---------------------------------------------------------------------------------
+# --- signals -------------------------------------------------------------------------------------
 
 SLOW = """
 import sys, time
@@ -40,7 +40,7 @@ cli.main()
 
 
 def started(bench: Path, *args: str) -> "subprocess.Popen[str]":
-    """The command in a process of its own, in a batch of four that takes 0.8 s."""
+    """Start the command in a separate process; a batch of four takes 0.8 s."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW.format(tests=str(ROOT / "tests")), "run",
          "--model", "fake:oracle", "--tasks", "sides", "--protocol", "choice", "--batch-size", "4",
@@ -56,7 +56,7 @@ def wait_for(path: Path) -> None:
         if path.exists():
             return
         time.sleep(0.05)
-    raise AssertionError(f"{path} was not there within 30 s")
+    raise AssertionError(f"{path} was missing within 30 s")
 
 
 def log(bench: Path) -> list[str]:
@@ -65,14 +65,14 @@ def log(bench: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_once_finishes_the_batch(bench: Path, number: int) -> None:
+def test_the_first_signal_finishes_the_batch(bench: Path, number: int) -> None:
     run = started(bench)
     wait_for(bench / "begun")
     run.send_signal(number)
     _, messages = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "stopping after this batch; Ctrl-C again stops at once" in messages
-    assert "interrupted; what was finished is kept" in messages
+    assert "stopping after this batch; press Ctrl-C again to stop immediately" in messages
+    assert "Interrupted. Finished samples are saved; run the same command to resume." in messages
     assert "Traceback" not in messages
     assert len(log(bench)) == 4
     results = json.loads((bench / "results" / "stopped" / "results.json").read_text())
@@ -86,7 +86,7 @@ def test_once_finishes_the_batch(bench: Path, number: int) -> None:
     assert all(json.loads(line)["correct"] for line in log(bench))
 
 
-def test_twice_stops_at_once(bench: Path) -> None:
+def test_the_second_signal_stops_immediately(bench: Path) -> None:
     run = started(bench, "--batch-size", "12")  # which takes 2.4 s
     wait_for(bench / "begun")
     begun = time.monotonic()
@@ -100,18 +100,18 @@ def test_twice_stops_at_once(bench: Path) -> None:
     assert log(bench) == []
 
 
-def test_between_batches_it_is_at_once() -> None:
+def test_a_signal_between_batches_stops_immediately() -> None:
     interrupts = Interrupts()
-    with interrupts.held("this batch"):
+    with interrupts.deferred("this batch"):
         pass
     with pytest.raises(KeyboardInterrupt):
         interrupts._handle(signal.SIGINT, None)
 
 
-# --- by a time limit -----------------------------------------------------------------------------
+# --- time limits ---------------------------------------------------------------------------------
 
 
-def test_a_sample_that_takes_too_long_has_failed(bench: Path) -> None:
+def test_a_sample_that_exceeds_the_time_limit_fails(bench: Path) -> None:
     def hangs(request: Request) -> Any:
         assert request.sample is not None
         if request.sample.id == "thing3-left":
@@ -128,42 +128,42 @@ def test_a_sample_that_takes_too_long_has_failed(bench: Path) -> None:
     assert run.results[0]["metrics"]["individual_accuracy"]["value"] == pytest.approx(11 / 12)
 
 
-def goes_on_whatever_happens() -> None:
+def ignores_all_exceptions() -> None:
     with deadline(0.02):
         for _ in range(100):
             with suppress(Exception):
                 time.sleep(0.05)
 
 
-def test_a_limit_that_libraries_cannot_swallow() -> None:
+def test_libraries_cannot_swallow_the_time_limit() -> None:
     with pytest.raises(TimedOut):
-        goes_on_whatever_happens()
+        ignores_all_exceptions()
     with deadline(0.02):
         pass
-    time.sleep(0.05)  # it does not ring afterwards
+    time.sleep(0.05)  # the alarm was cancelled
     with deadline(None):
         pass
 
 
-# --- by samples that fail ------------------------------------------------------------------------
+# --- failing samples -----------------------------------------------------------------------------
 
 
 def fails(request: Request) -> Any:
     raise RuntimeError("the weights are broken")
 
 
-def test_a_model_that_always_fails_stops_at_once(bench: Path) -> None:
+def test_a_model_that_always_fails_stops_early(bench: Path) -> None:
     write_sides(bench / "data", pairs=200)
     with pytest.raises(TooManyErrors) as caught:
         go(bench, FakeBackend(fails, "toy"), protocol=["choice"], batch_size=8)
     message = str(caught.value)
-    assert "all of the first 16 samples of toy failed" in message
+    assert "the first 16 samples of toy all failed" in message
     assert "RuntimeError: the weights are broken" in message
     (log,) = (bench / "results").glob("*/samples/*.jsonl")
     assert len(log.read_text().splitlines()) == 16
 
 
-def test_one_success_among_the_first_goes_on(bench: Path) -> None:
+def test_one_early_success_continues_the_run(bench: Path) -> None:
     write_sides(bench / "data", pairs=200)
 
     def nearly(request: Request) -> Any:
@@ -174,7 +174,7 @@ def test_one_success_among_the_first_goes_on(bench: Path) -> None:
         go(bench, nearly, protocol=["choice"], batch_size=8)
 
 
-def test_who_wants_all_failures_gets_them(bench: Path) -> None:
+def test_max_errors_of_100_percent_evaluates_all_samples(bench: Path) -> None:
     write_sides(bench / "data", pairs=20)
     with pytest.raises(TooManyErrors, match="every sample failed"):
         go(bench, FakeBackend(fails, "toy"), protocol=["choice"], max_errors="100%")
@@ -182,7 +182,7 @@ def test_who_wants_all_failures_gets_them(bench: Path) -> None:
     assert len(log.read_text().splitlines()) == 40
 
 
-# --- by a disk -----------------------------------------------------------------------------------
+# --- full disk -----------------------------------------------------------------------------------
 
 FULL = """
 import resource, sys
@@ -193,8 +193,8 @@ cli.main()
 """
 
 
-def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
-    """A limit on the size of files, which fails in the middle of a line as a full disk does."""
+def test_a_full_disk_gives_one_message_and_loses_nothing(bench: Path) -> None:
+    """A limit on the file size fails in the middle of a line, like a full disk."""
     write_sides(bench / "data", pairs=30)
     args = [
         "--model", "fake:oracle", "--tasks", "sides", "--protocol", "choice", "--run-id", "r",
@@ -205,22 +205,22 @@ def test_no_space_is_one_message_and_loses_nothing(bench: Path) -> None:
     assert "oracle__sides__choice.jsonl: cannot be written: File too large" in done.err
     assert "Traceback" not in done.err
     log = bench / "results" / "r" / "samples" / "oracle__sides__choice.jsonl"
-    whole = log.read_bytes().count(b"\n")
-    assert 20 < whole < 60
-    assert not log.read_bytes().endswith(b"\n")  # torn
+    n_complete = log.read_bytes().count(b"\n")
+    assert 20 < n_complete < 60
+    assert not log.read_bytes().endswith(b"\n")  # truncated
     again = python("-m", "vlm_harness", *args, cwd=bench)
     assert again.code == 0, again.err
-    assert f"({whole} of 60 done before)" in again.err
+    assert f"({n_complete} of 60 already done)" in again.err
     assert len({json.loads(line)["sample_id"] for line in log.read_bytes().splitlines()}) == 60
 
 
 @pytest.mark.parametrize("place", ["/proc/results", "/sys/results", "data/sides/rows.jsonl"])
-def test_a_place_where_nothing_can_be_written(tool: Tool, place: str) -> None:
+def test_an_output_folder_that_is_not_writable(tool: Tool, place: str) -> None:
     message = tool.refused("--protocol", "choice", "--output-dir", place)
     assert len(message.splitlines()) <= 3
 
 
-# --- by models that answer wrongly ---------------------------------------------------------------
+# --- invalid responses ---------------------------------------------------------------------------
 
 NAN = float("nan")
 
@@ -233,13 +233,13 @@ NAN = float("nan")
             Response(scores=(OptionScore(float("inf")), OptionScore(0.0)), pair_cosine=NAN),
             "not fin",
         ),
-        (Response(scores=(OptionScore(0.5),)), "gave 1 scores for 2 candidates"),
-        (Response(scores=()), "gave 0 scores for 2 candidates"),
+        (Response(scores=(OptionScore(0.5),)), "returned 1 scores for 2 candidates"),
+        (Response(scores=()), "returned 0 scores for 2 candidates"),
     ],
     ids=str,
 )
-def test_scores_that_are_none(bench: Path, answer: Response, reason: str) -> None:
-    """Of one sample in twelve: logged, counted, and read again."""
+def test_invalid_scores(bench: Path, answer: Response, reason: str) -> None:
+    """For one sample in twelve: logged, counted, and rescored."""
 
     def once(request: Request) -> Any:
         assert request.sample is not None
@@ -253,7 +253,7 @@ def test_scores_that_are_none(bench: Path, answer: Response, reason: str) -> Non
         assert rescore(run.path) == run.results
 
 
-def test_a_batch_of_too_few_answers(bench: Path) -> None:
+def test_a_batch_with_too_few_responses(bench: Path) -> None:
     class Short(FakeBackend):
         def respond(self, requests: Any, loader: Any) -> Any:
             return super().respond(requests, loader)[1:] if len(requests) > 1 else [None] * 2

@@ -1,4 +1,4 @@
-"""Names: where they are looked up, and what happens where two files claim one."""
+"""Names: where they are looked up, and errors for names that are defined twice."""
 
 from pathlib import Path
 
@@ -34,8 +34,8 @@ def test_a_checkpoint_beside_the_file_of_its_model(tmp_path: Path) -> None:
     for name, checkpoint in (("a", "./w"), ("b", "../w"), ("c", "me/w"), ("d", "/abs/w")):
         (tmp_path / "deep" / f"{name}.yaml").write_text(model.format(name, checkpoint))
     found = Registry([tmp_path])
-    places = [found.model(name).checkpoint for name in "abcd"]
-    assert places == [str(tmp_path / "deep" / "w"), str(tmp_path / "w"), "me/w", "/abs/w"]
+    checkpoints = [found.model(name).checkpoint for name in "abcd"]
+    assert checkpoints == [str(tmp_path / "deep" / "w"), str(tmp_path / "w"), "me/w", "/abs/w"]
     assert found.model("a").at("checkpoint") == f"{tmp_path / 'deep' / 'a.yaml'}:3"
 
 
@@ -46,7 +46,10 @@ def test_names_groups_and_globs(specs: Path) -> None:
     assert found.select_tasks(["b_three", "a_one", "b_three"]) == ["b_three", "a_one"]
     assert found.select_tasks(["all_of_it"]) == ["a_one", "a_two", "b_three"]
     assert found.select_tasks(["a_*"]) == ["a_one", "a_two"]
-    assert found.select_tasks(["*three", "one?"]) == ["b_three", "a_one"]  # a glob fits groups, too
+    assert found.select_tasks(["*three", "one?"]) == [
+        "b_three",
+        "a_one",
+    ]  # a glob matches groups, too
     assert found.select_tasks([]) == []
 
 
@@ -58,12 +61,15 @@ def test_unknown_names(specs: Path) -> None:
     assert f"Looked in: {specs}" in str(caught.value)
     with pytest.raises(InputError, match="did you mean 'all_of_it'"):
         found.select_tasks(["all_ofit"])
-    with pytest.raises(InputError, match=r"no task or group fits 'x\*'"):
+    with pytest.raises(InputError, match=r"no task or group matches 'x\*'"):
         found.select_tasks(["x*"])
     with pytest.raises(InputError, match="unknown prompt 'plian'"):
         found.prompt("plian", "t.yaml:3")
     with pytest.raises(InputError, match="did you mean 'short'"):
         Registry.standard().command("shrot")
+
+
+CORRECTIONS = "reference: y\ncorrections: [{id: 1, was: a, answer: b}]"
 
 
 @pytest.mark.parametrize(
@@ -72,14 +78,15 @@ def test_unknown_names(specs: Path) -> None:
         ("task: x", "task"),
         ("model: x", "model"),
         ("prompt: x\ntemplate: y", "prompt"),
-        ("overlay: x\nreference: y\ncorrections: [{id: 1, was: a, answer: b}]", "overlay"),
+        (f"label_corrections: x\n{CORRECTIONS}", "label corrections"),
+        (f"overlay: x\n{CORRECTIONS}", "label corrections"),
         ("commands: {x: y}", "command"),
     ],
 )
 def test_a_name_defined_twice_names_both_files(tmp_path: Path, text: str, kind: str) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(f"# {name}\n{text}\n")
-    with pytest.raises(InputError, match=f"the {kind} 'x' is defined twice") as caught:
+    with pytest.raises(InputError, match=f"{kind} 'x' is defined twice") as caught:
         Registry([tmp_path])
     assert caught.value.where == f"{tmp_path / 'b.yaml'}:2"
     assert f"{tmp_path / 'a.yaml'}:2" in str(caught.value)
@@ -95,7 +102,7 @@ def test_a_bundled_name_cannot_be_taken(tmp_path: Path) -> None:
 
 def test_a_task_and_a_group_of_one_name(specs: Path) -> None:
     (specs / "four.yaml").write_text(task("ones"))
-    with pytest.raises(InputError, match="'ones' is the name of a task and of a group"):
+    with pytest.raises(InputError, match="'ones' is the name of both a task and a group"):
         Registry([specs]).select_tasks(["ones"])
 
 
@@ -148,7 +155,8 @@ def test_hidden_folders_above_the_root_do_not_matter(tmp_path: Path) -> None:
         (b"- task: x", "bad.yaml:1: expected a mapping"),
         (b"\x89PNG\xff", "bad.yaml: cannot be read"),
         (b"tsk: x", "did you mean 'task'?"),
-        (b"a: 1\nb: 2", "cannot tell what this file defines: it has the keys a, b"),
+        (b"label_correction: x", "did you mean 'label_corrections'?"),
+        (b"a: 1\nb: 2", "cannot tell what this file defines: its keys are a, b"),
         (b"task: 5", "bad.yaml:1: task: the name must be text, found 5"),
         (b"version: 1\ntask:", "bad.yaml:2: task: the name must be text, found None"),
         (b"commands: [a]", "cannot tell what this file defines"),
@@ -156,7 +164,7 @@ def test_hidden_folders_above_the_root_do_not_matter(tmp_path: Path) -> None:
         (b"1: x", "cannot tell what this file defines"),
     ],
 )
-def test_a_broken_file_is_never_passed_over(specs: Path, content: bytes, message: str) -> None:
+def test_a_broken_file_is_never_ignored(specs: Path, content: bytes, message: str) -> None:
     (specs / "deep" / "bad.yaml").write_bytes(content)
     with pytest.raises(InputError) as caught:
         Registry([specs])
@@ -173,10 +181,21 @@ def test_command_names_that_are_numbers(tmp_path: Path) -> None:
 
 
 def test_the_kind_of_a_file() -> None:
-    both = "task: t\nprompt: {question: x}\noverlay: o\n"
-    assert kind_of(loads(both, Path("x.yaml"))) == "task"
+    for key in ("overlay", "label_corrections"):
+        text = f"task: t\nprompt: {{question: x}}\n{key}: o\n"
+        assert kind_of(loads(text, Path("x.yaml"))) == "task"
+        assert kind_of(loads(f"{key}: o\n{CORRECTIONS}", Path("x.yaml"))) == "overlay"
     prompt = "prompt: p\ntemplate: x\ncommands: {a: b}\n"
     assert kind_of(loads(prompt, Path("x.yaml"))) == "prompt"
+
+
+def test_old_and_new_key_define_the_same_kind_of_name(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("reference: y\noverlay: x\ncorrections: []\n")
+    (tmp_path / "b.yaml").write_text(f"label_corrections: x\n{CORRECTIONS}\n")
+    with pytest.raises(InputError, match="label corrections 'x' is defined twice") as caught:
+        Registry([tmp_path])
+    assert caught.value.where == f"{tmp_path / 'b.yaml'}:1"
+    assert f"{tmp_path / 'a.yaml'}:2" in str(caught.value)
 
 
 # --- paths ----------------------------------------------------------------------------------------
@@ -184,7 +203,7 @@ def test_the_kind_of_a_file() -> None:
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "..", "a/..", "a\0b"])
 def test_paths_that_leave_the_data_directory(tmp_path: Path, path: str) -> None:
-    with pytest.raises(InputError, match="leaves the data directory"):
+    with pytest.raises(InputError, match="is outside the data directory"):
         inside(tmp_path, path)
 
 

@@ -1,4 +1,4 @@
-"""Schemas: what is refused, which line the message names, and what editors are told."""
+"""Schemas: rejected files, the lines in messages, and the JSON Schemas for editors."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def parse(text: str, cls: type[Spec] = TaskSpec) -> Any:
 
 
 def refusal(old: str, new: str) -> str:
-    """The message for the task above with one thing changed."""
+    """The message for the task above with one change."""
     assert old in TASK
     with pytest.raises(InputError) as caught:
         parse(TASK.replace(old, new))
@@ -115,6 +115,16 @@ def test_the_task_above_is_fine() -> None:
             "grouping: {pair: {sise: 2}}\nmetrics:",
             "x.yaml:16: unknown key 'grouping.pair.sise'; did you mean 'size'?",
         ),
+        (
+            "metrics:",
+            "label_correction: o\nmetrics:",
+            "x.yaml:16: unknown key 'label_correction'; did you mean 'label_corrections'?",
+        ),
+        (
+            "metrics:",
+            "overlays: o\nmetrics:",
+            "x.yaml:16: unknown key 'overlays'; did you mean 'label_corrections'?",
+        ),
     ],
 )
 def test_an_unknown_key_suggests_the_nearest(old: str, new: str, message: str) -> None:
@@ -123,8 +133,8 @@ def test_an_unknown_key_suggests_the_nearest(old: str, new: str, message: str) -
     assert "allowed here: " in found
 
 
-def test_only_what_is_wrong_is_told() -> None:
-    """Of the types that a value may have, the others are not held against it."""
+def test_only_the_errors_of_the_matching_type_are_reported() -> None:
+    """If a value can have several types, the errors of the other types are not shown."""
     message = refusal("extract: keyword", "extract: {name: keyword, arg: {}}")
     assert message.splitlines() == [
         "x.yaml:15: unknown key 'protocols.generate.extract.arg'; did you mean 'args'?",
@@ -147,7 +157,11 @@ def test_a_key_in_an_included_file_names_that_file(tmp_path: Path) -> None:
     [
         ("version: 1", 'version: "1"', "x.yaml:2: version: must be a whole number (found '1')"),
         ("version: 1", "version: 0", "x.yaml:2: version: must be greater than or equal to 1"),
-        ("version: 1", "version:", "x.yaml:2: version: must be a whole number (found nothing"),
+        (
+            "version: 1",
+            "version:",
+            "x.yaml:2: version: must be a whole number (the value is empty)",
+        ),
         ("version: 1", "", "x.yaml:1: version: this key is required"),
         ("  id:", "  category:", "x.yaml:6: sample.id: this key is required"),
         ("task: t", "task: a b", "x.yaml:1: task: must match pattern"),
@@ -182,12 +196,12 @@ def test_a_key_in_an_included_file_names_that_file(tmp_path: Path) -> None:
         (
             "metrics:",
             "primary_metric: pair_accuracy\nmetrics:",
-            "x.yaml:16: primary_metric: 'pair_accuracy' is not one of metrics: individual_accuracy",
+            "x.yaml:16: primary_metric: 'pair_accuracy' is not in metrics: individual_accuracy",
         ),
         (
             "generate: {extract: keyword}",
             "similarity: {}",
-            "x.yaml:15: protocols.similarity: the protocol similarity scores sample.captions",
+            "x.yaml:15: protocols.similarity: the protocol similarity requires sample.captions",
         ),
         (
             "protocols:\n  generate: {extract: keyword}",
@@ -210,16 +224,16 @@ def test_wrong_values(old: str, new: str, message: str) -> None:
     assert message in refusal(old, new)
 
 
-def test_every_violation_is_told_at_once() -> None:
+def test_all_violations_are_reported_at_once() -> None:
     message = refusal("version: 1", 'version: "1"\nordr: both').splitlines()
     assert message[0].startswith("x.yaml:2: version")
     assert message[1].startswith("x.yaml:3: unknown key 'ordr'")
 
 
-def test_every_template_that_does_not_compile_is_told_at_once() -> None:
+def test_all_invalid_templates_are_reported_at_once() -> None:
     old, new = '["{{ name }}.png"]', '\n    - any_of: ["{{ a", b, "{% c %}"]\n    - "{{ d"'
-    told = [line.split(": bad Jinja")[0] for line in refusal(old, new).splitlines()]
-    assert told == [
+    places = [line.split(": bad Jinja")[0] for line in refusal(old, new).splitlines()]
+    assert places == [
         "x.yaml:9: sample.images.0.any_of.0",
         "x.yaml:9: sample.images.0.any_of.2",
         "x.yaml:10: sample.images.1",
@@ -296,6 +310,17 @@ def test_bad_jinja_in_a_model_file() -> None:
             "x.yaml:5: unknown key 'corrections.1.anser'; did you mean 'answer'?",
         ),
         (OverlaySpec, "overlay: o\nreference: r\ncorrections: []", "x.yaml:3: corrections: List"),
+        (
+            OverlaySpec,
+            "label_corrections: o\nreference: r\ncorrections: []",
+            "x.yaml:3: corrections: List",
+        ),
+        (
+            OverlaySpec,
+            "label_corrections: 5",
+            "x.yaml:1: label_corrections: must be text (found 5)",
+        ),
+        (OverlaySpec, "overlay: 5", "x.yaml:1: overlay: must be text (found 5)"),
         (CommandsSpec, "commands: {a: 1}", "x.yaml:1: commands.a: must be text (found 1)"),
         (RunConfig, "model: m\nlimt: 5", "x.yaml:2: unknown key 'limt'; did you mean 'limit'?"),
         (RunConfig, "limit: 0", "x.yaml:1: limit: "),
@@ -309,6 +334,73 @@ def test_other_kinds(cls: type[Spec], text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+# --- label_corrections, and its old name overlay --------------------------------------------------
+
+CORRECTIONS = "reference: r\ncorrections:\n  - {id: 1, was: a, answer: b}\n"
+
+
+def test_the_old_and_the_new_key_give_the_same_spec() -> None:
+    """What goes into the manifest has the old name, so that run ids do not change."""
+    old, new = (parse(f"{TASK}{key}: o\n") for key in ("overlay", "label_corrections"))
+    assert old.overlay == new.overlay == "o"
+    assert old.model_dump(mode="json") == new.model_dump(mode="json")
+    assert new.model_dump(mode="json")["overlay"] == "o"
+    assert "label_corrections" not in new.model_dump(mode="json")
+    old, new = (
+        parse(f"{key}: o\n{CORRECTIONS}", OverlaySpec) for key in ("overlay", "label_corrections")
+    )
+    assert old.model_dump(mode="json") == new.model_dump(mode="json")
+    assert new.model_dump(mode="json")["overlay"] == "o"
+    assert OverlaySpec.model_validate(new.model_dump(mode="json")).overlay == "o"
+
+
+@pytest.mark.parametrize("key", ["overlay", "label_corrections"])
+def test_a_spec_knows_the_line_of_either_key(key: str) -> None:
+    text = f"task: t\n{key}: o\n" + TASK.removeprefix("task: t\n")
+    assert parse(text).at("overlay") == "x.yaml:2"
+    corrections = parse(f"reference: r\n{key}: o\ncorrections: [{{id: 1, was: a, answer: b}}]",
+                        OverlaySpec)  # fmt: skip
+    assert corrections.at("overlay") == "x.yaml:2"
+    assert corrections.at("corrections", 0) == "x.yaml:3"
+
+
+@pytest.mark.parametrize(
+    ("text", "cls", "place"),
+    [
+        (f"{TASK}label_corrections: o\noverlay: o\n", TaskSpec, "x.yaml:18"),
+        (f"{TASK}overlay: o\nlabel_corrections: p\n", TaskSpec, "x.yaml:17"),
+        (f"label_corrections: o\noverlay: o\n{CORRECTIONS}", OverlaySpec, "x.yaml:2"),
+    ],
+)
+def test_both_keys_at_once_are_an_error(text: str, cls: type[Spec], place: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(text, cls)
+    assert str(caught.value) == (
+        f"{place}: overlay: old name of 'label_corrections', which is also given; keep one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "own"), [("overlay", "label_corrections"), ("label_corrections", "overlay")]
+)
+@pytest.mark.parametrize("value", ["mine", "null"])
+def test_either_key_replaces_the_other_in_an_included_file(
+    tmp_path: Path, base: str, own: str, value: str
+) -> None:
+    (tmp_path / "_base.yaml").write_text(f"{TASK}{base}: o\n")
+    (tmp_path / "t.yaml").write_text(f"include: _base.yaml\n{own}: {value}\n")
+    spec = spec_check.parse(TaskSpec, yamlfile.load(tmp_path / "t.yaml"))
+    assert spec.overlay == (None if value == "null" else value)
+    assert spec.at("overlay") == f"{tmp_path / 't.yaml'}:2"
+
+
+@pytest.mark.parametrize("kind", ["task", "label_corrections", "overlay"])
+def test_json_schema_offers_the_new_key(kind: str) -> None:
+    properties = schema_of(kind)["properties"]
+    assert "label_corrections" in properties
+    assert "overlay" not in properties
+
+
 def test_chains_of_extractors() -> None:
     assert GenerateUse(extract="a").extractors() == [("a", {})]
     use = GenerateUse.model_validate({"extract": ["a", {"name": "b", "args": {"n": 1}}]})
@@ -320,7 +412,7 @@ def test_run_config_takes_one_or_many() -> None:
     assert (config.model, config.tasks, config.max_errors) == (["a"], ["b", "c"], "3")
 
 
-# --- what is bundled, and what editors are told ---------------------------------------------------
+# --- bundled files and JSON Schemas ---------------------------------------------------------------
 
 
 def test_every_bundled_spec_parses() -> None:
@@ -340,14 +432,14 @@ def schema_of(kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda path: path.stem)
-def test_json_schema_takes_the_bundled_files(path: Path) -> None:
+def test_json_schema_accepts_the_bundled_files(path: Path) -> None:
     file = yamlfile.load(path)
     kind = kind_of(file)
     jsonschema.validate(file.data, schema_of("commands" if kind == "command" else kind))
 
 
 @pytest.mark.parametrize("kind", list(specs.KINDS))
-def test_json_schema_refuses_an_unknown_key(kind: str) -> None:
+def test_json_schema_rejects_an_unknown_key(kind: str) -> None:
     errors = jsonschema.Draft202012Validator(schema_of(kind)).iter_errors({"no_such_key": 1})
     assert any("no_such_key" in error.message for error in errors)
     json.dumps(schema_of(kind))
@@ -355,5 +447,5 @@ def test_json_schema_refuses_an_unknown_key(kind: str) -> None:
 
 def test_json_schema_of_a_run() -> None:
     jsonschema.validate({"model": ["m"], "tasks": ["t"], "batch_size": "auto"}, schema_of("run"))
-    # As the command reads it: one name needs no list.
+    # As in the command: a single name needs no list.
     jsonschema.validate({"model": "m", "tasks": "t", "max_errors": 5}, schema_of("run"))

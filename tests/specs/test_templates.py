@@ -1,4 +1,4 @@
-"""Jinja: types that are kept, names that are unknown, and what the sandbox refuses."""
+"""Jinja: types of values, unknown names, and operations that the sandbox rejects."""
 
 import time
 from typing import Any
@@ -38,7 +38,7 @@ def refusal(source: str, **context: Any) -> str:
         ("{{- number -}}", 7),
         ("{{ number + 0.5 }}", 7.5),
         ("{{ items }}", [1, 2]),
-        ("{{ items | map('string') }}", ["1", "2"]),  # a generator of Jinja's becomes a list
+        ("{{ items | map('string') }}", ["1", "2"]),  # a Jinja generator becomes a list
         ("{{ range(3) }}", [0, 1, 2]),
         ("{{ map.keys() }}", ["k", "sub"]),
         ("{{ nothing }}", None),
@@ -53,7 +53,7 @@ def refusal(source: str, **context: Any) -> str:
         ("{% raw %}{{ x }}{% endraw %}", "{{ x }}"),
     ],
 )
-def test_one_expression_alone_keeps_its_type(source: str, value: Any) -> None:
+def test_a_lone_expression_keeps_its_type(source: str, value: Any) -> None:
     found = render(source)
     assert found == value
     assert type(found) is type(value)
@@ -83,7 +83,7 @@ def test_a_value_is_not_rendered_again() -> None:
 def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:
     assert refusal("{{ wrod }}") == "'wrod' is undefined; did you mean 'word'?"
     assert refusal("so {{ wrod }} it is") == "'wrod' is undefined; did you mean 'word'?"
-    assert refusal("{{ zzzzzz }}").startswith("'zzzzzz' is undefined; there are: word, items")
+    assert refusal("{{ zzzzzz }}").startswith("'zzzzzz' is undefined; defined names: word, items")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_syntax_error_has_its_line(source: str, line: int) -> None:
 
 
 def doubled(expression: str, first: str = "'a'") -> str:
-    """Forty times over: a million millions."""
+    """Double a value forty times: 2**40 items."""
     return f"{{% set a = {first} %}}" + f"{{% set a = {expression} %}}" * 40 + "{{ a | length }}"
 
 
@@ -233,11 +233,11 @@ def test_nothing_huge_is_built(source: str) -> None:
         "{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | regex_findall('(a+)+b') }}",
     ],
 )
-def test_nothing_takes_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_has_a_time_limit(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_harness.specs.templates._MAX_SECONDS", 0.1)
-    begun = time.monotonic()
-    assert refusal(source) == "it takes longer than 0.1 seconds"
-    assert time.monotonic() - begun < 5
+    start = time.monotonic()
+    assert refusal(source) == "rendering took longer than 0.1 seconds"
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_nothing_takes_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) ->
         ("{{ ['b', 'a'] | sort | map('upper') | join('-') }}", "A-B"),
     ],
 )
-def test_what_is_weighed_stays_as_it_is(source: str, value: Any) -> None:
+def test_size_checks_do_not_change_values(source: str, value: Any) -> None:
     assert render(source) == value
 
 
@@ -276,7 +276,7 @@ CAPTIONS = ["A mug in front of a plate", "A mug on a plate", "A mug behind a pla
         ("{{ 'ab' | regex_replace('(a)(b)', '\\\\2\\\\1') }}", "ba"),
         ("{{ 'a1b22' | regex_findall('[0-9]+') }}", ["1", "22"]),
         ("{{ 'a' | regex_findall('[0-9]+') }}", []),
-        ("{{ 'on' | caption_with(captions) }}", CAPTIONS[1]),  # not that with `front`
+        ("{{ 'on' | caption_with(captions) }}", CAPTIONS[1]),  # not the one with `front`
         ("{{ 'Front' | caption_with(captions) }}", CAPTIONS[0]),
         ("{{ 'b' | index_of(['a', 'b', 'b']) }}", 1),
         ("{{ '(a) Open' | without_letter }}", "Open"),
@@ -308,13 +308,16 @@ def test_filters(source: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{{ 'x' | regex_group('(y)') }}", "matches nothing in 'x'"),
+        ("{{ 'x' | regex_group('(y)') }}", "does not match 'x'"),
         ("{{ 'x' | regex_group('(') }}", "unterminated"),
-        ("{{ 'a' | caption_with(captions) }}", "3 of the captions hold 'a'"),
-        ("{{ 'left' | caption_with(captions) }}", "0 of the captions hold 'left'"),
-        ("{{ 'c' | index_of(['a', 'b']) }}", "'c' is not among ['a', 'b']"),
-        ("{{ '(ab)' | letter_index }}", "is not one letter"),
-        ("{{ '' | letter_index }}", "is not one letter"),
+        ("{{ 'a' | caption_with(captions) }}", "3 captions contain 'a', expected exactly one"),
+        (
+            "{{ 'left' | caption_with(captions) }}",
+            "0 captions contain 'left', expected exactly one",
+        ),
+        ("{{ 'c' | index_of(['a', 'b']) }}", "'c' is not in ['a', 'b']"),
+        ("{{ '(ab)' | letter_index }}", "expected one letter such as (a), B or c., got '(ab)'"),
+        ("{{ '' | letter_index }}", "expected one letter such as (a), B or c., got ''"),
         ("{{ '{' | from_json }}", "JSONDecodeError"),
         ("{{ ('[' * 99999) | from_json }}", "RecursionError"),
         ("{{ 1 | ceil_div(0) }}", "ZeroDivisionError"),
@@ -328,7 +331,7 @@ def test_filters_that_fail(source: str, message: str) -> None:
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-def test_lines_of_blocks_leave_no_trace_in_a_prompt() -> None:
+def test_block_lines_leave_no_blank_lines() -> None:
     source = "Q?\n{% for x in items %}\n  {% if x %}\n{{ x }}\n  {% endif %}\n{% endfor %}\nend\n"
     assert render(source) == "Q?\n1\n2\nend\n"
 

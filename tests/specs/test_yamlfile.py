@@ -1,4 +1,4 @@
-"""YAML: what plain words mean, and which line a message names."""
+"""YAML: values of plain words, and line numbers in messages."""
 
 import re
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_plain_words(text: str, value: object) -> None:
     assert yamlfile.scalar(text) == value
 
 
-def test_a_scalar_that_is_no_yaml_stays_text() -> None:
+def test_an_invalid_yaml_scalar_stays_text() -> None:
     assert yamlfile.scalar("[a") == "[a"
     assert yamlfile.scalar("{{ x }}") == "{{ x }}"
 
@@ -96,7 +96,7 @@ def test_include_merges_mappings_and_replaces_the_rest(tmp_path: Path) -> None:
     assert file.where(("items", 0)) == f"{paths['top']}:2"
 
 
-def test_of_several_includes_a_later_one_wins(tmp_path: Path) -> None:
+def test_the_last_of_several_includes_wins(tmp_path: Path) -> None:
     paths = write(
         tmp_path,
         _one="a: 1\nmap: {x: 1, y: 1, z: 1}\n",
@@ -116,30 +116,30 @@ def test_a_bundled_file_is_included_from_anywhere(tmp_path: Path) -> None:
     file = yamlfile.load(paths["top"])
     assert (file.data["task"], file.data["dataset"]["reader"]) == ("mine", "csv")
     assert file.where(("dataset",)).startswith(str(ROOT / name))
-    # One beside the file comes first.
+    # A file in the same folder takes precedence.
     (tmp_path / "tasks" / "mmvp").mkdir(parents=True)
     (tmp_path / name).write_text("task: other\nversion: 7\n")
     assert yamlfile.load(paths["top"]).data == {"task": "mine", "version": 7}
 
 
-def test_include_in_a_circle(tmp_path: Path) -> None:
+def test_circular_include(tmp_path: Path) -> None:
     paths = write(tmp_path, a="x: 1\ninclude: b.yaml\n", b="include: a.yaml\n")
-    with pytest.raises(InputError, match=r"b\.yaml:1: include of 'a\.yaml' goes in a circle"):
+    with pytest.raises(InputError, match=r"b\.yaml:1: circular include of 'a\.yaml'"):
         yamlfile.load(paths["a"])
     paths = write(tmp_path, c="include: c.yaml\n")
-    with pytest.raises(InputError, match="circle"):
+    with pytest.raises(InputError, match=r"circular include of 'c\.yaml'"):
         yamlfile.load(paths["c"])
 
 
 @pytest.mark.parametrize(
     ("include", "message"),
     [
-        ("nowhere.yaml", "there is no file"),
-        (".", "there is no file"),
-        ("[a.yaml]", "there is no file"),
-        ("[]", "the path of a file, or a list of them"),
-        ("[top.yaml, 5]", "the path of a file, or a list of them"),
-        ("5", "the path of a file, or a list of them"),
+        ("nowhere.yaml", "include: file not found"),
+        (".", "include: file not found"),
+        ("[a.yaml]", "include: file not found"),
+        ("[]", "must be the path of a file or a list of paths"),
+        ("[top.yaml, 5]", "must be the path of a file or a list of paths"),
+        ("5", "must be the path of a file or a list of paths"),
     ],
 )
 def test_bad_include(tmp_path: Path, include: str, message: str) -> None:
@@ -163,12 +163,13 @@ def test_an_error_in_an_included_file_names_that_file(tmp_path: Path) -> None:
         ("- a\n- b", "x.yaml:1: expected a mapping, found list"),
         ("words", "x.yaml:1: expected a mapping, found str"),
         ("a: 1\n\tb: 2", "x.yaml:2: not valid YAML"),
-        ("a: 1\nb: 2\na: 3", "x.yaml:3: the key 'a' stands twice"),
-        ("m:\n  a: 1\n  a: 1", "x.yaml:3: the key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3", "x.yaml:3: duplicate key 'a'"),
+        ("m:\n  a: 1\n  a: 1", "x.yaml:3: duplicate key 'a'"),
         ("a: 1\n---\nb: 2", "x.yaml:2: not valid YAML"),
-        ("a: &x {b: *x}", "x.yaml:1: an alias"),
+        ("a: &x {b: *x}", "x.yaml:1: self-referencing alias"),
         ("a: *nothing", "x.yaml:1: not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]", "x.yaml:1: not valid YAML"),
+        ("a: !!timestamp 2024-01-01", "x.yaml:1: YAML tag tag:yaml.org,2002:timestamp is not"),
         ("a: !!int xyz", "x.yaml: not valid YAML"),
         ("a: \x00", "x.yaml: not valid YAML"),
         (f"a: {'9' * 5000}", "x.yaml: not valid YAML"),
@@ -179,16 +180,16 @@ def test_refusals(text: str, message: str) -> None:
     assert refusal(text).startswith(message)
 
 
-def test_aliases_of_aliases_do_not_fill_the_memory() -> None:
+def test_nested_aliases_do_not_exhaust_the_memory() -> None:
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     for number in range(1, 9):
         row = ", ".join([f"*a{number - 1}"] * 10)
         text += f"a{number}: &a{number} [{row}]\n"
-    assert "the file holds more than" in refusal(text)
+    assert "the file has more than" in refusal(text)
 
 
-def test_refuses_what_is_nested_too_deeply() -> None:
-    """In the words of PyYAML where it has a limit of its own, as of 6.0.4."""
+def test_deep_nesting_is_rejected() -> None:
+    """PyYAML has its own limit and message since 6.0.4."""
     message = refusal("a: " + "[" * 3000 + "]" * 3000)
     assert re.match(r"x\.yaml(:1)?: not valid YAML: (nested too deeply|.*nesting depth)", message)
 
@@ -197,7 +198,7 @@ def test_refuses_what_is_nested_too_deeply() -> None:
 def test_braces_without_quotes_are_explained(line: str) -> None:
     message = refusal(f"a: 1\n{line}\n")
     assert message.startswith("x.yaml:2: not valid YAML")
-    assert 'needs quotes: key: "{{ ... }}"' in message
+    assert 'Quote a value that begins with {{: key: "{{ ... }}"' in message
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

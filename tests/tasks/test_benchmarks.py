@@ -1,4 +1,4 @@
-"""Bundled benchmarks on rows in their official formats: what each asks, and what is right."""
+"""Bundled benchmarks on rows in their official formats: prompts and correct options."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ SPATIAL = {
 Write = Callable[..., Path]
 
 
-def picture(path: Path, colour: int = 0) -> None:
+def write_image(path: Path, colour: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (colour % 256, 90, 160)).save(path)
 
@@ -78,7 +78,7 @@ def spatial(root: Path, name: str, rows: Sequence[Any] | None = None) -> Task:
     (root / "whatsup").mkdir(exist_ok=True)
     (root / "whatsup" / file).write_text(json.dumps(own if rows is None else rows))
     for row in own:
-        picture(root / "whatsup" / image.format(row[0]), row[0])
+        write_image(root / "whatsup" / image.format(row[0]), row[0])
     registry = Registry.standard()
     return load_task(registry.task(name), registry, root)
 
@@ -128,7 +128,7 @@ def test_above_is_not_asked_as_a_side(tmp_path: Path) -> None:
     assert text == "Is the lamp above a bed or below a bed? Give a short answer."
 
 
-def test_left_and_right_alone(tmp_path: Path) -> None:
+def test_left_and_right_only(tmp_path: Path) -> None:
     task = spatial(tmp_path, "coco_spatial_one_left_right")
     assert [sample.category for sample in task.samples] == ["left"]
 
@@ -157,7 +157,7 @@ def mmvp_vlm(root: Path, pairs: int = 4, header: Sequence[str] = HEADER) -> Path
         for index in range(1, 2 * pairs + 1):
             pattern = PATTERNS[(index - 1) // pairs]
             writer.writerow([index, pattern, f"statement {index}"])
-            picture(folder / "MLLM_VLM Images" / pattern / f"{index}.jpg", index)
+            write_image(folder / "MLLM_VLM Images" / pattern / f"{index}.jpg", index)
     return root
 
 
@@ -174,7 +174,7 @@ def test_mmvp_vlm(tmp_path: Path, header: Sequence[str]) -> None:
     asked = load_task(registry.task("mmvp_vlm_questions"), registry, tmp_path)
     asks = prompt_builder(asked.spec, "choice", asked.spec.protocols.choice, registry)
     texts = [asks.prompt(sample, (0, 1), "letter").text for sample in asked.samples[:2]]
-    assert texts[0] == texts[1]  # of a pair, the same question
+    assert texts[0] == texts[1]  # a pair shares its question
     assert "A. statement 1\nB. statement 2" in texts[0]
 
 
@@ -197,12 +197,12 @@ def mmvp(root: Path) -> Path:
     (root / "mmvp").mkdir()
     rows = ["Index,Question,Options,Correct Answer"]
     for index in range(1, 301):
-        # The labels that the overlay corrects are the published ones.
+        # The published labels, where the label corrections apply.
         odd = {99: "(a)", 100: "(b)"}.get(index, "(a)" if index % 2 else "(b)")
         options = {99: "(a) Long (b) Short", 100: "(a) Long (b) Short",
                    279: "(a) Standing (b) Sitting", 280: "(a) Standing (b) Sitting"}  # fmt: skip
         rows.append(f"{index},Q?,{options.get(index, '(a) Yes (b) No')},{odd}")
-        picture(root / "mmvp" / "images" / f"{index}.jpg", index)
+        write_image(root / "mmvp" / "images" / f"{index}.jpg", index)
     (root / "mmvp" / "Questions.csv").write_text("\n".join(rows) + "\n")
     return root
 
@@ -227,22 +227,22 @@ def test_mmvp_has_captions_for_dual_encoders_under_corrected_labels(tmp_path: Pa
 
 
 def test_a_table_that_lacks_a_row_is_an_error(tmp_path: Path) -> None:
-    """A caption file with 299 statements."""
+    """A table with statements for 149 of the 150 pairs."""
     mmvp(tmp_path)
     standard = Registry.standard()
     file = standard.file("task", "mmvp")
-    text = json.dumps({**file.data, "tables": ["short"], "overlay": None})
+    text = json.dumps({**file.data, "tables": ["short"], "label_corrections": None})
     spec_folder = tmp_path / "specs"
     spec_folder.mkdir()
     (spec_folder / "m.yaml").write_text(text.replace("row_of(mmvp_statements)", "row_of(short)"))
     rows = {str(number): ["a", "b"] for number in range(1, 150)}
     (spec_folder / "t.yaml").write_text(json.dumps({"table": "short", "rows": rows}))
     found = Registry([spec_folder, *[root for root in standard.roots if root.name != "tasks"]])
-    with pytest.raises(InputError, match="row_of: the table has no row '150' among its 149"):
+    with pytest.raises(InputError, match=r"row_of: no row '150' in the table \(149 rows\)"):
         load_task(found.task("mmvp"), found, tmp_path)
 
 
-def test_a_table_that_is_not_there_names_those_that_are() -> None:
+def test_an_unknown_table_suggests_the_closest_name() -> None:
     with pytest.raises(InputError, match="unknown table 'mmvp_statement'; did you mean"):
         Registry.standard().table("mmvp_statement")
     assert loads("table: x\nrows: {1: a}\n", Path("x.yaml")).data["table"] == "x"

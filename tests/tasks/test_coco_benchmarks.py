@@ -1,4 +1,4 @@
-"""POPE, SugarCrepe and VSR on made-up rows in their official formats: what each asks and scores."""
+"""POPE, SugarCrepe and VSR on synthetic rows in their official formats: prompts and scores."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def task(name: str, root: Path) -> Task:
 def words(
     found: Task, protocol: str, order: Order = (0, 1), command: str | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """What is asked of the first sample, and what is scored."""
+    """Prompt and candidates of the first sample."""
     use = getattr(found.spec.protocols, protocol)
     asks = prompt_builder(found.spec, protocol, use, REGISTRY)
     prompt = asks.prompt(found.samples[0], order, command or asks.default_command)
@@ -89,20 +89,20 @@ def test_pope_asks_as_llava_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["random", "popular", "adversarial"])
 def test_each_split_of_pope_has_its_file(split: str, tmp_path: Path) -> None:
-    """Either as LLaVA's evaluation has it, or beside the photographs."""
+    """Either as in the evaluation of LLaVA, or in the folder of the photographs."""
     for place in ("pope/coco/", "pope/"):
         root = pope(tmp_path / place.replace("/", "-"), f"{place}coco_pope_{split}.json")
         assert len(task(f"pope_{split}", root).samples) == 3
 
 
-def test_a_later_version_of_popes_files_is_told_apart(tmp_path: Path, command: Any) -> None:
+def test_a_later_version_of_the_pope_files_is_detected(tmp_path: Path, command: Any) -> None:
     code, _, messages = command("data", "check", "pope_random", "--data-dir", pope(tmp_path))
     assert code == 2
-    assert "coco_pope_random.json is not the file that was recorded" in messages
+    assert "coco_pope_random.json: checksum mismatch" in messages
 
 
 def test_pope_is_scored_by_f1_of_yes(tmp_path: Path) -> None:
-    """Right yes, false alarm, no answer where no is right: 2 TP 1, FP 2."""
+    """A true positive, a false positive and an unanswered negative: TP 1, FP 2."""
     answers = {"1": "Yes.", "2": "Yes", "3": "A kite is not to be made out."}
 
     def handler(request: Request) -> str:
@@ -157,8 +157,10 @@ def test_sugarcrepe_asks_as_its_gpt4v_results_were_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", GROUPS["sugarcrepe"])
-def test_the_right_caption_is_shown_first_as_often_as_second(name: str, tmp_path: Path) -> None:
-    """A model that always says (1) is right half the time, and wrong never by being asked once."""
+def test_the_correct_caption_is_shown_first_and_second_equally_often(
+    name: str, tmp_path: Path
+) -> None:
+    """A model that always answers (1) is correct half the time."""
     sugarcrepe(tmp_path, name.removeprefix("sugarcrepe_"))
     run = evaluate(
         [FakeBackend(lambda _: "(1)", "x")], [name], data_dir=str(tmp_path), images="none",
@@ -168,7 +170,7 @@ def test_the_right_caption_is_shown_first_as_often_as_second(name: str, tmp_path
     assert run.results[0]["n_samples"] == 4
 
 
-def test_what_a_model_may_answer_to_sugarcrepe(tmp_path: Path) -> None:
+def test_accepted_answers_to_sugarcrepe(tmp_path: Path) -> None:
     """In either order: the number, the number and its caption, the caption alone."""
     sugarcrepe(tmp_path)
     for form in ("({n})", "Output ({n}).", "{n}", "({n}) {caption}", "{caption}"):
@@ -186,7 +188,7 @@ def test_what_a_model_may_answer_to_sugarcrepe(tmp_path: Path) -> None:
 
 
 def test_sugarcrepe_for_dual_encoders(tmp_path: Path) -> None:
-    """Captions in the order of the options, once each; a tie is wrong."""
+    """Captions in the order of the options, once each; a tie is incorrect."""
     sugarcrepe(tmp_path)
     scores = {"0": [0.3, 0.2], "7": [0.2, 0.2]}
 
@@ -254,7 +256,7 @@ def test_vsr(split: str, tmp_path: Path) -> None:
 
 
 def test_vsr_flipped(tmp_path: Path) -> None:
-    """Every caption with an opposite, and that opposite: of a pair, one is true."""
+    """Every caption that has an opposite, paired with it; one of the two is true."""
     found = task("vsr_flipped", vsr(tmp_path))
     assert [(s.id, s.pair, s.fields["caption"], s.category, s.target) for s in found.samples] == [
         sample
@@ -279,6 +281,6 @@ def test_vsr_flipped(tmp_path: Path) -> None:
 def test_a_caption_without_its_relation_names_the_row(tmp_path: Path) -> None:
     path = vsr(tmp_path) / "vsr/splits/random/test.jsonl"
     path.write_text(path.read_text().replace("is left of", "is  left  of"))
-    message = r"fields\.before, row 1 of .*: .* matches nothing in 'The cat"
+    message = r"fields\.before, row 1 of .*: .* does not match 'The cat"
     with pytest.raises(InputError, match=message):
         task("vsr_flipped", tmp_path)

@@ -1,4 +1,4 @@
-"""Orders of the options: permutations that belong to the group and follow the seed."""
+"""Option orders: permutations that depend only on the group and the seed."""
 
 from collections.abc import Callable
 from itertools import permutations
@@ -22,7 +22,7 @@ def test_orders_are_permutations(n: int, seed: int, mode: Any) -> None:
 
 
 @given(KEYS, st.integers(0, 99), st.randoms(use_true_random=False))
-def test_random_orders_belong_to_the_group(
+def test_random_orders_depend_on_the_group(
     keys: list[int | None], seed: int, shuffler: Any
 ) -> None:
     samples = sample_list(keys)
@@ -35,15 +35,15 @@ def test_random_orders_belong_to_the_group(
         assert by_group.setdefault(sample.group, drawn[sample.id]) == drawn[sample.id]
 
 
-def test_random_orders_take_every_permutation_and_follow_the_seed() -> None:
+def test_random_orders_cover_all_permutations_and_depend_on_the_seed() -> None:
     samples = sample_list([None] * 300)
     drawn = [orders("random", sample, 0)[0] for sample in samples]
     counts = {order: drawn.count(order) for order in permutations(range(3))}
-    assert min(counts.values()) > 25  # 50 each, were they exactly even
+    assert min(counts.values()) > 25  # expected: 50 each
     assert drawn != [orders("random", sample, 1)[0] for sample in samples]
 
 
-def test_what_the_modes_are() -> None:
+def test_order_modes() -> None:
     (sample,) = sample_list([None])
     asked: Callable[[Any], Any] = lambda mode: orders(mode, sample, 0)  # noqa: E731
     assert asked("fixed") == [(0, 1, 2)]

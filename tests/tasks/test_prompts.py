@@ -1,4 +1,4 @@
-"""The words that are asked, to the letter: every bundled task under every protocol."""
+"""The exact prompts of every bundled task under every protocol."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ FOUR = "Where is the mug in relation to the plate?"
 
 
 def sample_of(task: str) -> Sample:
-    """A sample with the fields that the task makes."""
+    """A sample with the fields of the task."""
     if task == "mmvp":
         return Sample(
             "1", (), ("(a) Open", "(b) Closed"), 0, 0, fields={"Question": BUTTERFLY, "index": 1}
@@ -41,7 +41,7 @@ def sample_of(task: str) -> Sample:
 def asked(
     task: str, protocol: str, command: str | None = None, order: Order | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """The prompt, and what is scored (in canonical order)."""
+    """The prompt and the candidates (in canonical order)."""
     spec = REGISTRY.task(task)
     use = getattr(spec.protocols, protocol)
     asks = prompt_builder(spec, protocol, use, REGISTRY)
@@ -51,7 +51,7 @@ def asked(
     return prompt.text, PROTOCOLS.get(protocol).request(sample, prompt, use).candidates
 
 
-# Paper, Table 8 (What'sUp) and Figure 4 (MMVP); `generate` is what its numbers were made with.
+# Paper, Table 8 (What'sUp) and Figure 4 (MMVP); its results were obtained with `generate`.
 PAPER = {
     "whatsup_a_left_right": f"{SIDES} Answer left or right.",
     "whatsup_b_left_right": f"{SIDES} Answer left or right.",
@@ -80,10 +80,10 @@ ELSEWHERE = (
     "whatsup_rendered_", "coco_spatial_", "gqa_spatial_", "mmvp_vlm",
     "pope_", "sugarcrepe_", "vsr_",
 )  # fmt: skip
-"""Looked at in test_rendered.py, test_benchmarks.py and test_coco_benchmarks.py."""
+"""Tested in test_rendered.py, test_benchmarks.py and test_coco_benchmarks.py."""
 
 
-def test_every_bundled_task_is_looked_at_here() -> None:
+def test_every_bundled_task_is_tested_here() -> None:
     names = [name for name in REGISTRY.names("task") if not name.startswith(ELSEWHERE)]
     assert sorted({**PAPER, **OURS}) == sorted(LETTERED) == names
 
@@ -109,7 +109,7 @@ def test_choice_scores_letters(task: str, text: str) -> None:
     [
         ("whatsup_a_left_right", "two_options", " Choose from the two options."),
         ("whatsup_a_left_right", "short", " Give a short answer."),
-        ("whatsup_a_on_under", "answer", " Answer on or under."),  # found to do badly (A.1)
+        ("whatsup_a_on_under", "answer", " Answer on or under."),  # performed badly (A.1)
         ("whatsup_b_front_behind", "short", " Give a short answer."),
         ("mmvp", "short", "\nGive a short answer."),
     ],
@@ -133,8 +133,8 @@ def test_a_swapped_order_swaps_the_question() -> None:
     )
 
 
-def test_a_swapped_order_letters_the_options_anew() -> None:
-    """The letter is that of the place; what is scored stays in canonical order."""
+def test_a_swapped_order_reassigns_the_letters() -> None:
+    """The letter depends on the position; candidates stay in canonical order."""
     text, candidates = asked("mmvp", "choice", order=(1, 0))
     assert text == f"{BUTTERFLY} (a) Closed (b) Open\n{LETTER}"
     assert candidates == ("B", "A")
@@ -183,7 +183,7 @@ OWN = "{question: Q?, commands: {own: Of the task., other: Another.}}"
         ("{question: Q?, commands: [letter, short]}", "{}", {
             "letter": LETTER, "short": "Give a short answer."
         }),
-        # The task's own template brings no commands along: the task says which it wants.
+        # The commands of the task's own template are not used: the task has its own.
         ("{template: mine, question: Q?}", "{template: mine}", {"none": ""}),
     ],
 )  # fmt: skip
@@ -228,7 +228,7 @@ def test_an_unknown_command(tmp_path: Path) -> None:
     asks = resolve(tmp_path, OWN, "{generate: {}}", "generate")
     with pytest.raises(InputError, match="unknown command 'onw'; did you mean 'own'") as caught:
         asks.check_command("onw", "t", "generate")
-    assert "There are: other, own, or 'all'" in str(caught.value)
+    assert "Available: other, own, or 'all'" in str(caught.value)
 
 
 @pytest.mark.parametrize("question", ["{{ nope }}", "{{ options[2] }}", "{{ options.x() }}"])
@@ -239,7 +239,7 @@ def test_a_question_that_cannot_be_rendered(tmp_path: Path, question: str) -> No
 
 
 def test_more_options_than_letters(tmp_path: Path) -> None:
-    """An error where the options are shown with letters; no matter where they are not."""
+    """An error only if the options are shown with letters."""
     sample = Sample("x", (), tuple(map(str, range(27))), 0, 0)
     asks = resolve(tmp_path, OWN, "{generate: {}}", "generate")
     assert asks.prompt(sample, tuple(range(27)), "own").shown[26] == "26"
@@ -252,14 +252,14 @@ def test_more_options_than_letters(tmp_path: Path) -> None:
     ("template", "text"),
     [("plain", "Q?"), ("lettered", "Q?\nA. a\nB. b"), ("mmvp", "Q? (a) a (b) b")],
 )
-def test_without_a_command_nothing_hangs_over(template: str, text: str) -> None:
+def test_no_trailing_whitespace_without_a_command(template: str, text: str) -> None:
     asks = PromptBuilder(REGISTRY.prompt(template), "Q?", {"none": ""})
     prompt = asks.prompt(Sample("x", (), ("a", "b"), 0, 0), (0, 1), "none")
     assert prompt.text == text
 
 
 def test_a_field_is_not_rendered_twice() -> None:
-    """Braces in the data are words, not code."""
+    """Braces in the data are text, not code."""
     fields: dict[str, Any] = {"q": "{{ options }} {% if %}"}
     asks = PromptBuilder(REGISTRY.prompt("plain"), "{{ q }}", {"none": ""})
     prompt = asks.prompt(Sample("x", (), ("a", "b"), 0, 0, fields=fields), (0, 1), "none")

@@ -1,4 +1,4 @@
-"""From YAML and data to samples: rendering, groups, overlays, limits."""
+"""Making samples from YAML and data: rendering, groups, label corrections, limits."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from helpers.tasks import BASE, KEYS, ROWS, change, make, png, refusal, sample_l
 from vlm_harness.images import load
 from vlm_harness.specs import schemas as specs
 from vlm_harness.specs.registry import Registry
-from vlm_harness.tasks.task import _limit, apply_overlay, load_task
+from vlm_harness.tasks.task import _limit, apply_corrections, load_task
 from vlm_harness.types import Sample
 
 # --- rendering ------------------------------------------------------------------------------------
@@ -65,24 +65,28 @@ protocols: {similarity: {}}
         (
             '"{{ side }}"',
             "2",
-            "the target 2 lies outside the 2 options ['left', 'right']; allowed: 0",
+            "the target 2 is out of range for the 2 options ['left', 'right']; allowed: 0 to 1",
         ),
         ('"{{ side }}"', '"-1"', "the target must be the index of an option, found '-1'"),
         ('"{{ side }}"', '"{{ true }}"', "the target must be the index of an option, found True"),
         ('"{{ side }}"', '"{{ none }}"', "the target must be the index of an option, found None"),
-        ('"{{ side }}"', f'"{9**60}"', "lies outside the 2 options"),
+        ('"{{ side }}"', f'"{9**60}"', "is out of range for the 2 options"),
         ("[left, right]", "left and right", "options must be a list with at least one item"),
         ("[left, right]", '"{{ [] }}"', "options must be a list with at least one item"),
-        ("[left, right]", "[left, left]", "two options are the same"),
+        ("[left, right]", "[left, left]", "duplicate options: ['left', 'left']"),
         ("[left, right]", "[a, b]\n  captions: [x]", "1 captions for 2 options"),
         (
             "[left, right]",
             '[a, b]\n  images: ["{{ side }}"]',
-            "an image is a path or an image column",
+            "an image must be a path or an image column, not int",
         ),
-        ("[left, right]", "[a, b]\n  images: [../x.png]", "leaves the data directory"),
-        ("[left, right]", "[a, b]\n  images: [/x.png]", "leaves the data directory"),
-        ("[left, right]", "[a, b]\n  images: [{any_of: [x, ../y]}]", "leaves the data directory"),
+        ("[left, right]", "[a, b]\n  images: [../x.png]", "is outside the data directory"),
+        ("[left, right]", "[a, b]\n  images: [/x.png]", "is outside the data directory"),
+        (
+            "[left, right]",
+            "[a, b]\n  images: [{any_of: [x, ../y]}]",
+            "is outside the data directory",
+        ),
         (
             "protocols",
             'fields: {a: 1, b: "{{ 1 / 0 }}"}\nprotocols',
@@ -105,7 +109,7 @@ def test_a_path_in_the_data_cannot_leave_the_data_directory(tmp_path: Path) -> N
     for path in ("../../etc/passwd", "/etc/passwd", "a/../../b"):
         write_rows(tmp_path, [{"name": "a", "side": 0, "file": path}])
         text = change(("[left, right]", '[a, b]\n  images: ["{{ file }}"]'))
-        assert f"the path {path!r} leaves the data directory" in refusal(tmp_path, text)
+        assert f"the path {path!r} is outside the data directory" in refusal(tmp_path, text)
 
 
 def test_the_first_path_that_exists(tmp_path: Path) -> None:
@@ -129,9 +133,9 @@ def test_images_from_a_list(tmp_path: Path) -> None:
     assert [ref.path for ref in task.samples[0].images] == ["x.png", "y.png"]
 
 
-def test_two_samples_of_one_id(tmp_path: Path) -> None:
+def test_duplicate_sample_ids(tmp_path: Path) -> None:
     write_rows(tmp_path, [*ROWS, ROWS[2]])
-    assert "sample.id: of several samples, 1 in all: s2" in refusal(tmp_path)
+    assert "sample.id: duplicate ids (1): s2" in refusal(tmp_path)
 
 
 # --- MMVP and What'sUp as published ---------------------------------------------------------------
@@ -145,7 +149,7 @@ def mmvp(root: Path, header: str = "lndex", folder: str = "MMVP Images") -> Path
     rows = [f"{header},Question,Options,Correct Answer"]
     for number in range(1, 301):
         answer = "(a)" if number % 2 else "(b)"
-        # The rows that the published corrections are about, as they are published.
+        # The rows of the published corrections, with their original labels.
         first, second = {99: ("Long", "Short"), 279: ("Standing", "Sitting")}.get(
             number - 1 + number % 2, ("Open", "Closed")
         )
@@ -171,85 +175,95 @@ def test_mmvp_as_published(tmp_path: Path, header: str, folder: str) -> None:
     assert [s.target for s in original.samples] == [0, 1] * 150
 
 
-def write_overlay(root: Path, *corrections: str) -> None:
+def write_corrections(root: Path, *corrections: str, key: str = "label_corrections") -> None:
     (root / "specs").mkdir(exist_ok=True)
     rows = "".join(f"  - {row}\n" for row in corrections)
-    (root / "specs" / "o.yaml").write_text(f"overlay: o\nreference: r\ncorrections:\n{rows}")
+    (root / "specs" / "o.yaml").write_text(f"{key}: o\nreference: r\ncorrections:\n{rows}")
 
 
-OVERLAY = ("protocols", "overlay: o\nprotocols")
+CORRECTED = ("protocols", "label_corrections: o\nprotocols")
 PAIRS = ('"{{ side }}"', '"{{ side }}"\n  pair: "{{ key }}"')
 DISTINCT = ("protocols", "grouping: {pair: {size: 2, distinct_targets: true}}\nprotocols")
 
 
-def test_the_trap_of_counting_from_zero(tmp_path: Path) -> None:
-    """Corrections of 1-based indexes, applied 0-based, give both images of a pair one answer."""
+def test_corrections_that_are_off_by_one_are_detected(tmp_path: Path) -> None:
+    """Corrections by 1-based index, applied by 0-based index, give a pair the same answer twice."""
     write_rows(tmp_path)
-    write_overlay(tmp_path, "{id: s1, was: right, answer: left}")
-    message = refusal(tmp_path, change(OVERLAY, PAIRS, DISTINCT))
+    write_corrections(tmp_path, "{id: s1, was: right, answer: left}")
+    message = refusal(tmp_path, change(CORRECTED, PAIRS, DISTINCT))
     assert (
-        "the pair '0' has the same right option for more than one of its samples (s0, s1)"
-        in message
+        "several samples of the pair '0' have the same correct option under the corrected labels: "
+        "s0, s1" in message
     )
-    assert "under the corrected labels" in message
-    text = change(OVERLAY, PAIRS, DISTINCT)
+    text = change(CORRECTED, PAIRS, DISTINCT)
     assert len(make(tmp_path, text, labels="original").samples) == 6
 
 
-def test_an_overlay_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["label_corrections", "overlay"])
+def test_label_corrections_are_applied(tmp_path: Path, key: str) -> None:
+    """Under the key `label_corrections` or its old name `overlay`, in either file."""
     write_rows(tmp_path)
-    write_overlay(
+    write_corrections(
         tmp_path, "{id: s0, was: left, answer: right}", "{id: s1, was: right, answer: left}",
-        "{id: elsewhere, was: left, answer: right}",
+        "{id: elsewhere, was: left, answer: right}", key=key,
     )  # fmt: skip
-    task = make(tmp_path, change(OVERLAY, PAIRS, DISTINCT))
+    corrected = ("protocols", f"{key}: o\nprotocols")
+    task = make(tmp_path, change(corrected, PAIRS, DISTINCT))
     assert [s.target for s in task.samples] == [1, 0, 0, 1, 0, 1]
     assert [s.target_original for s in task.samples] == [0, 1, 0, 1, 0, 1]
     assert task.overlay is not None
-    original = make(tmp_path, change(OVERLAY), labels="original")
+    original = make(tmp_path, change(CORRECTED), labels="original")
     assert [s.target for s in original.samples] == [0, 1, 0, 1, 0, 1]
 
 
-def test_an_overlay_that_does_not_fit(tmp_path: Path) -> None:
+def test_label_corrections_that_do_not_fit_the_data(tmp_path: Path) -> None:
     write_rows(tmp_path)
-    write_overlay(
+    write_corrections(
         tmp_path, "{id: s0, was: left, answer: right}", "{id: s3, was: left, answer: right}"
     )
-    message = refusal(tmp_path, change(OVERLAY))
-    assert "o.yaml:5: sample s3 has the label 'right', and the correction is of 'left'" in message
+    message = refusal(tmp_path, change(CORRECTED))
+    assert (
+        "o.yaml:5: label correction of sample s3: expected the label 'left' in the data, "
+        "found 'right'" in message
+    )
     assert "--labels original" in message
-    write_overlay(tmp_path, "{id: s0, was: left, answer: rihgt}")
-    message = refusal(tmp_path, change(OVERLAY))
-    assert "o.yaml:4: the correction of sample s0 is to 'rihgt'; did you mean 'right'?" in message
+    write_corrections(tmp_path, "{id: s0, was: left, answer: rihgt}")
+    message = refusal(tmp_path, change(CORRECTED))
+    assert (
+        "o.yaml:4: label correction of sample s0: unknown option 'rihgt'; did you mean 'right'?"
+        in message
+    )
 
 
-def test_an_overlay_of_options_that_the_task_does_not_have(tmp_path: Path) -> None:
-    """A correction for the four-way task is no concern of a two-way one."""
+def test_label_corrections_with_other_options_are_ignored(tmp_path: Path) -> None:
+    """A correction for the four-way task does not affect a two-way task."""
     write_rows(tmp_path)
-    write_overlay(tmp_path, "{id: s0, was: on, answer: under}")
-    assert [s.target for s in make(tmp_path, change(OVERLAY)).samples] == [0, 1] * 3
+    write_corrections(tmp_path, "{id: s0, was: on, answer: under}")
+    assert [s.target for s in make(tmp_path, change(CORRECTED)).samples] == [0, 1] * 3
 
 
-def test_an_unknown_overlay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["label_corrections", "overlay"])
+def test_unknown_label_corrections(tmp_path: Path, key: str) -> None:
     write_rows(tmp_path)
-    write_overlay(tmp_path, "{id: s0, was: a, answer: b}")
-    text = change(("protocols", "overlay: oo\nprotocols"))
-    assert "t.yaml:8: unknown overlay 'oo'; did you mean 'o'?" in refusal(tmp_path, text)
+    write_corrections(tmp_path, "{id: s0, was: a, answer: b}")
+    text = change(("protocols", f"{key}: oo\nprotocols"))
+    message = refusal(tmp_path, text)
+    assert "t.yaml:8: unknown label corrections 'oo'; did you mean 'o'?" in message
 
 
-def test_apply_overlay_keeps_the_published_label() -> None:
+def test_the_original_label_is_kept() -> None:
     sample = Sample("1", (), ("a", "b"), 0, 0)
-    overlay = specs.OverlaySpec.model_validate(
+    corrections = specs.OverlaySpec.model_validate(
         {"overlay": "o", "reference": "r", "corrections": [{"id": 1, "was": "a", "answer": "b"}]}
     )
-    (corrected,) = apply_overlay(overlay, [sample])
+    (corrected,) = apply_corrections(corrections, [sample])
     assert (corrected.target, corrected.target_original) == (1, 0)
 
 
-# --- several samples of a row ---------------------------------------------------------------------
+# --- several samples per row ----------------------------------------------------------------------
 
 
-def test_each_row_gives_a_sample_for_each_value(tmp_path: Path) -> None:
+def test_each_row_yields_a_sample_per_value(tmp_path: Path) -> None:
     write_rows(tmp_path, ROWS[:2])
     text = change(
         ('"{{ name }}"', '"{{ name }}-{{ turn }}-{{ flipped }}"\n  pair: "{{ name }}-{{ turn }}"'),
@@ -275,27 +289,27 @@ def test_each_takes_lists(each: str, message: str, tmp_path: Path) -> None:
     assert message in refusal(tmp_path, change(("sample:", f"each: {each}\nsample:")))
 
 
-def test_the_positive_option_is_one(tmp_path: Path) -> None:
+def test_the_positive_option_must_be_an_option(tmp_path: Path) -> None:
     write_rows(tmp_path)
     assert make(tmp_path, BASE + "positive: right\n").spec.positive == "right"
     message = refusal(tmp_path, BASE + "positive: rihgt\n")
-    assert "t.yaml:9: positive: no sample has the option 'rihgt'; did you mean 'right'" in message
-    assert "There are: left, right" in message
+    assert "t.yaml:9: positive: no sample has an option 'rihgt'; did you mean 'right'" in message
+    assert "Options: left, right" in message
 
 
 # --- groups and limits ----------------------------------------------------------------------------
 
 
-def test_a_group_that_is_too_large(tmp_path: Path) -> None:
+def test_a_group_with_too_many_samples(tmp_path: Path) -> None:
     write_rows(tmp_path, [{"name": n, "side": 0} for n in "abc"])
     text = change(('"{{ side }}"', '"{{ side }}"\n  pair: "p"'))
     message = refusal(tmp_path, text)
-    assert "t.yaml:8: the pair 'p' has 3 samples, more than 2: a, b, c" in message
+    assert "t.yaml:8: the pair 'p' has 3 samples, expected at most 2: a, b, c" in message
     wider = text.replace("protocols", "grouping: {pair: {size: 3}}\nprotocols")
     assert len(make(tmp_path, wider).samples) == 3
 
 
-def test_limit_keeps_whole_groups(tmp_path: Path) -> None:
+def test_limit_keeps_groups_complete(tmp_path: Path) -> None:
     write_rows(tmp_path)
     for limit, ids in [(1, "01"), (2, "01"), (3, "01"), (4, "0123"), (100, "012345")]:
         task = make(tmp_path, change(PAIRS), limit=limit)
@@ -313,7 +327,7 @@ def test_limit_is_at_most_n_or_one_group(keys: list[int | None], limit: int) -> 
     samples = sample_list(keys)
     chosen = _limit(samples, limit)
     groups = {sample.group for sample in chosen}
-    assert chosen == [sample for sample in samples if sample.group in groups]  # whole, in order
+    assert chosen == [sample for sample in samples if sample.group in groups]  # complete, in order
     assert len(groups) >= 1
     assert len(chosen) <= limit or len(groups) == 1
     assert chosen[0] == samples[0]

@@ -1,1 +1,1 @@
-"""What logs show beyond scores: comparisons, agreement, sweeps, calibration."""
+"""Analyses of logs: comparisons, agreement, sweeps, calibration, pair mining."""

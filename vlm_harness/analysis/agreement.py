@@ -1,8 +1,9 @@
-"""Erroneous agreements: whether models fail on the pairs whose images an encoder finds alike.
+"""Erroneous agreements: do models fail on pairs whose images an encoder finds similar?
 
-Paper, section 3.1: two different images whose embeddings have a cosine above a threshold near 1
-(0.95 in Tong et al. 2024). Section 3.2: cosine is blind to what ranks show, and a model may be
-right about such a pair all the same. So cosines stand here beside outcomes, pair by pair.
+An erroneous agreement is a pair of different images whose embeddings have a cosine above a
+threshold near 1 (paper, section 3.1; 0.95 in Tong et al. 2024). Cosine misses differences that rank
+correlation shows, so a model may still be correct on such a pair (section 3.2). This module relates
+the cosine of each pair to the answers on it.
 """
 
 from collections import Counter
@@ -31,27 +32,27 @@ if TYPE_CHECKING:
     from vlm_harness.backends.embeddings import ImageEncoder
 
 Report = dict[str, Any]
-"""Plain data, as ``--json`` prints it: one a task and encoder."""
+"""Plain data as ``--json`` prints it, one report per task and encoder."""
 Floats = npt.NDArray[np.float64]
-SAME, CHANGED, MISSING = "same image twice", "other image than was shown", "image not readable"
-SEVERAL, NO_COSINE = "several images in a sample", "no cosine in the log"
+SAME, CHANGED, MISSING = "same image twice", "image changed since the run", "image not readable"
+SEVERAL, NO_COSINE = "several images per sample", "no cosine in the log"
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike an encoder finds the two images of each pair of a task."""
+    """Image similarity of each pair of a task, by one encoder."""
 
     encoder: str
     cosines: Mapping[str, float]
     ranks: Mapping[str, float] | None = None
-    """Rank correlation within each embedding pair; None where only cosines are known."""
+    """Rank correlation within each embedding pair; None if only cosines are known."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Pairs without a cosine, by reason."""
+    """Number of pairs without a cosine, by reason."""
 
 
 @dataclass
 class Row:
-    """What a model answered to the pairs of a task, in one cell of a run."""
+    """The answers of one cell of a run."""
 
     run: str
     cell: Cell
@@ -60,28 +61,28 @@ class Row:
 
 @dataclass
 class _Task:
-    """A task as its runs have it: who answered, and which images the logs speak of."""
+    """A task over all runs: the answers, and the images and cosines in the logs."""
 
     run: Run
-    """The first of them that has it."""
+    """The first run with this task."""
     spec: TaskSpec
     rows: dict[tuple[Path, Cell], Row] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
-    """Checksum by path of an image."""
+    """Image checksum, by path."""
     checksums: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Checksum of the image by pair and sample."""
+    """Image checksum, by pair and sample."""
     logged: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Cosine by model and pair."""
+    """Cosine, by model and pair."""
 
     @property
     def pairs(self) -> list[str]:
-        """Of which some model answered both samples."""
-        whole = (_complete_groups(row.records, self.spec.grouping) for row in self.rows.values())
-        return list(dict.fromkeys(str(group[0].pair) for groups in whole for group in groups))
+        """Pairs whose samples were all answered by at least one model."""
+        complete = (_complete_groups(row.records, self.spec.grouping) for row in self.rows.values())
+        return list(dict.fromkeys(str(group[0].pair) for groups in complete for group in groups))
 
 
 class Embedder:
-    """Measures pairs with an encoder; embeds each image once, whatever tasks it is in."""
+    """Measures pairs with an encoder. Each image is embedded once, even if several tasks use it."""
 
     def __init__(
         self,
@@ -152,9 +153,11 @@ class Embedder:
 
 
 def from_log(task: _Task) -> list[Similarity]:
-    """What the dual encoders of the runs found when they answered the task themselves."""
+    """Cosines that the dual encoders among the models logged during the run."""
     pairs = task.pairs
-    same = {pair for pair in pairs if len(by := task.checksums.get(pair, {})) == 2 and _alone(by)}
+    same = {
+        pair for pair in pairs if len(by := task.checksums.get(pair, {})) == 2 and _all_equal(by)
+    }
     similarities = []
     for model, logged in task.logged.items():
         cosines = {pair: logged[pair] for pair in pairs if pair in logged and pair not in same}
@@ -165,7 +168,7 @@ def from_log(task: _Task) -> list[Similarity]:
     return similarities
 
 
-def _alone(by_sample: Mapping[str, str]) -> bool:
+def _all_equal(by_sample: Mapping[str, str]) -> bool:
     return len(set(by_sample.values())) == 1
 
 
@@ -176,10 +179,10 @@ def analyse(
     threshold: float = 0.95,
     bins: int = 5,
 ) -> list[Report]:
-    """One report for each task of the runs and each encoder, the models of all runs side by side.
+    """One report per task and encoder, with the models of all runs.
 
     Raises:
-        InputError: no run, no pairs, runs that do not fit together, data that are not there.
+        InputError: not a run folder, no paired task, runs with different data, or missing data.
     """
     found = _read(folders, tasks)
     reports = [
@@ -196,8 +199,8 @@ def analyse(
             "no pair has a cosine"
             + "".join(f"; {n} pairs left out: {why}" for why, n in reasons.items()),
             where=", ".join(map(str, folders)),
-            hint="Logs have cosines of dual encoders under the protocol similarity; --encoder MODEL"
-            " computes them. Of images that have moved, --data-dir says where they lie.",
+            hint="Logs contain cosines of dual encoders run with the protocol similarity. Use "
+            "--encoder MODEL to compute cosines, and --data-dir if the images have moved.",
         )
     return reports
 
@@ -205,14 +208,14 @@ def analyse(
 # --- reading runs ---------------------------------------------------------------------------------
 
 
-def _read(folders: Sequence[Path], asked: Sequence[str]) -> dict[str, _Task]:
+def _read(folders: Sequence[Path], tasks: Sequence[str]) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
     runs = [Run(folder) for folder in dict.fromkeys(folders)]
     names = run_names(runs)
     paired = dict.fromkeys(cell.task for run in runs for cell in run.paired)
-    check_paired(folders[0], asked, paired)
+    check_paired(folders[0], tasks, paired)
     for run in runs:
-        wanted = [cell for cell in run.paired if not asked or cell.task in asked]
+        wanted = [cell for cell in run.paired if not tasks or cell.task in tasks]
         for name in dict.fromkeys(cell.task for cell in wanted):
             task = _task(run, name)
             _check_same(found.setdefault(name, task), task)
@@ -227,8 +230,7 @@ def _task(run: Run, name: str) -> _Task:
     spec = run.spec(name)
     if spec.grouping.pair.size != 2:
         raise InputError(
-            f"task {name}: a cosine is of two images, and its pairs are of "
-            f"{spec.grouping.pair.size} samples",
+            f"task {name}: expected pairs of two samples, got pairs of {spec.grouping.pair.size}",
             where=run.path,
             hint="Choose other tasks of the run with --task.",
         )
@@ -236,14 +238,18 @@ def _task(run: Run, name: str) -> _Task:
 
 
 def _check_same(one: _Task, other: _Task) -> None:
-    """Pairs of two runs are compared by name: the names must mean the same."""
+    """Check that pair names mean the same in both runs.
+
+    Raises:
+        InputError: the data or the version of the task differ.
+    """
     name = one.spec.task
     data = [task.run.task(name).data for task in (one, other)]
     if one.spec.version != other.spec.version or data[0] != data[1]:
         raise InputError(
             f"the runs {one.run.path} and {other.run.path} have different data or versions "
             f"of the task {name}",
-            hint="Look at them one by one, or at other tasks with --task.",
+            hint="Analyse the runs one by one, or choose other tasks with --task.",
         )
 
 
@@ -261,9 +267,9 @@ def _take(task: _Task, folder: Path, line: LogLine) -> None:
 
 
 def _images(task: _Task, root: Path) -> dict[str, list[ImageRef]]:
-    """The images of each pair. From the task's data: some models read none, and log none."""
+    """The images of each pair, from the task's data: models that read no images log none."""
     found: dict[str, list[ImageRef]] = {}
-    for sample in task.run.read_again(task.spec.task, root).samples:
+    for sample in task.run.load_task(task.spec.task, root).samples:
         if sample.pair is not None:
             found.setdefault(sample.pair, []).extend(sample.images)
     return found
@@ -280,7 +286,7 @@ def compare(
     threshold: float,
     n_bins: int,
 ) -> Report:
-    """Cosines against outcomes, as plain data."""
+    """Relate cosines to answers; the report as plain data."""
     cosines = similarity.cosines
     values = np.array(list(cosines.values()))
     which = dict(zip(cosines, map(int, quantile_bins(values, n_bins)), strict=True))
@@ -329,9 +335,9 @@ def compare(
 
 
 def quantile_bins(values: Floats, n: int) -> npt.NDArray[np.intp]:
-    """The bin of each value: up to ``n`` bins of equally many values, equal values in one.
+    """The bin of each value: up to ``n`` equal-count bins; equal values share a bin.
 
-    Cosines crowd near 1: of bins of equal width most would be next to empty.
+    Cosines are concentrated near 1, so most bins of equal width would be almost empty.
     """
     if not len(values):
         return np.zeros(0, np.intp)
@@ -342,7 +348,7 @@ def quantile_bins(values: Floats, n: int) -> npt.NDArray[np.intp]:
 def rank_correlations(a: Floats, b: Floats) -> Floats:
     """Spearman's rank correlation between the entries of two embeddings, row by row (section 3.2).
 
-    [10, 11, 12] and [12, 11, 10] have a cosine above 0.989, and a rank correlation of -1.
+    [10, 11, 12] and [12, 11, 10] have a cosine above 0.989 but a rank correlation of -1.
     """
     from scipy.stats import rankdata
 
@@ -367,26 +373,26 @@ def _outcomes(
     rules: GroupRules,
     threshold: float,
 ) -> Report:
-    """Accuracies by bin, quadrants and the correlation, of one row."""
+    """Accuracies by bin, quadrants and the rank correlation of one row."""
     groups = [group for group in _complete_groups(records, rules) if group[0].pair in cosines]
     by_bin: dict[int, list[Record]] = {number: [] for number in bins.values()}
-    right: dict[str, list[bool]] = {}
+    correct: dict[str, list[bool]] = {}
     sides: dict[bool, list[Record]] = {True: [], False: []}
     for group in groups:
         pair = str(group[0].pair)
         by_bin[bins[pair]] += group
         sides[cosines[pair] > threshold] += group
-        right.setdefault(pair, []).append(all(each.correct for each in group))
+        correct.setdefault(pair, []).append(all(each.correct for each in group))
     quadrants = {}
     for name, agree in (("agree", True), ("disagree", False)):
         units = pair_accuracy(sides[agree], rules)
-        n_right = round((units.value or 0.0) * units.n)
-        # Pairs; asked in several orders, a pair counts once an order.
+        n_correct = round((units.value or 0.0) * units.n)
+        # Counts of pairs; with several option orders, a pair counts once per order.
         quadrants[name] = {
-            "right": n_right, "wrong": units.n - n_right, "pair_accuracy": _estimate(units),
+            "right": n_correct, "wrong": units.n - n_correct, "pair_accuracy": _estimate(units),
         }  # fmt: skip
     return {
-        "n_pairs": len(right),
+        "n_pairs": len(correct),
         "bins": [
             {
                 "individual_accuracy": _estimate(individual_accuracy(by_bin[number], rules)),
@@ -395,15 +401,15 @@ def _outcomes(
             for number in sorted(by_bin)
         ],
         "quadrants": quadrants,
-        # Orders of a pair are not independent: it is one observation, right in a share of them.
+        # Orders of a pair are not independent: a pair is one observation, the share correct.
         "spearman": spearman(
-            [cosines[pair] for pair in right], [float(np.mean(each)) for each in right.values()]
+            [cosines[pair] for pair in correct], [float(np.mean(each)) for each in correct.values()]
         ),
     }
 
 
 def spearman(cosines: Sequence[float], outcomes: Sequence[float]) -> dict[str, Any] | None:
-    """Correlation of cosine and outcome over pairs; None where either does not vary."""
+    """Rank correlation of cosine and outcome over pairs; None if either does not vary."""
     if len(set(cosines)) < 2 or len(set(outcomes)) < 2 or len(cosines) < 3:
         return None
     from scipy.stats import spearmanr

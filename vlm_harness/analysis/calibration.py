@@ -1,8 +1,8 @@
-"""Whether a model that is 80% sure is right 80% of the time: probabilities of scored options.
+"""Calibration of scored options: is a model that is 80% confident correct 80% of the time?
 
-Of options whose answers were scored (``choice``, ``likelihood``) the log has summed
-log-probabilities. Their softmax is what the model would answer if it had to give one of these
-answers; the probability of the option that it did answer is its confidence.
+For protocols that score the options (``choice``, ``likelihood``), the log has the summed
+log-probabilities of each option. Their softmax is the model's distribution over these options; the
+probability of the predicted option is the model's confidence.
 """
 
 import math
@@ -17,41 +17,42 @@ from vlm_harness.types import LogLine
 
 @dataclass(frozen=True)
 class Bin:
-    """Lines of about the same confidence."""
+    """Log lines of similar confidence."""
 
     low: float
-    """Exclusive, but for the first bin's (Guo et al. 2017, section 2)."""
+    """Exclusive, except in the first bin (Guo et al. 2017, section 2)."""
     high: float
     n: int
     confidence: float | None
-    """Mean confidence; None where no line is in the bin, as all that follows."""
+    """Mean confidence; None if the bin is empty, like all fields below."""
     accuracy: float | None
     ci_low: float | None
-    """Of the accuracy: 95%, clustered; None for fewer than two clusters."""
+    """95% interval of the accuracy, clustered; None for fewer than two clusters."""
     ci_high: float | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against accuracy, over the lines that have an answer and its probability."""
+    """Confidence and accuracy, over the lines with a prediction and its probability."""
 
     n: int
     n_left_out: int
-    """Lines without an answer (tied, failed), or without summed log-probabilities that are numbers.
-    So ``accuracy`` may be above that of the results, where these count as wrong."""
+    """Lines without a prediction (tied, failed) or without finite summed log-probabilities. The
+    results count these as incorrect, so ``accuracy`` may be higher than in the results."""
     accuracy: float
     confidence: float
-    """Mean probability of the option answered."""
+    """Mean probability of the predicted option."""
     gap: float
-    """Confidence minus accuracy: above zero the model is too sure of itself."""
+    """Confidence minus accuracy; positive if the model is overconfident."""
     gap_low: float | None
-    """Of the gap: 95%, clustered; None for fewer than two clusters."""
+    """95% interval of the gap, clustered; None for fewer than two clusters."""
     gap_high: float | None
     ece: float
     """Expected calibration error (Naeini et al. 2015; Guo et al. 2017, equation 3)."""
     brier: float
-    """Squared distance of all options' probabilities from the right answer (Brier 1950), mean over
-    lines: 0 at best, 2 at worst, (k - 1) / k for a uniform guess among k options."""
+    """Brier score (Brier 1950): squared distance between the options' probabilities and the one-hot
+    correct answer, mean over lines. Best 0, worst 2, (k - 1) / k for a uniform guess among k
+    options."""
     bins: Sequence[Bin]
 
 
@@ -63,11 +64,11 @@ class _Answer(NamedTuple):
 
 
 def calibration(lines: Iterable[LogLine], bins: int = 10, seed: int = 0) -> Calibration | None:
-    """Calibration of the lines of one cell of the grid; None where no line has what it takes.
+    """Calibration of the log lines of one cell; None if no line has a prediction and probability.
 
-    Bins are of equal width. The error has no interval: chance alone makes it larger than it is, the
-    more so the fewer lines a bin has, and the bootstrap would add as much again. Read it with the
-    bins' intervals and with ``gap``, which has no such bias.
+    Bins have equal width. The calibration error has no interval: it is biased upwards, the more so
+    the fewer lines per bin, and a bootstrap would add the same bias again. Read it together with
+    the intervals of the bins and with ``gap``, which does not have this bias.
     """
     found = [_answer(line) for line in lines]
     answers = [each for each in found if each is not None]
@@ -88,7 +89,7 @@ def calibration(lines: Iterable[LogLine], bins: int = 10, seed: int = 0) -> Cali
         gap=_mean([_gap(each) for each in answers]),
         gap_low=low,
         gap_high=high,
-        # n_b / n * |accuracy_b - confidence_b|, where the bin's n_b falls out
+        # sum over bins of n_b / n * |accuracy_b - confidence_b|; n_b cancels out
         ece=math.fsum(abs(math.fsum(map(_gap, members))) for members in binned) / n,
         brier=_mean([each.brier for each in answers]),
         bins=[
@@ -99,10 +100,10 @@ def calibration(lines: Iterable[LogLine], bins: int = 10, seed: int = 0) -> Cali
 
 
 def probabilities(sums: Sequence[float]) -> list[float]:
-    """Softmax. The largest is taken off first, so that no sum is too negative for ``exp``.
+    """Softmax. The maximum is subtracted first, so that ``exp`` does not underflow for all options.
 
-    Totals are exact before they are rounded (``fsum``), here as everywhere in this module: nothing
-    depends on the order of options or lines.
+    Sums use ``fsum``, here and in the rest of the module, so that results do not depend on the
+    order of options or lines.
     """
     top = max(sums)
     weights = [math.exp(each - top) for each in sums]
@@ -111,16 +112,16 @@ def probabilities(sums: Sequence[float]) -> list[float]:
 
 
 def _answer(line: LogLine) -> _Answer | None:
-    """None where the line is left out. The log has null for what was no finite number."""
-    sums, answered = line.response.sum_logprobs, line.prediction
-    if not sums or answered is None or line.status != "ok":
+    """None if the line is left out. The log has null for values that were not finite."""
+    sums, prediction = line.response.sum_logprobs, line.prediction
+    if not sums or prediction is None or line.status != "ok":
         return None
-    known = [each for each in sums if each is not None and math.isfinite(each)]
-    if len(known) < len(sums):
+    finite = [each for each in sums if each is not None and math.isfinite(each)]
+    if len(finite) < len(sums):
         return None
-    shares, target = probabilities(known), line.target
+    shares, target = probabilities(finite), line.target
     return _Answer(
-        confidence=shares[answered],
+        confidence=shares[prediction],
         correct=line.correct,
         brier=math.fsum((share - (i == target)) ** 2 for i, share in enumerate(shares)),
         cluster=line.cluster,
@@ -138,8 +139,8 @@ def _mean(values: Sequence[float]) -> float:
 def _bin(low: float, high: float, members: Sequence[_Answer], seed: int) -> Bin:
     if not members:
         return Bin(low, high, 0, None, None, None, None)
-    right = [each.correct for each in members]
-    units = Units.of(right, [each.cluster for each in members])
+    correct = [each.correct for each in members]
+    units = Units.of(correct, [each.cluster for each in members])
     ci_low, ci_high = interval(units, seed=seed)
     confidence = _mean([each.confidence for each in members])
-    return Bin(low, high, len(members), confidence, _mean(right), ci_low, ci_high)
+    return Bin(low, high, len(members), confidence, _mean(correct), ci_low, ci_high)

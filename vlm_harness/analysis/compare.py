@@ -1,8 +1,8 @@
 """Two runs on the same samples: differences, exact McNemar tests, paired bootstrap intervals.
 
-Both sides are read from their logs alone, so neither models nor data are needed. Which cells are
-compared is decided in ``sides``, what must be equal on both in ``comparable``; ``differences`` has
-the statistics, ``flips`` what differs sample by sample.
+Both sides are read from their logs, so neither models nor data are needed. ``sides`` selects the
+cells to compare, ``comparable`` checks that they can be compared, ``differences`` computes the
+statistics, and ``flips`` finds the samples with different answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides, compared."""
+    """The result of comparing two sides."""
 
     a: Side
     b: Side
     rows: Sequence[Row]
     """One per task, protocol and metric."""
     notes: Sequence[str]
-    """What must be known to read it."""
+    """Differences between the sides that matter for reading the result."""
     flips: Sequence[Flips]
-    """Of each two cells that were compared, in the order of ``rows``."""
+    """One per pair of compared cells, in the order of ``rows``."""
     pairs: Sequence[Sequence[tuple[LogLine, LogLine]]]
-    """Their lines side by side, likewise."""
+    """The paired lines of these cells, in the same order."""
 
     def to_dict(self) -> dict[str, Any]:
         """As ``vlm-harness compare --json`` prints it."""
@@ -77,7 +77,7 @@ class Comparison:
         ])  # fmt: skip
 
     def _repr_html_(self) -> str:
-        """In a notebook: a row per task, protocol and metric."""
+        """In a notebook: one row per task, protocol and metric."""
         heads = ["task", "metric", "n", "A", "B", "B-A", "95% interval", "only A/B", "p (Holm)"]
         rows = [
             [
@@ -112,16 +112,16 @@ def compare(
 
     Args:
         run_a: a run or its folder.
-        run_b: another; where None, two models (or decodings, ...) of ``run_a`` are compared.
-        only_a: chooses among the cells of side A by field: ``{"model": "clip"}``. Fields are
+        run_b: another run; if None, compare two models (or decodings, ...) of ``run_a``.
+        only_a: selects cells of side A by field, e.g. ``{"model": "clip"}``. Fields are
             ``model``, ``protocol``, ``command``, ``order``, ``decoding`` and ``image_mode``.
         only_b: the same for side B.
-        tasks: names of tasks; all that both sides have where none is given.
-        metrics: names of metrics; all that the tasks have where none is given.
-        common: leave out samples that only one side has, where the other has none that it lacks.
+        tasks: names of tasks. Default: all tasks that both sides have.
+        metrics: names of metrics. Default: all metrics of the tasks.
+        common: compare only common samples, if the samples of one side are a subset of the other's.
 
     Raises:
-        InputError: no run folders, no choice that is unique, or sides that must not be compared.
+        InputError: not a run folder, an ambiguous selection, or sides that are not comparable.
     """
     found_a = _run(run_a)
     found_b = found_a if run_b is None else _run(run_b)
@@ -138,7 +138,7 @@ def compare(
         lines.append(pairs)
         flipped.append(flips(cell_a, cell_b, pairs, task.grouping))
         rows += differences(cell_a, cell_b, pairs, task, seed)
-    rows = _asked_for(rows, a, b, _listed(metrics), {each.a.task for each in flipped})
+    rows = _selected(rows, a, b, _listed(metrics), {each.a.task for each in flipped})
     return Comparison(a, b, _adjusted(rows), notes, flipped, lines)
 
 
@@ -150,38 +150,38 @@ def _listed(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _asked_for(
+def _selected(
     rows: Sequence[Row], a: Side, b: Side, metrics: Sequence[str], tasks: set[str]
 ) -> list[Row]:
-    """The rows of the metrics that were asked for.
+    """The rows of the selected metrics.
 
     Raises:
-        InputError: no task compared has such a metric, or no row is left.
+        InputError: no compared task has such a metric, or no row is left.
     """
     known = {name for task in tasks for name in a.run.spec(task).metrics}
     for metric in metrics:
         if metric not in known:
             raise not_found(
-                f"no task compared has the metric {metric!r}", metric, known, where="--metric"
+                f"no compared task has the metric {metric!r}", metric, known, where="--metric"
             )
     found = [row for row in rows if not metrics or row.metric in metrics]
     if not found:
         raise InputError(
             "no metric has a value on both sides",
             where=both(a, b),
-            hint=f"Metrics of what was compared: {listing(known)}",
+            hint=f"Metrics of the compared tasks: {listing(known)}",
         )
     return found
 
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    """With p-values adjusted for how many there are."""
+    """The rows with Holm-adjusted p-values."""
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     return [row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows]
 
 
 def title(a: Cell, b: Cell) -> str:
-    """The task, and by what beside the model the sides differ."""
+    """The task, and the settings other than the model in which the sides differ."""
     parts = [a.task]
     for field in CHOOSABLE[1:]:
         mine, theirs = a.grid[field], b.grid[field]

@@ -31,11 +31,11 @@ class Row:
     b: Cell
     metric: str
     unit: str
-    """What is matched: samples (in each of their orders), pairs or sets."""
+    """The matched units: samples (in each of their orders), pairs or sets."""
     n: int
-    """Of units that count on both sides."""
+    """Number of units that count on both sides."""
     n_clusters: int
-    """Fewer than ``n`` where units hang together; the test takes no notice of that."""
+    """Fewer than ``n`` if units are dependent, which McNemar's test ignores."""
     value_a: float
     value_b: float
     difference: float
@@ -43,16 +43,16 @@ class Row:
     ci_low: float | None
     ci_high: float | None
     only_a: int | None
-    """Units right on side A alone: McNemar's b. None where units are not right or wrong."""
+    """Units correct on side A only: McNemar's b. None if units are not correct or incorrect."""
     only_b: int | None
-    """Units right on side B alone: McNemar's c."""
+    """Units correct on side B only: McNemar's c."""
     p: float | None
     p_holm: float | None = None
-    """Adjusted for all p-values of the comparison."""
+    """Holm-adjusted for all p-values of the comparison."""
 
 
 class _Scored(NamedTuple):
-    """A metric of each unit on its own."""
+    """A metric, computed for each unit separately."""
 
     numerators: Floats
     denominators: Floats
@@ -61,9 +61,9 @@ class _Scored(NamedTuple):
 def differences(
     a: Cell, b: Cell, pairs: Sequence[tuple[LogLine, LogLine]], task: TaskSpec, seed: int
 ) -> list[Row]:
-    """Each metric of a task that has a value on both sides, without those that say it twice.
+    """One row per metric that has a value on both sides, without redundant metrics.
 
-    ``pairs`` are the lines of the two cells, side by side.
+    ``pairs`` are the paired lines of the two cells.
     """
     records_a = _records((x for x, _ in pairs), task.positive)
     records_b = _records((y for _, y in pairs), task.positive)
@@ -71,13 +71,13 @@ def differences(
         _row(a, b, name, METRICS.get(name), records_a, records_b, task.grouping, seed)
         for name in task.metrics
     ]
-    return _without_doubles([row for row in found if row is not None])
+    return _without_redundant([row for row in found if row is not None])
 
 
-def _without_doubles(rows: Sequence[Row]) -> list[Row]:
-    """Without metrics that give just what a plainer one gives, which would be tested twice.
+def _without_redundant(rows: Sequence[Row]) -> list[Row]:
+    """Drop metrics that equal a simpler one, which would be tested twice.
 
-    So do official formulas over whole groups, and sums of log-probabilities.
+    Examples are official formulas over complete groups, and sums of log-probabilities.
     """
     found = {row.metric: (row.value_a, row.value_b, row.n) for row in rows}
 
@@ -89,11 +89,11 @@ def _without_doubles(rows: Sequence[Row]) -> list[Row]:
 
 
 def _records(lines: Iterable[LogLine], positive: str | None = None) -> list[Record]:
-    """As metrics want them, one by one.
+    """Records for metrics that are computed for each unit separately.
 
-    Metrics are asked about single units here. Of a failed response, which has no scores, a unit
-    alone could not tell that the others had some; scores that are no numbers say so, and are wrong
-    just as well. JSON has no NaN either: the log has null for it.
+    A failed response has no scores. Within a single unit, a metric could not tell that the other
+    units do have scores, so missing scores become NaN, which counts as incorrect too. NaN in a log
+    is null, since JSON has no NaN.
     """
     found = [record(line, positive) for line in lines]
     if not any(each.scores for each in found):
@@ -116,23 +116,23 @@ def _row(
     rules: GroupRules,
     seed: int,
 ) -> Row | None:
-    """A metric on both sides, or None where it is undefined or is no sum over units."""
-    whole_a, whole_b = metric(records_a, rules), metric(records_b, rules)
-    if whole_a.value is None or whole_b.value is None:
+    """A metric on both sides, or None if it is undefined or not a sum over units."""
+    total_a, total_b = metric(records_a, rules), metric(records_b, rules)
+    if total_a.value is None or total_b.value is None:
         return None
-    if isinstance(whole_a, Statistic) or isinstance(whole_b, Statistic) or whole_a.by_answers:
-        return _row_of_estimates(a, b, name, whole_a, whole_b, len(records_a), seed)
+    if isinstance(total_a, Statistic) or isinstance(total_b, Statistic) or total_a.by_answers:
+        return _row_of_estimates(a, b, name, total_a, total_b, len(records_a), seed)
     for unit in UNITS:
         members = _members(records_a, unit)
         scored_a = _score(metric, rules, records_a, members)
-        if not _adds_up(scored_a, whole_a):
+        if not _adds_up(scored_a, total_a):
             continue
         scored_b = _score(metric, rules, records_b, members)
-        if _adds_up(scored_b, whole_b):
+        if _adds_up(scored_b, total_b):
             break
     else:
         return None
-    # A metric may leave units out by their scores, on one side alone: those have no partner.
+    # A metric may leave out units by their scores, on one side only: these have no partner.
     kept = (scored_a.denominators == scored_b.denominators) & (scored_a.denominators > 0)
     if not kept.any():
         return None
@@ -140,16 +140,16 @@ def _row(
     weights = scored_a.denominators[kept]
     first = [records_a[group[0]] for group, keep in zip(members, kept, strict=True) if keep]
     clusters = [each.cluster for each in first]
-    units = Units.of(list(top_b - top_a), clusters, list(weights), proportion=whole_a.proportion)
+    units = Units.of(list(top_b - top_a), clusters, list(weights), proportion=total_a.proportion)
     low, high = difference_interval(units, seed)
-    right_or_wrong = bool(
-        whole_a.proportion
+    is_binary = bool(
+        total_a.proportion
         and (weights == 1).all()
         and np.isin(top_a, (0, 1)).all()
         and np.isin(top_b, (0, 1)).all()
     )
-    only_a = int((top_a > top_b).sum()) if right_or_wrong else None
-    only_b = int((top_b > top_a).sum()) if right_or_wrong else None
+    only_a = int((top_a > top_b).sum()) if is_binary else None
+    only_b = int((top_b > top_a).sum()) if is_binary else None
     return Row(
         a,
         b,
@@ -172,25 +172,25 @@ def _row_of_estimates(
     a: Cell,
     b: Cell,
     name: str,
-    whole_a: Units | Statistic,
-    whole_b: Units | Statistic,
+    total_a: Units | Statistic,
+    total_b: Units | Statistic,
     n: int,
     seed: int,
 ) -> Row:
-    """A metric such as F1: what counts in it differs between the sides, so no unit has a partner.
+    """A metric such as F1, whose units differ between the sides and so cannot be paired.
 
-    The two values are compared as they are, without McNemar's test.
+    The two values are compared directly, without McNemar's test.
     """
-    assert whole_a.value is not None
-    assert whole_b.value is not None
-    if isinstance(whole_a, Statistic):
-        assert isinstance(whole_b, Statistic)
-        clusters = whole_a.clusters
-        low, high = whole_b.minus(whole_a).interval(seed)
+    assert total_a.value is not None
+    assert total_b.value is not None
+    if isinstance(total_a, Statistic):
+        assert isinstance(total_b, Statistic)
+        clusters = total_a.clusters
+        low, high = total_b.minus(total_a).interval(seed)
     else:
-        assert isinstance(whole_b, Units)
-        clusters = len(whole_a.numerators)
-        low, high = ratio_difference_interval(whole_a, whole_b, seed)
+        assert isinstance(total_b, Units)
+        clusters = len(total_a.numerators)
+        low, high = ratio_difference_interval(total_a, total_b, seed)
     return Row(
         a,
         b,
@@ -198,9 +198,9 @@ def _row_of_estimates(
         "sample",
         n=n,
         n_clusters=clusters,
-        value_a=whole_a.value,
-        value_b=whole_b.value,
-        difference=whole_b.value - whole_a.value,
+        value_a=total_a.value,
+        value_b=total_b.value,
+        difference=total_b.value - total_a.value,
         ci_low=low,
         ci_high=high,
         only_a=None,
@@ -222,7 +222,7 @@ def _members(records: Sequence[Record], unit: str) -> list[list[int]]:
 def _score(
     metric: Metric, rules: GroupRules, records: Sequence[Record], members: Sequence[Sequence[int]]
 ) -> _Scored:
-    """``metric`` is one that gives units, as ``_row`` has made sure."""
+    """Compute ``metric`` for each unit; ``_row`` ensures that the metric returns ``Units``."""
     units = [
         cast(Units, metric([records[position] for position in group], rules)) for group in members
     ]
@@ -232,8 +232,8 @@ def _score(
     )
 
 
-def _adds_up(scored: _Scored, whole: Units) -> bool:
-    """Whether the units make the metric: pairs do that of ``pair_accuracy``, samples do not."""
-    return math.isclose(scored.numerators.sum(), whole.numerators.sum(), abs_tol=1e-9) and (
-        math.isclose(scored.denominators.sum(), whole.denominators.sum(), abs_tol=1e-9)
+def _adds_up(scored: _Scored, total: Units) -> bool:
+    """Whether the units sum to the metric: for ``pair_accuracy`` pairs do, samples do not."""
+    return math.isclose(scored.numerators.sum(), total.numerators.sum(), abs_tol=1e-9) and (
+        math.isclose(scored.denominators.sum(), total.denominators.sum(), abs_tol=1e-9)
     )

@@ -1,7 +1,7 @@
-"""Which samples two sides answered differently, and which pairs and sets that decided.
+"""Samples that two sides answered differently, and the pairs and sets affected.
 
-A difference of two accuracies is what was gained less what was lost; of two wrong answers that
-differ it shows nothing. All three are here by name.
+A difference of two accuracies is the number gained minus the number lost, and hides changes from
+one incorrect answer to another. This module lists all three kinds.
 """
 
 from collections import Counter
@@ -15,12 +15,12 @@ from vlm_harness.specs.schemas import GroupRules
 from vlm_harness.types import Cell, LogLine, Status
 
 Kind = Literal["gained", "lost", "other wrong answer"]
-"""Right on side B alone, on side A alone, on neither and not alike."""
+"""Correct on side B only; correct on side A only; incorrect on both, with different answers."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample, in one of its orders, that the sides did not answer alike."""
+    """A sample, in one of its orders, that the sides answered differently."""
 
     kind: Kind
     sample_id: str
@@ -31,18 +31,18 @@ class Flip:
     options: Sequence[str]
     target: int
     prediction_a: int | None
-    """None for what is no answer: tied, unparsed or failed. Two of those are alike."""
+    """None if there is no answer (tied, unparsed or failed). Two of these count as the same."""
     prediction_b: int | None
     status_a: Status
     status_b: Status
     text_a: str | None
-    """What was generated; None where options were scored."""
+    """The generated text; None if options were scored."""
     text_b: str | None
 
 
 @dataclass(frozen=True)
 class GroupFlip:
-    """A whole pair or set, in one of its orders, that one side alone has right."""
+    """A complete pair or set, in one of its orders, that only one side got correct."""
 
     kind: Literal["gained", "lost"]
     unit: Literal["pair", "set"]
@@ -53,7 +53,7 @@ class GroupFlip:
 
 @dataclass(frozen=True)
 class Flips:
-    """All that differs between two cells on the same samples."""
+    """All differences between two cells on the same samples."""
 
     a: Cell
     b: Cell
@@ -62,11 +62,11 @@ class Flips:
     groups: Sequence[GroupFlip]
     """Pairs before sets."""
     n: Mapping[str, int]
-    """What was compared, by unit: samples (in each of their orders), and whole pairs and sets where
+    """Number of compared units: samples (in each of their orders), and complete pairs and sets if
     there are any."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many of each unit were gained, lost, ..., and are the same."""
+        """Number of gained, lost, ... and unchanged samples, pairs and sets."""
         kinds = {unit: Counter[str]() for unit in self.n}
         kinds["sample"].update(flip.kind for flip in self.samples)
         for group in self.groups:
@@ -75,7 +75,7 @@ class Flips:
             unit: {
                 "gained": found["gained"],
                 "lost": found["lost"],
-                # A pair is right or wrong, and no more.
+                # A pair or set is either correct or incorrect.
                 **({"other wrong answer": found["other wrong answer"]} if unit == "sample" else {}),
                 "same": self.n[unit] - found.total(),
             }
@@ -84,7 +84,7 @@ class Flips:
 
 
 def flips(a: Cell, b: Cell, pairs: Sequence[tuple[LogLine, LogLine]], rules: GroupRules) -> Flips:
-    """``pairs`` are lines of both sides about the same, with the same options and label."""
+    """Find the flips in ``pairs``: the lines of both sides for the same samples."""
     found = []
     n = {"sample": len(pairs)}
     for unit in ("pair", "set"):
@@ -127,17 +127,17 @@ def _kind(a: LogLine, b: LogLine) -> Kind | None:
 def _groups(
     pairs: Iterable[tuple[LogLine, LogLine]], unit: Literal["pair", "set"], rules: GroupRules
 ) -> Iterator[GroupFlip | None]:
-    """One entry a whole group, as in the accuracies: None where both sides agree on it."""
+    """One entry per complete group; None if both sides agree on it."""
     sides = zip(*((record(x), record(y)) for x, y in pairs), strict=True)
     # Both sides have the same groups in the same order, since their lines have the same keys.
-    whole = (groups(records, unit, getattr(rules, unit).size)[0] for records in sides)
-    for mine, theirs in zip(*whole, strict=True):
-        right_a, right_b = (all(each.correct for each in group) for group in (mine, theirs))
-        if right_a == right_b:
+    complete = (groups(records, unit, getattr(rules, unit).size)[0] for records in sides)
+    for mine, theirs in zip(*complete, strict=True):
+        correct_a, correct_b = (all(each.correct for each in group) for group in (mine, theirs))
+        if correct_a == correct_b:
             yield None
             continue
         yield GroupFlip(
-            "gained" if right_b else "lost",
+            "gained" if correct_b else "lost",
             unit,
             getattr(mine[0], unit),
             mine[0].order_index,

@@ -1,8 +1,8 @@
-"""Pairs of images that one encoder finds alike and another finds different.
+"""Pairs of images that one encoder finds similar and another finds different.
 
-The recipe that MMVP was made by (Tong et al. 2024; paper, section 3.1): a cosine above 0.95 by CLIP
-and below 0.6 by DINOv2. Two images that a self-supervised model holds apart are likely to differ
-in what can be seen, so that CLIP's agreement on them is erroneous.
+This is how MMVP was built (Tong et al. 2024; paper, section 3.1): a cosine above 0.95 by CLIP and
+below 0.6 by DINOv2. Two images that a self-supervised model separates are likely to differ visibly,
+so CLIP's agreement on them is erroneous.
 """
 
 import heapq
@@ -20,28 +20,28 @@ from vlm_harness.images import SUFFIXES, file_ref
 from vlm_harness.types import ImageRef
 
 BLOCK = 1024
-"""Rows of a block: its cosines take 8 MB in float64, once for each encoder."""
+"""Rows per block: the cosines of a block take 8 MB in float64, per encoder."""
 
 
 class Mined(NamedTuple):
-    """Two images by their numbers, the lower first."""
+    """Two images by index, the lower one first, and both cosines."""
 
     a: int
     b: int
-    alike: float
+    similar: float
     different: float
 
 
 @dataclass(frozen=True)
 class Found:
     pairs: Sequence[Mined]
-    """Those that the encoders disagree on most come first."""
+    """Sorted by the difference between the two cosines, largest first."""
     n: int
-    """How many there are, of which ``pairs`` are the first."""
+    """Number of pairs that pass both thresholds, including those beyond ``top``."""
 
 
 def images_below(folder: Path) -> list[ImageRef]:
-    """All image files of a folder and the folders in it, by name.
+    """All image files of a folder and its subfolders, sorted by name.
 
     Raises:
         InputError: no such folder, or fewer than two images in it.
@@ -55,7 +55,7 @@ def images_below(folder: Path) -> list[ImageRef]:
     )
     if len(names) < 2:
         raise InputError(
-            f"the folder holds {len(names)} image files, and a pair needs two",
+            f"expected at least two image files, found {len(names)}",
             where=folder,
             hint=f"Image files end in {listing(SUFFIXES)}.",
         )
@@ -63,7 +63,7 @@ def images_below(folder: Path) -> list[ImageRef]:
 
 
 def first_copies(sha256: Sequence[str]) -> list[int]:
-    """One of each file: copies are no pair, and would repeat every pair of their original."""
+    """Indices without duplicate files: a duplicate would repeat every pair of its original."""
     first: dict[str, int] = {}
     for index, digest in enumerate(sha256):
         first.setdefault(digest, index)
@@ -71,23 +71,25 @@ def first_copies(sha256: Sequence[str]) -> list[int]:
 
 
 def mine(
-    alike: Embeddings,
+    similar: Embeddings,
     different: Embeddings,
     *,
-    alike_above: float = 0.95,
+    similar_above: float = 0.95,
     different_below: float = 0.6,
     top: int = 1000,
     block: int = BLOCK,
 ) -> Found:
     """The ``top`` pairs of rows with the largest difference between their two cosines.
 
-    Memory beyond the embeddings is that of a few blocks and of ``top`` pairs, whatever their number
-    is. Time is that of all cosines: some minutes for 100,000 images on a few cores.
+    Beyond the embeddings, memory holds a few blocks and ``top`` pairs, however many pairs pass. The
+    time is that of computing all cosines: some minutes for 100,000 images on a few cores.
     """
-    # The least pair of the heap goes first; of equals, that which comes later in the folder.
+    # The smallest entry is dropped first; among equals, the one that comes later in the folder.
     heap: list[tuple[float, int, int, float, float]] = []
     n = 0
-    for rows, columns, near, far in _blocks(alike, different, alike_above, different_below, block):
+    for rows, columns, near, far in _blocks(
+        similar, different, similar_above, different_below, block
+    ):
         n += len(rows)
         gaps = near.astype(np.float64) - far
         least = heap[0][0] if len(heap) == top else -np.inf
@@ -110,24 +112,24 @@ Block = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _blocks(
-    alike: Embeddings, different: Embeddings, above: float, below: float, size: int
+    similar: Embeddings, different: Embeddings, above: float, below: float, size: int
 ) -> Iterator[Block]:
-    """Pairs that pass both thresholds, block by block: rows, columns, both cosines (float32)."""
+    """Pairs that pass both thresholds, block by block: rows, columns and both cosines (float32)."""
     import torch
 
     def cosines(part: Embeddings, other: Embeddings) -> torch.Tensor:
-        # Summed in float64 and rounded once: a cosine does not depend on the block it falls into.
+        # Summed in float64 and rounded once, so that a cosine does not depend on its block.
         return (torch.from_numpy(part).double() @ torch.from_numpy(other).double().T).float()
 
-    starts = range(0, len(alike), size)
+    starts = range(0, len(similar), size)
     for i in starts:
         for j in starts[i // size :]:
-            near = cosines(alike[i : i + size], alike[j : j + size])
+            near = cosines(similar[i : i + size], similar[j : j + size])
             mask = near > above
             if i == j:
-                mask = mask.triu(1)  # each pair once, and no image with itself
+                mask = mask.triu(1)  # each pair once, no image with itself
             if not mask.any():
-                continue  # mostly so, which saves the second encoder's product
+                continue  # the usual case: skip the product of the second encoder
             far = cosines(different[i : i + size], different[j : j + size])
             mask &= far < below
             rows, columns = mask.nonzero(as_tuple=True)
@@ -141,12 +143,12 @@ def _blocks(
 
 
 def write_pairs(pairs: Sequence[Mined], names: Sequence[str], path: Path) -> None:
-    """One JSON object a line: ``a``, ``b`` (paths below the folder) and both cosines."""
+    """Write one JSON object per line: ``a``, ``b`` (paths below the folder) and both cosines."""
     lines = (
         {
             "a": names[pair.a],
             "b": names[pair.b],
-            "cosine_alike": round(pair.alike, 6),
+            "cosine_alike": round(pair.similar, 6),
             "cosine_different": round(pair.different, 6),
         }
         for pair in pairs

@@ -1,9 +1,9 @@
-"""What wording and order of the options do to a score: the grid of commands x orders of a run.
+"""Sensitivity of scores to the command and the option order, from the logs of a run.
 
-Of every model, task and protocol that a run asked in more than one way: the primary metric's mean,
-best and worst over the grid, how many answers flip, and whether one position is preferred. From the
-logs alone. A paper that reports the best command (appendix A.1 of ours does) reports
-``best_command``, which is chosen on the test samples themselves: the tables say so.
+For every model, task and protocol with several commands or orders: mean, best and worst of the
+primary metric over them, the share of answers that flip, and whether the first position is
+preferred. Papers that report the best command (as appendix A.1 does) report ``best_command``, which
+is selected on the test samples; the printed tables say so.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,21 +17,21 @@ from vlm_harness.specs.schemas import TaskSpec
 from vlm_harness.types import Cell, LogLine
 
 KEY = ("model", "task", "protocol", "decoding", "image_mode")
-"""What is asked in several ways."""
+"""Fields that identify a row; commands and orders vary within a row."""
 
 
 def sweeps(folder: Path) -> list[dict[str, Any]]:
-    """One row for everything that the run asked in more than one way.
+    """One row per model, task and protocol with several commands or orders.
 
     Raises:
-        InputError: no run folder, or a log that cannot be read.
+        InputError: not a run folder, or a log that cannot be read.
     """
     run = Run(folder)
-    asked: dict[tuple[str, ...], list[Cell]] = {}
+    by_key: dict[tuple[str, ...], list[Cell]] = {}
     for cell in run.cells:
-        asked.setdefault(tuple(getattr(cell, name) for name in KEY), []).append(cell)
+        by_key.setdefault(tuple(getattr(cell, name) for name in KEY), []).append(cell)
     rows = []
-    for cells in asked.values():
+    for cells in by_key.values():
         if len(cells) == 1 and cells[0].order_mode not in ("both", "cyclic"):
             continue
         lines = list(run.lines(cells))
@@ -41,15 +41,15 @@ def sweeps(folder: Path) -> list[dict[str, Any]]:
 
 
 def protocol_agreement(folder: Path) -> list[dict[str, Any]]:
-    """For every model and task asked under several protocols, how often two give the same answer.
+    """For every model and task with several protocols, how often two protocols agree.
 
-    Of each protocol the first command and the first order. ``matrix[p][q]`` is the share of samples
-    that p and q answer alike, over those answered under both; on the diagonal, the share that p
-    answers at all (not tied, unparsed or failed). A model that knows the answer gives it however it
-    is asked.
+    Uses the first command and the first order of each protocol. ``matrix[p][q]`` is the share of
+    samples with the same answer under p and q, among those answered under both; the diagonal is the
+    share of samples that p answers (not tied, unparsed or failed). A model that knows the answer
+    gives it under every protocol.
 
     Raises:
-        InputError: no run folder, or a log that cannot be read.
+        InputError: not a run folder, or a log that cannot be read.
     """
     first: dict[tuple[str, str, str, str], dict[str, Cell]] = {}
     run = Run(folder)
@@ -67,7 +67,7 @@ def protocol_agreement(folder: Path) -> list[dict[str, Any]]:
                 "task": task,
                 "image_mode": image_mode,
                 "protocols": [*answers],
-                "matrix": [[_alike(p, q) for q in answers.values()] for p in answers.values()],
+                "matrix": [[_agreement(p, q) for q in answers.values()] for p in answers.values()],
             }
         )
     return rows
@@ -77,7 +77,7 @@ def _answers(run: Run, cell: Cell) -> dict[str, Any]:
     return {line.sample_id: line.prediction for line in run.lines([cell]) if line.order_index == 0}
 
 
-def _alike(p: Mapping[str, Any], q: Mapping[str, Any]) -> float | None:
+def _agreement(p: Mapping[str, Any], q: Mapping[str, Any]) -> float | None:
     if p is q:
         return sum(answer is not None for answer in p.values()) / len(p) if p else None
     both = [name for name in p if p[name] is not None and q.get(name) is not None]
@@ -85,15 +85,15 @@ def _alike(p: Mapping[str, Any], q: Mapping[str, Any]) -> float | None:
 
 
 def _row(of: Cell, spec: TaskSpec, lines: Sequence[LogLine]) -> dict[str, Any]:
-    """``of``: one of the cells of the lines, which differ in command and order alone."""
-    ways: dict[tuple[str, int], list[Record]] = {}
+    """``of`` is any cell of the lines, which differ only in command and order."""
+    by_setting: dict[tuple[str, int], list[Record]] = {}
     for line in lines:
-        way = line.command, line.order_index
-        ways.setdefault(way, []).append(record(line, spec.positive))
+        setting = line.command, line.order_index
+        by_setting.setdefault(setting, []).append(record(line, spec.positive))
     metric = METRICS.get(spec.primary_metric)
     values = {
-        way: value
-        for way, records in ways.items()
+        setting: value
+        for setting, records in by_setting.items()
         if (value := metric(records, spec.grouping).value) is not None
     }
     best, worst = (max, min) if metric.direction != "lower" else (min, max)
@@ -106,7 +106,7 @@ def _row(of: Cell, spec: TaskSpec, lines: Sequence[LogLine]) -> dict[str, Any]:
     return {
         **{name: getattr(of, name) for name in KEY},
         "metric": spec.primary_metric,
-        "n_cells": len(ways),
+        "n_cells": len(by_setting),
         "mean": sum(values.values()) / len(values) if values else None,
         "best": _extreme(values, best),
         "worst": _extreme(values, worst),
@@ -122,14 +122,14 @@ def _row(of: Cell, spec: TaskSpec, lines: Sequence[LogLine]) -> dict[str, Any]:
 def _extreme(values: Mapping[tuple[str, int], float], pick: Any) -> dict[str, Any] | None:
     if not values:
         return None
-    command, order = pick(values, key=lambda way: values[way])
+    command, order = pick(values, key=lambda setting: values[setting])
     return {"command": command, "order_index": order, "value": values[command, order]}
 
 
 def _flip_rate(lines: Iterable[LogLine]) -> float | None:
-    """Share of samples that are not answered alike in all cells; no answer is an answer of its own.
+    """Share of samples whose answer differs between settings; no answer counts as an answer.
 
-    An answer is an option, not a position: a model that follows the words never flips.
+    Answers are compared as options, not positions: a model that follows the content never flips.
     """
     answers: dict[str, list[Any]] = {}
     for line in lines:
@@ -139,10 +139,10 @@ def _flip_rate(lines: Iterable[LogLine]) -> float | None:
 
 
 def _first_position(lines: Iterable[LogLine]) -> tuple[float | None, float | None]:
-    """Share of answers that name the option shown first, and what it would be without a bias.
+    """Share of answers that pick the option shown first, and the share expected without bias.
 
-    Only of samples whose every option was shown first equally often, as ``both`` and ``cyclic`` do:
-    elsewhere the right answer may simply have stood there.
+    Counts only samples for which every option was shown first equally often, as with ``both`` and
+    ``cyclic``; otherwise the first option may simply be the correct one.
     """
     shown: dict[tuple[str, str], list[LogLine]] = {}
     for line in lines:

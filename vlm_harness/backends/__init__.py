@@ -1,8 +1,8 @@
-"""Backends: code that runs a family of models.
+"""Backends: the code that runs a family of models.
 
-A family declares in ``family`` what it can do, without importing what it needs to do it; its module
-is loaded with the first model of the family. What a loaded model must provide, and what it may, is
-in ``interface``.
+A ``Family`` (module ``family``) declares what its models can do without importing the library that
+runs them; that import happens when the first model of the family is loaded. The required and
+optional methods of a loaded model are in ``interface``.
 """
 
 from vlm_harness.backends.family import BACKENDS, Family

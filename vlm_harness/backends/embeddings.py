@@ -1,4 +1,4 @@
-"""Image embeddings alone: of our dual encoders, or of a vision-only checkpoint such as DINOv2."""
+"""Image embeddings of a dual encoder, or of a vision-only checkpoint such as DINOv2."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Embedded:
-    """The images that could be read, and what each encoder made of them."""
+    """The images that could be embedded, and their embeddings by each encoder."""
 
     refs: Sequence[ImageRef]
     sha256: Sequence[str]
     by_encoder: Sequence[Embeddings]
     failures: dict[str, str]
-    """Why the others could not, by path."""
+    """Reasons for all other images, by path."""
 
 
 def embed(
@@ -45,51 +45,51 @@ def embed(
 ) -> Embedded:
     """Read every image once and embed it with all encoders.
 
-    An image that cannot be read, or that an encoder's processor refuses, is left out.
+    Images that cannot be read, or that an encoder's processor rejects, are left out.
     """
     kept: list[ImageRef] = []
     checksums: list[str] = []
     failures: dict[str, str] = {}
-    found: list[Embeddings] = []
+    by_encoder: list[Embeddings] = []
     for start in range(0, len(refs), batch_size):
         batch = refs[start : start + batch_size]
-        loader: list[tuple[ImageRef, LoadedImage]] = []
+        loaded: list[tuple[ImageRef, LoadedImage]] = []
         for ref in batch:
             try:
-                loader.append((ref, load(ref)))
+                loaded.append((ref, load(ref)))
             except SampleError as error:
                 failures[ref.path] = str(error)
-        for part, made in _encode(loader, encoders, failures):
-            if not found:
-                # Filled in place: parts put together at the end would need the memory twice.
-                found = [np.empty((len(refs), each.shape[1]), np.float32) for each in made]
-            for whole, each in zip(found, made, strict=True):
-                whole[len(kept) : len(kept) + len(part)] = each
+        for part, embeddings in _encode(loaded, encoders, failures):
+            if not by_encoder:
+                # Filled in place: concatenating at the end would need twice the memory.
+                by_encoder = [np.empty((len(refs), e.shape[1]), np.float32) for e in embeddings]
+            for target, source in zip(by_encoder, embeddings, strict=True):
+                target[len(kept) : len(kept) + len(part)] = source
             kept += [ref for ref, _ in part]
-            checksums += [picture.sha256 for _, picture in part]
+            checksums += [image.sha256 for _, image in part]
         progress(len(batch))
-    return Embedded(kept, checksums, [whole[: len(kept)] for whole in found], failures)
+    return Embedded(kept, checksums, [each[: len(kept)] for each in by_encoder], failures)
 
 
 Loaded = Sequence[tuple[ImageRef, LoadedImage]]
 
 
 def _encode(
-    loader: Loaded, encoders: Sequence[ImageEncoder], failures: dict[str, str]
+    loaded: Loaded, encoders: Sequence[ImageEncoder], failures: dict[str, str]
 ) -> list[tuple[Loaded, list[Embeddings]]]:
-    """A batch at once; one by one where that fails, since one odd image fails all of its batch."""
-    if not loader:
+    """Encode a batch; if it fails, its images one by one, since one bad image fails the batch."""
+    if not loaded:
         return []
     try:
-        images = [picture.pixels for _, picture in loader]
-        made = [encoder.embed_images(images) for encoder in encoders]
-        if not all(np.isfinite(each).all() for each in made):
+        images = [image.pixels for _, image in loaded]
+        embeddings = [encoder.embed_images(images) for encoder in encoders]
+        if not all(np.isfinite(each).all() for each in embeddings):
             raise ValueError("the embedding is not finite")
-        return [(loader, made)]
+        return [(loaded, embeddings)]
     except (ValueError, RuntimeError) as error:
-        if len(loader) > 1:
-            return [part for each in loader for part in _encode([each], encoders, failures)]
-        path = loader[0][0].path
+        if len(loaded) > 1:
+            return [part for each in loaded for part in _encode([each], encoders, failures)]
+        path = loaded[0][0].path
         failures[path] = f"image {path}: {error}"
         return []
 
@@ -100,12 +100,12 @@ def _encode(
 def open_encoder(
     text: str, registry: Registry, options: LoadOptions, option: str
 ) -> tuple[str, ImageEncoder]:
-    """A model by name, folder, ``backend:checkpoint`` or hub name; its name and itself.
+    """Load an encoder given by name, folder, ``backend:checkpoint`` or hub name.
 
-    ``option`` is what the user gave it with.
+    ``option`` is the command-line option that errors name. Returns the model's name and the model.
 
     Raises:
-        InputError: nothing of that name, or a model that embeds no images.
+        InputError: unknown name, or a model that has no image embeddings.
     """
     spec = _resolve(text, registry, option)
     if spec is None:
@@ -114,10 +114,10 @@ def open_encoder(
     family = BACKENDS.get(spec.backend)
     if not family.embeds_images:
         raise InputError(
-            f"{text} runs with the backend {spec.backend}, which embeds no images",
+            f"model {text} uses the backend {spec.backend}, which has no image embeddings",
             where=option,
-            hint="Give a dual encoder (`vlm-harness list models`), or a vision-only checkpoint such"
-            " as DINOv2: a folder, or its name on the hub.",
+            hint="Use a dual encoder (see `vlm-harness list models`), or a vision-only checkpoint "
+            "such as DINOv2 (a folder, or its name on the hub).",
         )
     family.check(spec)
     encoder: Any = family.load(spec, options)
@@ -125,7 +125,7 @@ def open_encoder(
 
 
 def _resolve(text: str, registry: Registry, option: str) -> ModelSpec | None:
-    """The model, or None for what is to be tried as a vision-only checkpoint."""
+    """The spec of a known model, or None to try ``text`` as a vision-only checkpoint."""
     folder = Path(text).expanduser()
     prefix = text.partition(":")[0]
     if text not in registry.names("model") and prefix not in BACKENDS.names():
@@ -133,7 +133,7 @@ def _resolve(text: str, registry: Registry, option: str) -> ModelSpec | None:
             try:
                 return models.resolve(text, registry)
             except InputError:
-                return None  # neither a dual encoder nor a model that generates text
+                return None  # neither a dual encoder nor a generative VLM
         if not folder.is_dir() and text.count("/") == 1 and text[0] not in "./~":
             return _from_hub(text, option)
     try:
@@ -152,8 +152,8 @@ def _from_hub(name: str, option: str) -> ModelSpec | None:
         raise InputError(
             error.message,
             where=option,
-            hint=f"`hf download {name} --local-dir FOLDER` on a machine with network; then give "
-            f"{option} FOLDER.",
+            hint=f"On a machine with network access, run `hf download {name} --local-dir FOLDER`; "
+            f"then pass {option} FOLDER.",
         ) from None
     from transformers import PretrainedConfig
 
@@ -164,10 +164,10 @@ def _from_hub(name: str, option: str) -> ModelSpec | None:
 
 
 class VisionEncoder:
-    """A vision-only transformers checkpoint: the CLS token of its last hidden state.
+    """A vision-only transformers checkpoint; embeds an image as the CLS token of the last layer.
 
-    For DINOv2 that is the image's embedding (Tong et al. 2024). Models without such a token give
-    what they pool.
+    This is the embedding used for DINOv2 (Tong et al. 2024). Models without a CLS token give their
+    pooled output.
     """
 
     def __init__(self, checkpoint: str, options: LoadOptions, option: str) -> None:
@@ -186,9 +186,9 @@ class VisionEncoder:
         self._model = load_pretrained(AutoModel, spec, options, TransformersArgs())
         if self._model.main_input_name != "pixel_values":
             raise InputError(
-                f"{checkpoint}: {type(self._model).__name__} reads no images",
+                f"{checkpoint}: {type(self._model).__name__} does not take images",
                 where=option,
-                hint="Give a dual encoder, or a vision-only checkpoint such as DINOv2.",
+                hint="Use a dual encoder, or a vision-only checkpoint such as DINOv2.",
             )
         names = [name for name, _ in self._model.named_parameters()]
         self._has_cls = any(name.endswith(("cls_token", "class_embedding")) for name in names)
@@ -209,8 +209,8 @@ class VisionEncoder:
             )
             if pooled is None:
                 raise InputError(
-                    f"model {self.name}: it has neither a CLS token nor a pooled output",
-                    hint="Give a checkpoint such as DINOv2, ViT or CLIP.",
+                    f"model {self.name} has neither a CLS token nor a pooled output",
+                    hint="Use a checkpoint such as DINOv2, ViT or CLIP.",
                 )
             unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
         return np.asarray(unit.cpu().numpy(), dtype=np.float32)

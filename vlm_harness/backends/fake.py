@@ -1,7 +1,7 @@
-"""A backend driven by a handler: for tests, and for trying a task without any model.
+"""A backend driven by a handler: for tests, and to try out a task without a model.
 
 backend = FakeBackend(lambda request: "left")            # text
-backend = FakeBackend(lambda request: [0.2, 0.1])        # one score a candidate
+backend = FakeBackend(lambda request: [0.2, 0.1])        # one score per candidate
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from vlm_harness.types import Model, OptionScore, Request, Response
 
 
 class FakeArgs(Spec):
-    value: float = Field(0.5, description="of the handler constant")
+    value: float = Field(0.5, description="returned by the handler `constant`")
 
 
 Answer = str | Sequence[float] | Response | None
@@ -26,10 +26,10 @@ Handler = Callable[[Request], Answer]
 
 
 class FakeBackend:
-    """Answers each request with what ``handler`` gives for it.
+    """Answers each request with the result of ``handler``.
 
-    The handler returns text, or one score a candidate, or a whole Response, or None for an absent
-    answer; it raises SampleError for a failed one.
+    The handler returns a text, one score per candidate, a complete ``Response``, or None for a
+    missing answer; it raises SampleError for a sample that fails.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class FakeBackend:
 
     def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         self.calls.append(tuple(requests))
-        return [self._one(request) for request in requests]
+        return [self._respond_one(request) for request in requests]
 
-    def _one(self, request: Request) -> Response | None:
+    def _respond_one(self, request: Request) -> Response | None:
         try:
             answer = self.handler(request)
         except SampleError as error:
@@ -63,7 +63,7 @@ def _oracle(request: Request) -> Answer:
     sample = request.sample
     assert sample is not None  # the evaluator always sets it
     if request.kind == "generate":
-        return strip_label(sample.options[sample.target])  # whatever letter it is shown with
+        return strip_label(sample.options[sample.target])  # without the letter it is shown with
     return [float(i == sample.target) for i in range(len(sample.options))]
 
 
@@ -93,12 +93,12 @@ HANDLERS: dict[str, Callable[[float], Handler]] = {
 def check(spec: ModelSpec) -> None:
     if spec.checkpoint not in HANDLERS:
         raise not_found(
-            f"unknown handler {spec.checkpoint!r}", spec.checkpoint, HANDLERS, hint="There are: {}."
+            f"unknown handler {spec.checkpoint!r}", spec.checkpoint, HANDLERS, hint="Available: {}"
         )
 
 
 def from_spec(spec: ModelSpec, options: LoadOptions) -> FakeBackend:
-    """``fake:oracle``, ``fake:first``, ``fake:constant`` (argument ``value``)."""
+    """Build ``fake:oracle``, ``fake:first`` or ``fake:constant`` (argument ``value``)."""
     check(spec)
     return FakeBackend(HANDLERS[spec.checkpoint](float(spec.args.get("value", 0.5))), spec.model)
 

@@ -1,9 +1,8 @@
-"""A family of models: what it can do, declared before anything is loaded; and all families.
+"""Families of models: what each can do, declared without loading it, and the registry of all.
 
-The module or package that holds a family declares it under the name that ``BACKENDS`` gives.
-Listing families imports those modules, so at their top level they import neither torch nor the
-family's library; the code that runs a model is named by ``factory``, and imported with the first
-model.
+Each family is a module-level variable that ``BACKENDS`` refers to. Listing families imports these
+modules, so at their top level they import neither torch nor the family's library. ``factory`` names
+the code that runs a model; it is imported when the first model is loaded.
 """
 
 import importlib
@@ -19,41 +18,41 @@ from vlm_harness.types import Kind
 
 @dataclass(frozen=True)
 class Family:
-    """What a backend can do, known before anything is loaded."""
+    """What a backend can do, declared without loading a model."""
 
     summary: str
     provides: frozenset[Kind]
     factory: str
-    """``module:callable`` taking ``(spec, options)`` and giving a Backend."""
+    """``module:callable`` that takes ``(spec, options)`` and returns a ``Backend``."""
     args: type[Spec]
     reads_images: bool = True
     without_image: bool = False
-    """Whether ``--images none`` makes sense."""
+    """Whether the models accept prompts without an image (``--images none``)."""
     default_batch: int = 8
     local_files: bool = True
-    """False where ``checkpoint`` names nothing that could lie on disk."""
+    """False if ``checkpoint`` never names a file or folder."""
     locator: str | None = None
-    """``module:callable`` giving the one file of a spec, where it is not just its checkpoint."""
+    """``module:callable`` that returns the file of a spec, if it is not simply ``checkpoint``."""
     checker: str | None = None
-    """``module:callable`` taking the spec; raises InputError where the checkpoint is not there."""
+    """``module:callable`` that takes the spec; raises InputError if the checkpoint is missing."""
     embeds_images: bool = False
-    """Whether its models have ``embed_images``, for what compares image embeddings."""
+    """Whether the models have ``embed_images``, for commands that compare image embeddings."""
     formatter: str | None = None
-    """``module:callable`` taking ``(spec, options)`` and giving a ``PromptFormat``; without it, its
-    models have no prompt format of their own."""
+    """``module:callable`` that takes ``(spec, options)`` and returns a ``PromptFormat``; None if
+    the models have no prompt format of their own."""
     answers: Literal["computed", "recorded", "invented"] = "computed"
-    """Where responses come from. Invented ones are refused by the leaderboard."""
+    """Where responses come from. The leaderboard rejects invented ones."""
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> Backend:
         backend: Backend = _attribute(self.factory)(spec, options)
         return backend
 
     def prompt_format(self, spec: ModelSpec, options: LoadOptions) -> PromptFormat | None:
-        """How a model of the family gets a prompt, without its weights; None where it has none."""
+        """The model's prompt format, without loading weights; None if it has none."""
         if self.formatter is None:
             return None
-        found: PromptFormat = _attribute(self.formatter)(spec, options)
-        return found
+        prompt_format: PromptFormat = _attribute(self.formatter)(spec, options)
+        return prompt_format
 
     def files(self, spec: ModelSpec) -> list[Path]:
         """Local files and folders that the model's answers depend on."""
@@ -61,17 +60,18 @@ class Family:
             return []
         if self.locator:
             return [_attribute(self.locator)(spec)]
-        named = (spec.checkpoint, spec.args.get("weights"), spec.args.get("processor"))
-        paths = [Path(str(name)).expanduser() for name in named if name]
+        names = (spec.checkpoint, spec.args.get("weights"), spec.args.get("processor"))
+        paths = [Path(str(name)).expanduser() for name in names if name]
         return [path for path in paths if path.exists()]
 
     def check(self, spec: ModelSpec) -> None:
+        """Raise an InputError if the model's checkpoint is missing."""
         if self.checker:
             _attribute(self.checker)(spec)
 
 
 LOADED = "(loaded)"
-"""The checkpoint of a model that was passed to ``evaluate`` as an object."""
+"""The ``checkpoint`` of a model that was passed to ``evaluate`` as an object."""
 
 OBJECT = Family(
     summary="an object passed to evaluate()",
@@ -81,8 +81,8 @@ OBJECT = Family(
     without_image=True,
     local_files=False,
 )
-"""Stands for the family of an object whose ``info().backend`` is none of ``BACKENDS``. What the
-object cannot do shows in its responses.
+"""The family of an object whose ``info().backend`` is not in ``BACKENDS``. Requests that the object
+cannot answer fail when they are made.
 """
 
 

@@ -1,7 +1,7 @@
-"""What a loaded model must provide (``Backend``), and what it may: one Protocol per ability.
+"""What a loaded model must provide (``Backend``), and one Protocol per optional ability.
 
-The evaluator asks with ``isinstance`` whether a backend has an ability. No method is looked up by
-name, so a type checker sees whether a backend has what it claims.
+The evaluator checks for an ability with ``isinstance``. No method is looked up by name, so a type
+checker can verify that a backend implements what it claims.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,13 +15,13 @@ from vlm_harness.types import Model, Request, Response
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PROMPTS_A_ROW = 32
-"""Requests that one row of a batch has at most, where requests share rows."""
+MAX_PROMPTS_PER_ROW = 32
+"""Maximum number of requests per row of a batch, for backends whose requests share rows."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What the run asks of every model."""
+    """Loading options of a run, the same for all models."""
 
     device: str | None = None
     dtype: str = "auto"
@@ -34,7 +34,7 @@ class Backend(Protocol):
     """A loaded model."""
 
     def info(self) -> Model:
-        """What the model says of itself; goes into the manifest."""
+        """The model's description, which is written to the manifest."""
         ...
 
     def respond(
@@ -43,50 +43,50 @@ class Backend(Protocol):
         """One response per request, in order.
 
         Args:
-            requests: of one kind and, for ``generate``, of one decoding and length. Requests that
-                share a prefix are adjacent.
-            loader: reads and decodes an image when asked for it.
+            requests: all of one kind and, for ``generate``, of one decoding and length. Requests
+                that share a prefix are adjacent.
+            loader: reads and decodes images on demand.
 
         Returns:
-            Responses. A request that failed has a ``Response`` with an error; one that no answer
-            was recorded for has ``None``.
+            A ``Response`` per request; its ``error`` is set if the request failed. ``None`` if no
+            answer was recorded for the request.
         """
         ...
 
 
 @runtime_checkable
 class SharesRows(Protocol):
-    """Computes several requests as one row of a batch, such as all questions about an image."""
+    """Processes several requests as one row of a batch, such as all questions about an image."""
 
     def row_of(self, request: Request, /) -> Hashable:
-        """Equal for requests that share a row. A row has at most ``PROMPTS_A_ROW`` of them."""
+        """Equal for requests that share a row; a row has up to ``MAX_PROMPTS_PER_ROW`` requests."""
         ...
 
 
 @runtime_checkable
 class PreprocessesImages(Protocol):
-    """Preprocesses single images, which the threads that read images then do ahead of need."""
+    """Preprocesses single images; the image-loading threads call it while prefetching."""
 
     def preprocess(self, image: "Image", /) -> Any:
-        """Any object made of an RGB image; becomes ``LoadedImage.prepared``. Called in threads."""
+        """Turn an RGB image into ``LoadedImage.prepared``, any object. Called in threads."""
         ...
 
 
 @runtime_checkable
 class PreparesBatches(Protocol):
-    """Makes the inputs of the next batch in a thread while the model computes the current one."""
+    """Prepares the inputs of the next batch in a thread while the model runs the current one."""
 
     def prepare(self, requests: Sequence[Request], loader: ImageLoader, /) -> Any:
-        """What ``respond_to`` needs for these requests."""
+        """Prepare the argument of ``respond_to`` for these requests."""
         ...
 
     def respond_to(self, prepared: Any, /) -> Sequence[Response | None]:
-        """As ``respond``, for what ``prepare`` gave."""
+        """Like ``respond``, but takes the result of ``prepare``."""
         ...
 
 
 class KnownValues(Protocol):
-    """Values that a model computed in earlier runs (``--cache``)."""
+    """Cached values that a model computed in earlier runs (``--cache``)."""
 
     def key(self, *parts: Any) -> bytes: ...
 
@@ -97,33 +97,33 @@ class KnownValues(Protocol):
 
 @runtime_checkable
 class RecallsValues(Protocol):
-    """Keeps parts of its responses under ``--cache``, such as embeddings.
+    """Caches parts of its responses, such as embeddings, under ``--cache``.
 
-    Of a backend without this ability, whole responses are kept.
+    For backends without this ability, complete responses are cached.
     """
 
     def recall(
         self, known: KnownValues, requests: Sequence[Request], loader: ImageLoader, /
     ) -> None:
-        """Load what earlier runs computed for these requests, and keep what is computed now."""
+        """Load what earlier runs cached for these requests, and cache new values from now on."""
         ...
 
 
 class PromptFormat(Protocol):
-    """A model's own format around the user's turn, and the tokens of both. Needs no weights."""
+    """A model's own format around the user's turn, and its tokens. Needs no weights."""
 
     tokenizer: Any
 
     def text(self, request: Request, /) -> str:
-        """The whole prompt, with the placeholders of the request's images."""
+        """The complete prompt, with a placeholder for each image of the request."""
         ...
 
     def inputs(self, texts: Sequence[str], images: "Sequence[Sequence[Image]]", /) -> Any:
-        """What the model gets; ``input_ids`` are its tokens, [prompts, length]."""
+        """The model's inputs; ``input_ids`` holds the tokens, [prompts, length]."""
         ...
 
     def answer_tokens(
         self, text: str, answers: Sequence[str], prompt_ids: Sequence[int], /
     ) -> list[list[int]]:
-        """Tokens of each answer behind a prompt, without EOS."""
+        """The tokens of each answer as it follows the prompt, without EOS."""
         ...

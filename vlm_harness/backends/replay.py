@@ -1,6 +1,7 @@
 """Recorded answers, joined to samples on declared keys.
 
-What was not recorded is absent, not wrong: no line is logged for it, and the run is not complete.
+A missing answer is not counted as incorrect: no line is logged for the sample, and the run stays
+incomplete.
 """
 
 import csv
@@ -26,12 +27,12 @@ _TEXT_COLUMNS = ("text", "response", "generation", "answer", "prediction")
 class ReplayArgs(Spec):
     keys: str | list[str] | dict[str, str] | None = Field(
         None,
-        description="column(s) of the record and, where they differ, Jinja over the sample's "
-        "fields; default: the column sample_id or id against the sample's id",
+        description="key column(s) of the records, mapped to Jinja over the sample's fields if the "
+        "names differ; default: the column sample_id or id, matched with the sample's id",
     )
-    text: str | None = Field(None, description="column that holds the answer's text")
+    text: str | None = Field(None, description="column with the answer text")
     scores: str | None = Field(
-        None, description="column that holds a score by option, or a list in canonical order"
+        None, description="column with a score per option, or a list in canonical order"
     )
     compare: Literal["exact", "ignore_case"] = "exact"
 
@@ -40,8 +41,8 @@ class Replay:
     """Looks answers up in a JSONL or CSV file.
 
     Raises:
-        InputError: the file is not there or not readable, a declared column is missing, or two
-            rows of one key differ in their answer.
+        InputError: the file is missing or cannot be parsed, a declared column is missing, or two
+            rows with the same key have different answers.
     """
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
@@ -60,7 +61,7 @@ class Replay:
                     f"two rows with the key {dict(zip(self._keys, key, strict=True))} have "
                     "different answers",
                     where=f"{self._path}: row {number}",
-                    hint="Name more columns in keys, so that a row is one sample.",
+                    hint="Add columns to keys until each row has a unique key.",
                 )
 
     def info(self) -> Model:
@@ -72,9 +73,9 @@ class Replay:
         )
 
     def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
-        return [self._one(request) for request in requests]
+        return [self._respond_one(request) for request in requests]
 
-    def _one(self, request: Request) -> Response | None:
+    def _respond_one(self, request: Request) -> Response | None:
         assert request.sample is not None  # the evaluator always sets it
         try:
             context = {**request.sample.fields, "id": request.sample.id}
@@ -91,9 +92,9 @@ class Replay:
             return None if text is None else Response(text=str(text))
         if self._scores is None:
             raise InputError(
-                "these recorded answers are texts; scores were asked for",
+                "the recorded answers are texts, but the protocol needs scores",
                 where=self._path,
-                hint="Use --protocol generate, or name the column of scores in args.scores.",
+                hint="Use --protocol generate, or name the score column in args.scores.",
             )
         try:
             return Response(scores=_option_scores(_value(row, self._scores), request.sample))
@@ -106,9 +107,9 @@ class Replay:
             found = [c for c in ("sample_id", "id") if rows and c in rows[0]]
             if not found:
                 raise InputError(
-                    f"no column sample_id or id to join on; there are: {listing(rows[0])}",
+                    f"no column sample_id or id to join on; columns: {listing(rows[0])}",
                     where=self._path,
-                    hint="Name the columns in args.keys (or --model-args keys=COLUMN).",
+                    hint="Name the key columns in args.keys (or --model-args keys=COLUMN).",
                 )
             return {found[0]: "{{ id }}"}
         if isinstance(keys, str):
@@ -121,14 +122,14 @@ class Replay:
             text = next((c for c in _TEXT_COLUMNS if isinstance(rows[0].get(c), str)), None)
             if text is None:
                 raise InputError(
-                    f"cannot tell which column holds the answer; there are: {listing(rows[0])}",
+                    f"cannot tell which column holds the answer; columns: {listing(rows[0])}",
                     where=self._path,
                     hint="Name it in args.text (or --model-args text=COLUMN).",
                 )
         for column in (*self._keys, text, scores):
             if column is not None and column.split(".")[0] not in rows[0]:
                 raise InputError(
-                    f"there is no column {column!r}; there are: {listing(rows[0])}",
+                    f"no column {column!r}; columns: {listing(rows[0])}",
                     where=self._path,
                 )
         return text, scores
@@ -145,13 +146,13 @@ class Replay:
 
 
 def path_of(spec: ModelSpec) -> Path:
-    """The file of recorded answers, or an InputError where it is not there."""
-    written = Path(spec.checkpoint).expanduser()
+    """The file of recorded answers; raises InputError if it is missing."""
+    name = Path(spec.checkpoint).expanduser()
     folder = spec.path.parent if spec.path else Path()
-    for path in (written, folder / written):
+    for path in (name, folder / name):
         if path.is_file():
             return path
-    raise InputError(f"there is no file of recorded answers {written}", where=spec.at("checkpoint"))
+    raise InputError(f"file of recorded answers not found: {name}", where=spec.at("checkpoint"))
 
 
 def _read(path: Path) -> list[Row]:
@@ -164,14 +165,14 @@ def _read(path: Path) -> list[Row]:
         else:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise InputError(f"not readable: {error}", where=path) from None
+        raise InputError(f"cannot be parsed: {error}", where=path) from None
     if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
-        raise InputError("the record holds no rows", where=path)
+        raise InputError("expected a non-empty list of records", where=path)
     return rows
 
 
 def _value(row: Row, column: str) -> Any:
-    """A column, or a value inside one: ``response.text``."""
+    """The value of a column, or a value nested in it: ``response.text``."""
     value: Any = row
     for part in column.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -186,7 +187,7 @@ def _option_scores(value: Any, sample: Sample) -> tuple[OptionScore, ...]:
             raise SampleError(f"no recorded score for the options {missing}")
         value = [by_option[option.casefold()] for option in sample.options]
     if not isinstance(value, list) or len(value) != len(sample.options):
-        raise SampleError(f"expected {len(sample.options)} recorded scores, found {value!r}")
+        raise SampleError(f"expected {len(sample.options)} recorded scores, got {value!r}")
     return tuple(
         OptionScore(**item) if isinstance(item, dict) else OptionScore(float(item))
         for item in value
@@ -194,7 +195,7 @@ def _option_scores(value: Any, sample: Sample) -> tuple[OptionScore, ...]:
 
 
 FAMILY = Family(
-    summary="recorded answers from JSONL or CSV, joined on declared keys; needs no images",
+    summary="recorded answers from JSON, JSONL or CSV, joined on declared keys; needs no images",
     provides=frozenset({"generate", "score", "similarity"}),
     factory="vlm_harness.backends.replay:Replay",
     args=ReplayArgs,

@@ -1,4 +1,4 @@
-"""From what ``--model`` says to a model spec."""
+"""Resolve the value of ``--model`` to a model spec."""
 
 import re
 from collections.abc import Container, Mapping
@@ -18,16 +18,16 @@ from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Model
 
 OVERRIDABLE = ("checkpoint", "revision", "prompt_format", "answer_prefix")
-"""Fields of a model file that ``--model-args`` may replace; the rest are backend arguments."""
+"""Fields of a model file that ``--model-args`` may replace; other names are backend arguments."""
 
 
 def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
-    """A model by name from models/, as a checkpoint folder, or as ``backend:checkpoint``.
+    """Resolve a model given by name (models/), checkpoint folder, or ``backend:checkpoint``.
 
     ``overrides`` (``--model-args``) replace fields of the model file, or arguments of its backend.
 
     Raises:
-        InputError: nothing of that name, a folder that is no checkpoint, unfit arguments.
+        InputError: unknown name, a folder that is not a checkpoint, or invalid arguments.
     """
     name, _, checkpoint = text.partition(":")
     if text in registry.names("model"):
@@ -48,7 +48,7 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
             known,
             where="--model",
             hint="Models: {}\n"
-            "Or a folder with a checkpoint, or BACKEND:CHECKPOINT with a backend of "
+            "Also accepted: a checkpoint folder, or BACKEND:CHECKPOINT with one of the backends "
             f"{listing(BACKENDS.names())}.\nLooked in: {registry.searched()}",
         )
     if spec.path is None:
@@ -66,15 +66,15 @@ def family(spec: ModelSpec) -> Family:
 
 
 def from_object(model: Backend) -> ModelSpec:
-    """The spec of a model that is loaded already, from what it says of itself.
+    """The spec of a loaded model, from its ``info()``.
 
     Raises:
-        InputError: ``info()`` does not give a ``Model`` that can be recorded.
+        InputError: ``info()`` does not return a ``Model`` that can be recorded.
     """
     where = f"{type(model).__name__}.info()"
     info = model.info()
     if not isinstance(info, Model):
-        raise InputError(f"expected a vlm_harness.Model, found {type(info).__name__}", where=where)
+        raise InputError(f"expected a vlm_harness.Model, got {type(info).__name__}", where=where)
     try:
         to_json(info.details)
         spec = ModelSpec(
@@ -84,7 +84,7 @@ def from_object(model: Backend) -> ModelSpec:
         detail = error.errors()[0]
         field = "name" if detail["loc"] == ("model",) else ".".join(map(str, detail["loc"]))
         raise InputError(
-            f"{field}: {detail['msg']} (found {detail['input']!r})", where=where
+            f"{field}: {detail['msg']} (got {detail['input']!r})", where=where
         ) from None
     except TypeError as error:
         raise InputError(f"details: {error}", where=where) from None
@@ -92,9 +92,9 @@ def from_object(model: Backend) -> ModelSpec:
 
 
 def check_args(spec: ModelSpec, overrides: Container[str] = ()) -> None:
-    """Raise an InputError where the backend does not take these arguments.
+    """Raise an InputError if the backend does not accept the spec's arguments.
 
-    ``overrides`` are those that were given on the command line, not in the model's file.
+    ``overrides``: names of arguments given on the command line rather than in the model file.
     """
     args = family(spec).args
     try:
@@ -110,8 +110,8 @@ def check_args(spec: ModelSpec, overrides: Container[str] = ()) -> None:
             if unknown
             else f"argument {key!r} of backend {spec.backend}: {detail['msg']}",
             where="--model-args" if given else spec.at("args", *detail["loc"]),
-            hint=f"It takes: {listing(known)}"
-            + (f"; and of the model: {listing(OVERRIDABLE)}." if given else "."),
+            hint=f"Arguments: {listing(known)}"
+            + (f"; fields of the model file: {listing(OVERRIDABLE)}" if given else ""),
         ) from None
 
 
@@ -126,7 +126,7 @@ def _from_folder(folder: Path) -> ModelSpec:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise InputError(
-            "the folder is no checkpoint: it has neither config.json nor open_clip_config.json",
+            "not a checkpoint folder: it has neither config.json nor open_clip_config.json",
             where=folder,
         )
     config = read_json(config_path)
@@ -141,12 +141,12 @@ def _from_folder(folder: Path) -> ModelSpec:
     raise InputError(
         f"cannot tell how to run a model of type {kind!r} ({listing(architectures) or 'unnamed'})",
         where=config_path,
-        hint="Say it: --model BACKEND:FOLDER with a backend of hf_vlm, hf_dual_encoder, open_clip.",
+        hint="Pass --model BACKEND:FOLDER, where BACKEND is hf_vlm, hf_dual_encoder or open_clip.",
     )
 
 
 def _label(text: str) -> str:
-    """A name for a model that has none, of the characters that names may have."""
+    """A model name made of ``text``, with only the characters that names may contain."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:120]
     return safe or "model"
 
@@ -156,7 +156,7 @@ def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
         name: str(value) for name, value in overrides.items() if name in OVERRIDABLE
     }
     if "checkpoint" in fields:
-        fields.setdefault("revision", None)  # that of the file is of another checkpoint
+        fields.setdefault("revision", None)  # the file's revision belongs to its own checkpoint
     args = {name: value for name, value in overrides.items() if name not in OVERRIDABLE}
     if fields.get("prompt_format") is not None:
         try:

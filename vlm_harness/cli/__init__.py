@@ -1,4 +1,4 @@
-"""The command line. This module imports only click, so that ``--help`` is there at once."""
+"""The command line. This module imports only click, so that ``--help`` is fast."""
 
 import sys
 from typing import Any
@@ -30,26 +30,29 @@ COMMANDS = {
 SUMMARIES = {
     "run": "Evaluate models on tasks (the default command).",
     "list": "List tasks, groups, models, prompts, metrics, ...",
-    "show": "Show a task, model or prompt, resolved.",
+    "show": "Show a task, model or prompt with includes resolved.",
     "schema": "Print the JSON Schema of a kind of YAML file.",
     "validate": "Check task, model and prompt files.",
-    "preview": "Show what a model would be asked, without running it.",
-    "data": "List, check or prepare the data of tasks.",
-    "rescore": "Score a run again from its log alone.",
-    "export": "Write results for other tools: lm-eval, model card, CSV, Markdown, LaTeX.",
+    "preview": "Show the prompts of one sample, without running a model.",
+    "data": "List, verify or download the data of tasks.",
+    "rescore": "Recompute the scores of a run from its log.",
+    "export": "Export results as lm-eval, model card, CSV, Markdown or LaTeX.",
     "compare": "Compare two runs, or two models of one run, sample by sample.",
-    "report": "Write runs as one HTML page: scores, and every sample with its images.",
-    "contact-sheet": "Draw a few pairs of a run and what was answered.",
-    "agreement": "Set outcomes against how alike an encoder finds the images.",
+    "report": "Write an HTML report: scores, and every sample with its images.",
+    "contact-sheet": "Render a few pairs with each model's answer as a PNG.",
+    "agreement": "Relate accuracy to image-pair similarity.",
     "mine-pairs": "Find image pairs that two encoders disagree on.",
-    "reproduce": "Measure a published table's cells again, and compare.",
-    "leaderboard": "Submit runs, and build the site of all results.",
-    "cache": "Show or clear what models answered before (run --cache).",
+    "reproduce": "Re-run the models of a published table and compare the numbers.",
+    "leaderboard": "Submit runs, and build the leaderboard site.",
+    "cache": "Show or clear the cache of answers (run --cache).",
 }
+RESUMABLE = ("run", "reproduce")
+"""Commands that save finished samples and resume when they are run again."""
+RESUME = " Finished samples are saved; run the same command to resume."
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is used; options alone mean ``run``."""
+    """Imports a command's module only when it is used; the default command is ``run``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -76,7 +79,7 @@ class LazyGroup(click.Group):
         from vlm_harness.errors import suggest
 
         if args and args[0] not in COMMANDS:
-            raise click.UsageError(f"no command {args[0]!r}{suggest(args[0], COMMANDS)}", ctx)
+            raise click.UsageError(f"unknown command {args[0]!r}{suggest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -87,7 +90,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="vlm-harness")
 def cli() -> None:
-    """Evaluate vision-language models on pairs of images that look alike.
+    """Evaluate vision-language models on pairs of similar images.
 
     \b
     vlm-harness --model llava --tasks whatsup_a
@@ -96,8 +99,13 @@ def cli() -> None:
     """
 
 
+def _resumable(args: list[str]) -> bool:
+    """Whether the command line resumes when it is run again."""
+    return not args or args[0].startswith("-") or args[0] in RESUMABLE
+
+
 def main() -> None:
-    """Entry point: errors become one message and an exit code."""
+    """Entry point: turn errors into one message and an exit code."""
     try:
         cli(standalone_mode=False)
     except HarnessError as error:
@@ -110,15 +118,15 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept", err=True)
+        click.echo(f"Interrupted.{RESUME if _resumable(sys.argv[1:]) else ''}", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # `vlm-harness list tasks | head` is no bug.
+        # `vlm-harness list tasks | head` closes the pipe early: not an error.
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
         if error.filename is None:
             raise
-        # A path that the system refuses, wherever it is first looked at, is bad input.
+        # A path that the operating system rejects is bad input, wherever it is first used.
         click.echo(f"error: {printable(error.filename)}: {error.strerror}", err=True)
         sys.exit(2)

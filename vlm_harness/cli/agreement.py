@@ -1,4 +1,4 @@
-"""``vlm-harness agreement``: do models fail on the pairs that an encoder finds alike?"""
+"""``vlm-harness agreement``: do models fail on pairs whose images an encoder finds similar?"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,28 +24,44 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--encoder", "-e", metavar="MODEL", help="Dual encoder or vision-only checkpoint.")
-@click.option("--from-log", is_flag=True, help="Take the cosines that dual encoders logged.")
-@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all whose samples pair]")
+@click.option(
+    "--encoder",
+    "-e",
+    metavar="MODEL",
+    help="Dual encoder or vision-only checkpoint that embeds the images.",
+)
+@click.option("--from-log", is_flag=True, help="Use the cosines in the log of a dual encoder.")
+@click.option(
+    "--task",
+    "-t",
+    multiple=True,
+    metavar="NAME,...",
+    help="Tasks to analyse. [default: all paired tasks]",
+)
 @click.option(
     "--threshold",
     type=FiniteRange(-1, 1),
     default=0.95,
     show_default=True,
-    help="Cosine above which two images agree erroneously.",
+    help="Cosine above which a pair is an erroneous agreement.",
 )
 @click.option(
     "--bins",
     type=click.IntRange(1, 50),
     default=5,
     show_default=True,
-    help="Of equally many pairs, by cosine.",
+    help="Number of equal-count cosine bins.",
 )
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: pdf, png, svg."
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Save a plot: .pdf, .png or .svg.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
-@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch."
+)
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the best available]")
 @data_dir_option
 @include_path_option
 @json_option
@@ -63,16 +79,16 @@ def agreement(
     include_path: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Set the cosine of each pair's two images against what the models of RUN answered.
+    """Relate the accuracy of the models in RUN to the cosine similarity of each image pair.
 
-    Cosines are those of --encoder, over images read from where the run read them (or --data-dir);
-    with --from-log, those that a dual encoder of the run has logged.
+    --encoder computes the cosines from the run's images, read from the run's data directory unless
+    --data-dir is given. --from-log uses the cosines that a dual encoder in RUN logged.
     """
     if (encoder is None) == (not from_log):
         raise InputError(
-            "give one of the two: --encoder MODEL, or --from-log"
+            "give either --encoder MODEL or --from-log"
             if encoder is None
-            else "--encoder computes cosines and --from-log takes logged ones: give one of the two",
+            else "give either --encoder MODEL or --from-log, not both",
             where="--encoder",
         )
     from vlm_harness.report import agreement_plot
@@ -84,7 +100,7 @@ def agreement(
     from vlm_harness.logs.lines import read_manifest
 
     for run in runs:
-        read_manifest(run)  # a mistyped folder is said before a model is loaded
+        read_manifest(run)  # report a mistyped folder before loading a model
     measure = (
         analysis.from_log
         if encoder is None
@@ -109,7 +125,7 @@ def embedder(
     data_dir: str | None,
     batch_size: int = 32,
 ) -> "Embedder":
-    """What measures pairs with ``--encoder``."""
+    """The encoder of ``--encoder``, ready to measure pairs."""
     from vlm_harness.analysis.agreement import Embedder
     from vlm_harness.backends.embeddings import open_encoder
     from vlm_harness.backends.interface import LoadOptions
@@ -135,21 +151,23 @@ def _print(report: Mapping[str, Any]) -> None:
 
     mean, share, ranks = (report[k] for k in ("mean_cosine", "share_above", "rank_correlation"))
     threshold = f"{report['threshold']:g}"
-    console.print(plain(f"{report['task']}, as {report['encoder']} sees its images", "bold"))
+    console.print(plain(f"{report['task']}: image similarity by {report['encoder']}", "bold"))
     line(
-        f"{report['n_pairs']} pairs; mean cosine {_number(mean)}; above {threshold}: "
-        f"{_percent(share)}"
+        f"{report['n_pairs']} pairs; mean cosine {_number(mean)}; above {threshold}, in "
+        f"percent: {_percent(share)}"
     )
     if ranks:
         line(
             f"Spearman correlation within each embedding pair: mean {ranks['mean']:.3f}, "
-            f"least {ranks['min']:.3f}"
+            f"minimum {ranks['min']:.3f}"
         )
     for why, n in report["left_out"].items():
         line(f"{n} pairs left out: {why}")
     if not report["n_pairs"]:
         return
-    table = Table("by cosine", title="accuracy: pair, individual", title_justify="left")
+    table = Table(
+        "cosine", title="Pair and individual accuracy by cosine, in percent", title_justify="left"
+    )
     for bounds in report["bins"]:
         table.add_column(
             f"{bounds['low']:.3f} to {bounds['high']:.3f}\n{bounds['n']} pairs", justify="right"
@@ -163,8 +181,8 @@ def _print(report: Mapping[str, Any]) -> None:
     console.print(table)
     table = Table("pairs", title_justify="left")
     for heading in (
-        f"above {threshold}:\nright", "\nwrong", "\npair accuracy",
-        "not above:\nright", "\nwrong", "\npair accuracy", "Spearman of cosine\nand outcome",
+        f"above {threshold}:\ncorrect", "\nincorrect", "\npair accuracy",
+        "not above:\ncorrect", "\nincorrect", "\npair accuracy", "Spearman: cosine\nand outcome",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for row in report["rows"]:

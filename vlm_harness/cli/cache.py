@@ -1,4 +1,4 @@
-"""``vlm-harness cache``: what models answered before, kept for other runs."""
+"""``vlm-harness cache``: answers of earlier runs, for reuse in other runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from vlm_harness.cli.common import echo_json, say
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def cache(ctx: Context, as_json: bool) -> None:
-    """Show where the cache of `run --cache` lies, how large it is, and what is in it."""
+    """Show the path, size and contents of the cache that `run --cache` fills."""
     if ctx.invoked_subcommand is not None:
         return
     from vlm_harness.runs.cache import Cache, cache_file
@@ -30,15 +30,15 @@ def cache(ctx: Context, as_json: bool) -> None:
         return
     say(f"{path}: {_megabytes(size)}")
     for model, n in entries.items():
-        say(f"  {model}: {n} answers and embeddings")
+        say(f"  {model}: {n} cached answers and embeddings")
     if not entries:
         say("  empty; `vlm-harness run --cache` fills it")
 
 
 @cache.command()
-@click.option("--model", help="Only what this model answered.")
+@click.option("--model", help="Delete only the answers of this model.")
 def clear(model: str | None) -> None:
-    """Throw away what is kept."""
+    """Delete cached answers and embeddings."""
     from vlm_harness.errors import not_found
     from vlm_harness.runs.cache import Cache, cache_file
 
@@ -49,17 +49,19 @@ def clear(model: str | None) -> None:
     opened = Cache(path)
     known = opened.by_model()
     if model is not None and model not in known:
-        raise not_found(f"nothing is kept of a model {model!r}", model, known, where="--model")
+        raise not_found(
+            f"the cache has no answers of model {model!r}", model, known, where="--model"
+        )
     dropped = opened.clear(model)
     opened.close()
-    say(f"{path}: {dropped} answers and embeddings thrown away")
+    say(f"{path}: {dropped} cached answers and embeddings deleted")
 
 
 def describe_use(use: Mapping[str, Any]) -> str:
-    """What the cache was for a run, in a line."""
+    """One line on how a run used the cache."""
     share = f" ({use['known'] / use['asked']:.0%})" if use["asked"] else ""
     return (
-        f"cache: {use['known']} of {use['asked']} answers{share} were known; "
+        f"cache: {use['known']} of {use['asked']} answers{share} were cached; "
         f"{_megabytes(use['bytes'])} in {use['path']}"
     )
 

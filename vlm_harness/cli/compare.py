@@ -31,32 +31,50 @@ if TYPE_CHECKING:
 
 ONLY = "FIELD=VALUE"
 CAPTION = (
-    "below B-A its 95% interval, paired bootstrap over groups; only A/B: how many one "
-    "side alone has right; p: exact McNemar test, two-sided"
+    "Below B-A: 95% interval (paired bootstrap over groups). only A/B: units that only side A / "
+    "only side B got correct. p: exact McNemar test, two-sided"
 )
-FLIPPED = "; gained: right on side B alone; lost: on side A alone"
+FLIPPED = " gained: correct on side B only; lost: correct on side A only."
 ALL = "all"
-ADJUSTED = ", below it adjusted for the {} p-values shown"
+ADJUSTED = "; below it: Holm-adjusted for the {} p-values shown"
 CLUSTERED = (
-    "* units of one group (pair, set, or orders of a sample) hang together, which the test does "
-    "not know: p may be too small; go by the interval"
+    "* McNemar's test treats units as independent. Units of one group (pair, set, or the orders of "
+    "a sample) are not, so p may be too small. Prefer the interval."
 )
 
 
 @click.command("compare")
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path), required=False)
-@click.option("--model-a", metavar="NAME", help="Of RUN_A [the only one].")
-@click.option("--model-b", metavar="NAME", help="Of RUN_B [the only one].")
-@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all common ones]")
-@click.option("--metric", multiple=True, metavar="NAME,...", help="[all that the tasks have]")
-@click.option("--only", multiple=True, metavar=ONLY, help="Choose on both sides; repeatable.")
-@click.option("--only-a", multiple=True, metavar=ONLY, help="Choose on side A.")
-@click.option("--only-b", multiple=True, metavar=ONLY, help="Choose on side B.")
-@click.option("--flips", metavar="N|all", help="List N samples a table that differ, or all.")
-@click.option("--common", is_flag=True, help="Where a run is a part of the other: that part.")
+@click.option("--model-a", metavar="NAME", help="Model of RUN_A. [default: its only model]")
+@click.option("--model-b", metavar="NAME", help="Model of RUN_B. [default: its only model]")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write it as a page, too."
+    "--task",
+    "-t",
+    multiple=True,
+    metavar="NAME,...",
+    help="Tasks to compare. [default: all common tasks]",
+)
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="NAME,...",
+    help="Metrics to compare. [default: all metrics of the tasks]",
+)
+@click.option("--only", multiple=True, metavar=ONLY, help="Select cells on both sides; repeatable.")
+@click.option("--only-a", multiple=True, metavar=ONLY, help="Select cells on side A.")
+@click.option("--only-b", multiple=True, metavar=ONLY, help="Select cells on side B.")
+@click.option(
+    "--flips",
+    metavar="N|all",
+    help="List N samples per table with different answers, or all of them.",
+)
+@click.option("--common", is_flag=True, help="Compare only samples that both runs have.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the comparison as an HTML page.",
 )
 @page_options
 @data_dir_option
@@ -81,9 +99,9 @@ def compare_command(
 ) -> None:
     """Compare RUN_A with RUN_B, or two models of RUN_A, on the same samples.
 
-    Both accuracies, their difference with a paired 95% interval, and McNemar's exact test, for each
-    task, protocol and metric; and how many samples, pairs and sets were gained and lost. FIELD is
-    protocol, command, order, decoding or image_mode.
+    Prints, for each task, protocol and metric, both values, their difference with a paired 95%
+    interval, and McNemar's exact test; and how many samples, pairs and sets were gained and lost.
+    FIELD is model, protocol, command, order, decoding or image_mode.
 
     \b
     vlm-harness compare results/clip results/siglip
@@ -123,7 +141,7 @@ def compare_command(
 def _chosen(
     model: str | None, model_option: str, both: tuple[str, ...], own: tuple[str, ...], option: str
 ) -> dict[str, str]:
-    """Values by field; what is said of one side goes before what is said of both."""
+    """Selected values by field; options for one side override those for both."""
     from vlm_harness.analysis.sides import CHOOSABLE
     from vlm_harness.backends.decoding import canonical
 
@@ -133,31 +151,31 @@ def _chosen(
             field, equals, value = text.partition("=")
             if field not in CHOOSABLE or not equals:
                 raise InputError(
-                    f"{text!r} is not {ONLY}",
+                    f"expected {ONLY}, got {text!r}",
                     where=where,
-                    hint=f"FIELD is one of {listing(CHOOSABLE)}: {where} decoding=greedy",
+                    hint=f"FIELD is one of {listing(CHOOSABLE)}. Example: {where} decoding=greedy",
                 )
-            # As results name it; "none" is said of protocols that write no text.
+            # As in the results, where protocols that generate no text have "none".
             is_decoding = field == "decoding" and value != "none"
             chosen[field] = canonical(value) if is_decoding else value
     if model is not None:
         if chosen.get("model", model) != model:
-            raise InputError(f"it names another model than {option}", where=model_option)
+            raise InputError(f"it names a different model than {option}", where=model_option)
         chosen["model"] = model
     return chosen
 
 
 def _listed(flips: str | None) -> int | None:
-    """How many of a table's flips are listed; None for all."""
+    """How many flips to list per table; None for all."""
     if flips is None:
         return 0
     if flips == ALL:
         return None
     if not re.fullmatch("[1-9][0-9]{0,8}", flips):
         raise InputError(
-            f"{flips!r} is neither a number from 1 nor {ALL!r}",
+            f"expected a whole number from 1, or {ALL!r}; got {flips!r}",
             where="--flips",
-            hint=f"--flips 20 lists twenty samples a table, --flips {ALL} every one that differs.",
+            hint=f"--flips 20 lists 20 samples per table, --flips {ALL} lists all that differ.",
         )
     return int(flips)
 
@@ -185,8 +203,8 @@ def _print(found: "Comparison", listed: int | None) -> None:
         _print_flips(flips[a, b], listed, console)
     adjusted = ADJUSTED.format(tests) if tests > 1 else ""
     units = units_note(dict.fromkeys(row.metric for row in found.rows))
-    parts = [*([units] if units else []), CAPTION + adjusted + FLIPPED]
-    console.print(plain("; ".join(parts), "dim"))
+    in_units = f"In {units}. " if units else ""
+    console.print(plain(f"{in_units}{CAPTION}{adjusted}.{FLIPPED}", "dim"))
     if any(_clustered(row) for row in found.rows):
         console.print(plain(CLUSTERED, "dim"))
     for note in found.notes:
@@ -204,7 +222,7 @@ def _table(rows: "list[Row]", adjusted: bool) -> "Table":
     from vlm_harness.cli.console import plain
     from vlm_harness.metrics.display import number, p_value, short, signed, signed_interval
 
-    # Two lines a metric, so that it all fits into 80 columns.
+    # Two lines per metric, so that the table fits into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", min_width=10)
     for heading in ("n", "A", "B", "B-A", "only A/B", "p\n(Holm)" if adjusted else "p"):
@@ -246,19 +264,19 @@ def _print_flips(flips: "Flips", listed: int | None, console: "Console") -> None
 
 
 def _counted(flips: "Flips") -> str:
-    """``12 samples gained, 7 lost, 3 wrong in another way, 180 the same; 5 pairs gained, ...``"""
+    """``12 samples gained, 7 lost, 3 still incorrect (different answer), 180 the same; ...``"""
     parts = []
     for unit, count in flips.counts().items():
         part = f"{count['gained']} {unit}{'' if count['gained'] == 1 else 's'} gained, "
         part += f"{count['lost']} lost"
         if count.get("other wrong answer"):
-            part += f", {count['other wrong answer']} wrong in another way"
+            part += f", {count['other wrong answer']} still incorrect (different answer)"
         parts.append(part + (f", {count['same']} the same" if unit == "sample" else ""))
     return "; ".join(parts)
 
 
 def _flip_table(flips: "Sequence[Flip]", width: int) -> "Table":
-    """A line a sample: answers are cut to what the terminal has room for, its name is not."""
+    """One line per sample; answers are truncated to fit the terminal, sample ids are not."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
@@ -266,16 +284,16 @@ def _flip_table(flips: "Sequence[Flip]", width: int) -> "Table":
     from vlm_harness.cli.console import plain
 
     several = any(flip.order_index for flip in flips)
-    headings = ("", "sample", "gold", "A", "B")
+    headings = ("", "sample", "correct", "A", "B")
     lines = [[plain(cell) for cell in _flip_cells(flip, several)] for flip in flips]
     columns = list(zip(map(plain, headings), *lines, strict=True))
     wanted = [max(cell_len(cell.plain) for cell in column) for column in columns]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     gaps = 3 * (len(headings) - 1) + 2
-    for heading, share in zip(headings, _shares(wanted, width - gaps), strict=True):
+    for heading, column_width in zip(headings, _column_widths(wanted, width - gaps), strict=True):
         name = heading == "sample"
         table.add_column(
-            heading, width=share, no_wrap=not name, overflow="fold" if name else "ellipsis"
+            heading, width=column_width, no_wrap=not name, overflow="fold" if name else "ellipsis"
         )
     for line in lines:
         table.add_row(*line)
@@ -296,25 +314,25 @@ def _flip_cells(flip: "Flip", several_orders: bool) -> list[str]:
 def _answer(
     options: "Sequence[str]", prediction: int | None, status: "Status", text: str | None
 ) -> str:
-    """The option answered, or why there is none; and what was said, where that is more."""
+    """The predicted option, or why there is none; then the generated text, if it says more."""
     if prediction is None:
         answer = {"ok": "(tied)", "unparsed": "(unparsed)", "error": "(failed)"}[status]
     else:
         answer = _line(options[prediction])
-    said = _line(text or "")
-    if said.removesuffix(".").casefold() in ("", answer.casefold()):
+    generated = _line(text or "")
+    if generated.removesuffix(".").casefold() in ("", answer.casefold()):
         return answer
-    return f"{answer}: {said}"
+    return f"{answer}: {generated}"
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _shares(wanted: "Sequence[int]", room: int) -> list[int]:
-    """Widths within ``room``: what wants less than its share leaves the rest to the others."""
+def _column_widths(wanted: "Sequence[int]", available: int) -> list[int]:
+    """Widths that sum to at most ``available``; narrow columns leave their rest to wide ones."""
     widths = dict.fromkeys(range(len(wanted)), 1)
     for done, column in enumerate(sorted(widths, key=wanted.__getitem__)):
-        widths[column] = max(1, min(wanted[column], room // (len(wanted) - done)))
-        room -= widths[column]
+        widths[column] = max(1, min(wanted[column], available // (len(wanted) - done)))
+        available -= widths[column]
     return list(widths.values())

@@ -1,9 +1,9 @@
-"""What a person sees on the terminal: the table of results, and progress."""
+"""Output on the terminal: tables of results, and progress."""
 
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from vlm_harness.cli.common import UNVERIFIED_NOTE
 from vlm_harness.errors import printable
 from vlm_harness.logs.labels import (
     caveats,
@@ -33,42 +34,50 @@ from vlm_harness.logs.labels import (
     shown_metrics,
     varying,
 )
+from vlm_harness.logs.run import Run
 from vlm_harness.metrics import METRICS, display
 from vlm_harness.metrics.display import COMPARED
 from vlm_harness.runs.state import Progress as RunProgress
 from vlm_harness.types import ASKED, Cell, Estimate, ResultRow
 
 Label = tuple[str, str, tuple[str, ...]]
-"""What names a row of the comparison: model, protocol, and what else varies."""
+"""Label of a row of the comparison: model, protocol, and the other settings that vary."""
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text of models, data and files as itself: neither markup nor control characters work."""
+    """Literal text of models, data and files: without markup or control characters."""
     return Text(printable(text), style)
 
 
 def escaped(text: str) -> str:
-    """The same, to stand within markup."""
+    """The same, for use within markup."""
     return escape(printable(text))
 
 
 def terminal(width: int = 160) -> Console:
-    """Standard output.
+    """Standard output; files and pipes, which have no width of their own, are ``width`` wide.
 
-    A file or a pipe has no width of its own, and a table cut to 80 columns could not be read there.
+    The default of 80 columns would truncate tables.
     """
     return Console(width=None if sys.stdout.isatty() else width)
 
 
-def print_results(results: Sequence[ResultRow], console: Console | None = None) -> None:
-    """A list of the results; of several models a comparison, as in the paper's tables.
+def print_results(
+    results: Sequence[ResultRow],
+    console: Console | None = None,
+    unverified: Collection[str] = (),
+) -> None:
+    """Print results as a list; results of several models as a comparison, like the paper's tables.
 
-    So too where a list is wider than the terminal, which would break its numbers.
+    A list that is wider than the terminal is printed as a comparison too, to keep numbers intact.
+
+    Args:
+        unverified: models to mark as unverified below the table.
     """
     console = console or terminal()
     compared = len({row.model for row in results}) > 1 or not _fits(_list(results), console)
     for table in _comparison(results, console.width) if compared else [_list(results)]:
-        # A single task wider than the terminal is better broken by it than cut off here.
+        # Let the terminal wrap a single task that is too wide, rather than crop it.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
     for row, (_, _, fields) in zip(results, _labels(results), strict=True):
@@ -76,15 +85,24 @@ def print_results(results: Sequence[ResultRow], console: Console | None = None) 
         if notes:
             label = escaped(" / ".join([row.model, row.task, row.protocol, *fields]))
             console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+    if unverified:
+        names = ", ".join(map(escaped, unverified))
+        console.print(f"[yellow]{names}:[/] {UNVERIFIED_NOTE}", highlight=False)
+
+
+def unverified_models(run: Run) -> list[str]:
+    """The models of a run whose files say ``verified: false``."""
+    models = run.manifest.identity.models
+    return [name for name, spec in models.items() if not spec.get("verified", True)]
 
 
 def _fits(table: Table, console: Console) -> bool:
-    room = console.options.update(width=10_000)
-    return console.measure(table, options=room).maximum <= console.width
+    unlimited = console.options.update(width=10_000)
+    return console.measure(table, options=unlimited).maximum <= console.width
 
 
 def _list(results: Sequence[ResultRow]) -> Table:
-    """One row a result, one column a metric: value, interval, chance."""
+    """One row per result, one column per metric: value, interval, chance."""
     names = shown_metrics(results)
     fields = varying(results)
     table = Table(header_style="bold")
@@ -103,9 +121,9 @@ def _list(results: Sequence[ResultRow]) -> Table:
 
 
 def _comparison(results: Sequence[ResultRow], width: int) -> Iterator[Table]:
-    """One row a model, one column a task; below them chance, and cosines of dual encoders.
+    """One row per model, one column per task; below them chance, and cosines of dual encoders.
 
-    Four-way tasks, those with sets, have a table of their own, as in the paper. A table wider than
+    Four-way tasks, which have sets, get their own table, as in the paper. A table wider than
     ``width`` is split between tasks.
     """
     labels = _labels(results)
@@ -125,7 +143,7 @@ def _comparison(results: Sequence[ResultRow], width: int) -> Iterator[Table]:
         left = _left_widths(labels, columns, width)
         widest = max(_table_width([*left, column.width]) for column in columns)
         at_most = max(1, (width - _table_width(left)) // (widest - _table_width(left)))
-        # Of four tasks, two and two rather than three and one.
+        # Split evenly: four tasks as two and two, not three and one.
         size = ceil(len(columns) / ceil(len(columns) / at_most))
         for start in range(0, len(columns), size):
             yield _table(prefix, left, labels, columns[start : start + size])
@@ -134,7 +152,7 @@ def _comparison(results: Sequence[ResultRow], width: int) -> Iterator[Table]:
 def _table(
     prefix: str, left: Sequence[int], labels: Sequence[Label], columns: Sequence["_TaskColumn"]
 ) -> Table:
-    # Names are made Text throughout, in which markup is not looked for.
+    # All names are Text, which is not parsed for markup.
     headings = [plain(text) for text in ("model", "protocol")[: len(left)]]
     headings += [column.heading for column in columns]
     widths = [*left, *(column.width for column in columns)]
@@ -166,10 +184,10 @@ def _table(
 
 
 class _TaskColumn:
-    """The metrics of a task side by side in one column: rich has no columns within a column."""
+    """The metrics of a task side by side in one column, since rich has no nested columns."""
 
     def __init__(self, name: str, rows: Mapping[Label, ResultRow]) -> None:
-        # Beside those of the paper, what all rows have; cosines have a row of their own.
+        # The paper's metrics, and those that all rows have. Cosines have a row of their own.
         every = [set(shown_metrics([row])) | {*COMPARED} for row in rows.values()]
         shown = [
             each
@@ -187,7 +205,7 @@ class _TaskColumn:
         ]
         lines = [headings, *values.values(), *below.values(), chances]
         self._widths = [max(map(cell_len, texts)) for texts in zip(*lines, strict=True)]
-        # A long name is broken after its underscores, rather than widening the column.
+        # A long name is broken after underscores instead of widening the column.
         parts = re.findall("[^_]*_|[^_]+", name)
         self.width = max([sum(self._widths) + 2 * len(names) - 2, *map(cell_len, parts)])
         title = [""]
@@ -221,31 +239,31 @@ class _TaskColumn:
 
 
 def _labels(results: Sequence[ResultRow]) -> list[Label]:
-    """The label of each result; what differs between tasks alone makes no row of its own."""
+    """The label of each result. Settings that differ only between tasks add no row."""
     return [
         (
             row.model,
             row.protocol,
-            tuple(f"{field.replace('_', ' ')} {value}" for field, value in told.items()),
+            tuple(f"{field.replace('_', ' ')} {value}" for field, value in settings.items()),
         )
-        for row, told in zip(results, row_labels(results, fields=ASKED), strict=True)
+        for row, settings in zip(results, row_labels(results, fields=ASKED), strict=True)
     ]
 
 
 def _left_widths(labels: Sequence[Label], columns: Sequence[_TaskColumn], width: int) -> list[int]:
-    """Of the model column and, where there are several protocols, the protocol column."""
+    """Widths of the model column and, if there are several protocols, the protocol column."""
     protocols = {protocol for _, protocol, _ in labels}
     protocol = [max(map(len, ("protocol", *protocols)))] if len(protocols) > 1 else []
     lines = ["chance", *(line for model, _, fields in labels for line in (model, *fields))]
     for name, model in {key for column in columns for key in column.cosines}:
         lines += [display.short(name), f"({model})"]
-    # Long names are folded, down to a point, where the widest task would not fit beside them.
-    room = width - _table_width([0, *protocol, max(column.width for column in columns)])
-    return [min(max(map(cell_len, lines)), max(12, room)), *protocol]
+    # Fold long names, to no less than 12 columns, if the widest task would not fit beside them.
+    available = width - _table_width([0, *protocol, max(column.width for column in columns)])
+    return [min(max(map(cell_len, lines)), max(12, available)), *protocol]
 
 
 def _table_width(columns: Sequence[int]) -> int:
-    """With a blank on both sides of each column, and lines around them."""
+    """Total width, with a space on both sides of each column, and borders."""
     return sum(width + 3 for width in columns) + 1
 
 
@@ -273,29 +291,33 @@ def _interval(name: str, metric: Estimate | None) -> str:
 
 def _caption(results: Sequence[ResultRow], compared: bool) -> str:
     labels = ", ".join(sorted({row.labels for row in results}))
-    # Cosines have three decimals, and are known by that.
+    # Cosines are recognisable by their three decimals.
     names = [name for name in shown_metrics(results) if display.unit(name) != "cosine"]
     units = display.units_note(names)
     chance = "" if compared else ", (chance)"
-    parts = [units, f"below: 95% interval over groups{chance}", f"labels: {labels}"]
-    return "; ".join(filter(None, parts))
+    parts = [
+        f"In {units}." if units else "",
+        f"Second line: 95% interval over pairs or sets{chance}.",
+    ]
+    return " ".join(filter(None, [*parts, f"Labels: {labels}."]))
 
 
 def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """What wording and order did to the scores; nothing where all was asked in one way."""
+    """Print sensitivity to command and option order; nothing if neither varies."""
     if not rows:
         return
     console = console or terminal()
     units = display.units_note({row["metric"] for row in rows})
-    table = Table(title="over commands and orders", title_justify="left", title_style="bold")
+    title = "Sensitivity to command and option order"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("model\ntask\nprotocol", overflow="fold")
-    for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\nshown"):
+    for heading in ("mean", "worst", "best", "best\ncommand*", "flips", "first\noption"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(
             plain("\n".join(row[name] for name in ("model", "task", "protocol"))),
             _number(row["metric"], row["mean"]),
-            *(_way(row["metric"], row[name]) for name in ("worst", "best", "best_command")),
+            *(_extreme(row["metric"], row[name]) for name in ("worst", "best", "best_command")),
             _percent(row["flip_rate"]),
             plain(
                 f"{_percent(row['first_position'])}\n({_percent(row['first_position_expected'])})"
@@ -303,10 +325,10 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
         )
     console.print(table)
     console.print(
-        f"[dim]{units or 'value'} of the primary metric; worst, best: under which command and "
-        "order (0: that of the task);\nflips: samples not answered alike everywhere; first shown: "
-        "answers that name the first option (without bias);\n*chosen on these samples: as papers "
-        "quote it, and too high by that[/]",
+        f"[dim]Primary metric{f', in {units}' if units else ''}. worst, best: with command and "
+        "order number (0: the task's order).\nflips: % of samples whose answer changes. "
+        "first option: % of answers that pick it (expected without bias).\n"
+        "*selected on the test samples, hence optimistic; papers often report it[/]",
         highlight=False,
     )
 
@@ -314,12 +336,12 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
 def print_protocol_agreement(
     rows: Sequence[Mapping[str, Any]], console: Console | None = None
 ) -> None:
-    """How often two protocols give the same answer; nothing where each task was asked under one."""
+    """Print how often protocols agree; nothing if each task has only one."""
     if not rows:
         return
     console = console or terminal()
     names = list(dict.fromkeys(name for row in rows for name in row["protocols"]))
-    table = Table(title="same answer under", title_justify="left", title_style="bold")
+    table = Table(title="Agreement between protocols", title_justify="left", title_style="bold")
     table.add_column("model\ntask", overflow="fold")
     table.add_column("")
     for name in names:
@@ -334,21 +356,22 @@ def print_protocol_agreement(
         table.add_section()
     console.print(table)
     console.print(
-        "[dim]percent of samples answered under both; on the diagonal, percent answered at all[/]",
+        "[dim]Percent of the samples answered under both that get the same answer; diagonal: "
+        "percent answered[/]",
         highlight=False,
     )
 
 
 def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """What other batch sizes changed."""
+    """Print which answers and scores other batch sizes changed."""
     if not rows:
         return
     console = console or terminal()
-    table = Table(title="done again at other batch sizes", title_justify="left", title_style="bold")
+    table = Table(title="Re-run at other batch sizes", title_justify="left", title_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("protocol")
     table.add_column("dtype")
-    for heading in ("batch", "n", "flips", "other\ntexts", "largest score\ndifference"):
+    for heading in ("batch", "n", "flips", "different\ntexts", "largest score\ndifference"):
         table.add_column(heading, justify="right")
     for row in rows:
         largest = row["max_score_difference"]
@@ -368,8 +391,8 @@ def _number(metric: str, value: float | None) -> str:
     return "-" if value is None else display.number(metric, value)
 
 
-def _way(metric: str, found: Mapping[str, Any] | None) -> Text:
-    """A value, and under which command and order it was found."""
+def _extreme(metric: str, found: Mapping[str, Any] | None) -> Text:
+    """A value, with its command and order number."""
     if found is None:
         return Text("-")
     order = f" {found['order_index']}" if "order_index" in found else ""
@@ -378,20 +401,19 @@ def _way(metric: str, found: Mapping[str, Any] | None) -> Text:
 
 @dataclass
 class _Burst:
-    """Samples that were answered at once, as a batch is."""
+    """Samples that were answered together, as in a batch."""
 
     began: float
     ended: float
     count: int
-    """Of all samples up to its end."""
+    """Number of samples answered up to its end."""
 
 
 class _Pace:
-    """Samples a second of late.
+    """Recent samples per second, measured between the ends of batches.
 
-    A batch comes in as one. Within it samples are milliseconds apart, which says nothing of how
-    fast they are made, so the pace is that between the ends of batches: what rich tells from single
-    samples (``Task.speed``) would be thousands a second.
+    The samples of a batch arrive milliseconds apart, so that ``rich``'s own estimate from single
+    samples (``Task.speed``) would be thousands per second.
     """
 
     BURST, WINDOW = 0.5, 30.0  # seconds
@@ -402,7 +424,7 @@ class _Pace:
         self._bursts = deque[_Burst]()
 
     def begin(self) -> None:
-        """Forget what was before: another model is loaded, and loading is no answering."""
+        """Reset: another model is loaded, and loading time does not count."""
         self._bursts.clear()
 
     def add(self) -> None:
@@ -412,13 +434,13 @@ class _Pace:
             self._bursts[-1].ended, self._bursts[-1].count = now, self._count
         else:
             self._bursts.append(_Burst(now, now, self._count))
-        # Of slow batches, the last two stay however long ago the first of them was.
+        # Keep the last two bursts even if the first of them is older than the window.
         while len(self._bursts) > 2 and self._bursts[1].ended < now - self.WINDOW:
             self._bursts.popleft()
 
     @property
     def rate(self) -> float | None:
-        """None before the second batch."""
+        """Samples per second; None before the second batch."""
         if len(self._bursts) < 2:
             return None
         first, last = self._bursts[0], self._bursts[-1]
@@ -436,13 +458,13 @@ def _time_left(rate: float | None, left: float) -> str:
 
 
 class ProgressBar(RunProgress):
-    """A progress bar on stderr; plain lines where stderr is no terminal."""
+    """A progress bar on stderr; plain lines if stderr is not a terminal."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
         names = max(8, self._console.width - 50)
         self._bar = Progress(
-            # Where there is little room, bar and names are cut rather than numbers.
+            # On narrow terminals, shorten the bar and the names, not the numbers.
             TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=names)),
             BarColumn(),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -465,7 +487,7 @@ class ProgressBar(RunProgress):
         self._bar.stop()
 
     def start(self, run: Path, total: int, done: int) -> None:
-        self._say(f"run folder: {run}" + (f" ({done} of {total} done before)" if done else ""))
+        self._say(f"run folder: {run}" + (f" ({done} of {total} already done)" if done else ""))
         self._left = total - done
         self._pace.begin()
         self._id = self._bar.add_task("", total=total, completed=done, speed="", left="")
@@ -495,9 +517,9 @@ class ProgressBar(RunProgress):
 
 @contextmanager
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for other work that takes long; nothing where stderr is no terminal.
+    """A progress bar for other long work; nothing if stderr is not a terminal.
 
-    What it gives is told how many are done, of how many.
+    Yields a function of (done, total).
     """
     columns = (
         TextColumn("{task.description}"),

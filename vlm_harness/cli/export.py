@@ -1,4 +1,4 @@
-"""``vlm-harness export``: results as other tools read them, and as papers print them."""
+"""``vlm-harness export``: results in the formats of other tools and papers."""
 
 from pathlib import Path
 
@@ -11,17 +11,35 @@ from vlm_harness.export.formats import FORMATS, format_named
 
 @click.command("export")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--format", "-f", "format_", required=True, metavar="NAME", help=", ".join(FORMATS))
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="[standard output]"
+    "--format", "-f", "format_", required=True, metavar="NAME", help=f"{', '.join(FORMATS)}."
 )
-@click.option("--model", "-m", multiple=True, metavar="NAME,...", help="[all]")
-@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write. [default: standard output]",
+)
+@click.option(
+    "--model",
+    "-m",
+    multiple=True,
+    metavar="NAME,...",
+    help="Models to export. [default: all]",
+)
+@click.option(
+    "--task",
+    "-t",
+    multiple=True,
+    metavar="NAME,...",
+    help="Tasks to export. [default: all]",
+)
 @click.option(
     "--metric",
     multiple=True,
     metavar="NAME,...",
-    help="[the task's primary one, and accuracy of samples, pairs and sets]",
+    help="Metrics to export. [default: the primary one, and sample, pair and set accuracy]",
 )
 def export(
     runs: tuple[Path, ...],
@@ -31,14 +49,14 @@ def export(
     task: tuple[str, ...],
     metric: tuple[str, ...],
 ) -> None:
-    """Write the results of each RUN, put together, in the format of another tool.
+    """Merge the results of all RUNs, and write them in the format of another tool.
 
     \b
-    lm-eval     results file of lm-evaluation-harness, of one model
-    model-card  YAML for the README of one model on the Hugging Face hub
-    csv         one line a result and metric
-    markdown    a table: models by tasks, the best in bold
-    latex       the same for booktabs
+    lm-eval     results file of lm-evaluation-harness, for one model
+    model-card  YAML for the README of one model on the Hugging Face Hub
+    csv         one line per result and metric
+    markdown    table of models by tasks, with the best values in bold
+    latex       the same table, for booktabs
     """
     dump = format_named(format_)
     if output is not None and not output.parent.is_dir():
@@ -52,6 +70,6 @@ def export(
         write_text(output, text)
         say(str(output))
     elif format_ == "lm-eval":
-        click.echo(text, nl=False)  # escapes that are no JSON would make another file of it
+        click.echo(text, nl=False)  # terminal escapes would break the JSON
     else:
         say(text, nl=False)

@@ -1,18 +1,29 @@
-"""``list``, ``show`` and ``schema``: what there is, without importing torch."""
+"""``list``, ``show`` and ``schema``: the available specs and plug-ins, without importing torch."""
 
 import math
 from typing import Any
 
 import click
 
-from vlm_harness.cli.common import echo_json, include_path_option, json_option, registry, say
+from vlm_harness.cli.common import (
+    UNVERIFIED,
+    UNVERIFIED_NOTE,
+    echo_json,
+    include_path_option,
+    json_option,
+    registry,
+    say,
+)
 from vlm_harness.errors import listing, not_found
 from vlm_harness.specs.registry import Registry
 
 KINDS = (
-    "tasks", "groups", "models", "prompts", "commands", "overlays", "tables", "metrics",
-    "protocols",    "extractors", "backends", "readers", "decodings",
+    "tasks", "groups", "models", "prompts", "commands", "label_corrections", "tables", "metrics",
+    "protocols", "extractors", "backends", "readers", "decodings",
 )  # fmt: skip
+FILES = ("task", "model", "prompt", "label_corrections", "table")
+OLD_NAMES = {"overlays": "label_corrections", "overlay": "label_corrections"}
+"""Kinds by their old names, which still work."""
 
 
 @click.command("list")
@@ -20,8 +31,10 @@ KINDS = (
 @include_path_option
 @json_option
 def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, groups, models, prompts, commands, overlays, tables, metrics, protocols,
-    extractors, backends, readers or decodings."""
+    """List tasks, groups, models, prompts, commands, label_corrections, tables, metrics, protocols,
+    extractors, backends, readers or decodings. The default is tasks.
+    """
+    kind = OLD_NAMES.get(kind, kind)
     if kind not in KINDS:
         raise not_found(f"cannot list {kind!r}", kind, KINDS)
     rows = _rows(kind, include_path)
@@ -31,14 +44,17 @@ def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> Non
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         text = row.get("description") or ""
-        say(f"{row['name']:<{width}}  {text}".rstrip())
+        mark = "" if row.get("verified", True) else f" [{UNVERIFIED}]"
+        say(f"{row['name']:<{width}}  {text}{mark}".rstrip())
     if kind == "tasks":
         groups = sorted({group for row in rows for group in row["groups"]})
         say(f"\n{len(rows)} tasks; groups: {', '.join(groups)}")
+    if not all(row.get("verified", True) for row in rows):
+        say(f"\n{UNVERIFIED_NOTE}")
 
 
 def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
-    if kind in ("tasks", "groups", "models", "prompts", "commands", "overlays", "tables"):
+    if kind in ("tasks", "groups", "models", "prompts", "commands", "label_corrections", "tables"):
         return _spec_rows(kind, registry(include_path))
     if kind == "backends":
         from vlm_harness.backends.family import BACKENDS
@@ -80,7 +96,7 @@ def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
         return [
             {"name": name, "description": found.command(name)} for name in found.names("command")
         ]
-    singular = kind.removesuffix("s")
+    singular = "overlay" if kind == "label_corrections" else kind.removesuffix("s")
     rows = []
     for name in found.names(singular):
         data = found.file(singular, name).data
@@ -93,42 +109,45 @@ def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
         if kind == "models":
             row["backend"] = data.get("backend")
             row["checkpoint"] = data.get("checkpoint")
+            row["verified"] = data.get("verified", True)
         rows.append(row)
     return rows
 
 
-def _declared(part: Any) -> dict[str, Any]:
-    """What a part says of itself, else the first line of its docstring."""
+def _declared(plugin: Any) -> dict[str, Any]:
+    """The description that a plug-in declares, else the first line of its docstring."""
     import inspect
 
     from vlm_harness.metrics import Metric
 
-    said = getattr(part, "description", None) or inspect.getdoc(part) or ""
-    found: dict[str, Any] = {"description": said.strip().partition("\n")[0]}
-    if isinstance(part, Metric):
-        low, high = (None if math.isinf(end) else end for end in part.range)
+    text = getattr(plugin, "description", None) or inspect.getdoc(plugin) or ""
+    found: dict[str, Any] = {"description": text.strip().partition("\n")[0]}
+    if isinstance(plugin, Metric):
+        low, high = (None if math.isinf(end) else end for end in plugin.range)
         found |= {
-            "title": part.title,
-            "unit": part.unit,
-            "direction": part.direction,
+            "title": plugin.title,
+            "unit": plugin.unit,
+            "direction": plugin.direction,
             "range": [low, high],
-            "needs": sorted(part.needs),
+            "needs": sorted(plugin.needs),
         }
     return found
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|overlay|table")
+@click.argument("kind", metavar="task|model|prompt|label_corrections|table")
 @click.argument("name")
 @include_path_option
 @json_option
 def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> None:
-    """Show a file of one of these kinds with includes resolved, and where it is defined."""
-    kinds = ("task", "model", "prompt", "overlay", "table")
-    if kind not in kinds:
-        raise not_found(f"cannot show {kind!r}", kind, kinds, hint=f"One of {kinds}.")
+    """Show a spec with its includes resolved, and the file that defines it."""
+    kind = OLD_NAMES.get(kind, kind)
+    if kind not in FILES:
+        raise not_found(
+            f"cannot show {kind!r}", kind, FILES, hint=f"KIND is one of {listing(FILES)}."
+        )
     found = registry(include_path)
-    spec = getattr(found, kind)(name)
+    spec = getattr(found, "overlay" if kind == "label_corrections" else kind)(name)
     data = spec.model_dump(mode="json", exclude_defaults=True)
     if as_json:
         echo_json({"file": str(spec.path), **data})
@@ -140,18 +159,18 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|commands|overlay|table|run")
+@click.argument("kind", metavar="task|model|prompt|commands|label_corrections|table|run")
 def schema(kind: str) -> None:
-    """Print the JSON Schema of a kind of YAML file, for editors."""
+    """Print the JSON Schema of a kind of YAML file, for use in editors."""
     from vlm_harness.specs.schemas import KINDS as SPECS
 
     if kind not in SPECS:
-        raise not_found(f"no schema of {kind!r}", kind, SPECS, hint=listing(SPECS))
+        raise not_found(f"no schema for {kind!r}", kind, SPECS)
     result = SPECS[kind].model_json_schema()
     result["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     if kind != "run":
         result["properties"]["include"] = {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-            "description": "YAML files beside this one whose keys are taken where this has none",
+            "description": "YAML files in the same folder with keys that this file does not set",
         }
     echo_json(result)

@@ -1,4 +1,4 @@
-"""``vlm-harness leaderboard``: submit a run, check entries, build, serve and publish the site."""
+"""``vlm-harness leaderboard``: submit runs, check entries, build, serve or publish the site."""
 
 import tempfile
 from collections.abc import Callable
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from vlm_harness.leaderboard.publish import Content
 
 F = TypeVar("F", bound=Callable[..., Any])
-NO_PROOF = "This catches mistakes; it is no proof against fraud."
+MISTAKES_ONLY = "This catches mistakes, not fraud."
 
 
 def _sources(function: F) -> F:
-    """Options that say what a site is built from."""
+    """Options for the sources of a site."""
     for option in (
         include_path_option,
         click.option(
             "--reports",
             type=click.Path(path_type=Path, file_okay=False, exists=True),
             metavar="DIR",
-            help="Folder with reports of runs, which the site then holds too.",
+            help="Folder with reports of runs to include in the site.",
         ),
         click.option(
             "--results-dir",
             type=click.Path(path_type=Path),
             multiple=True,
             metavar="DIR",
-            help="Where entries lie; repeatable [leaderboard/results].",
+            help="Folder with entries; repeatable. [default: leaderboard/results]",
         ),
     ):
         function = option(function)
@@ -41,7 +41,7 @@ def _sources(function: F) -> F:
 
 @click.group("leaderboard")
 def leaderboard() -> None:
-    """Results of many models side by side, beside the published ones."""
+    """Submit runs, and build a site that shows their results next to published ones."""
 
 
 @leaderboard.command("add")
@@ -50,17 +50,17 @@ def leaderboard() -> None:
     "--results-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the entries go [leaderboard/results].",
+    help="Folder to write the entries to. [default: leaderboard/results]",
 )
-@click.option("--report-url", metavar="URL", help="Page with the run's report.")
+@click.option("--report-url", metavar="URL", help="URL of the run's report.")
 @include_path_option
 def add(
     run: Path, results_dir: Path | None, report_url: str | None, include_path: tuple[str, ...]
 ) -> None:
-    """Check RUN, and write an entry of the leaderboard for each of its models.
+    """Check RUN, and write one leaderboard entry per model.
 
-    The run must be finished and whole, its logs as it wrote them, its results those that the logs
-    give, and its tasks those that are here. This catches mistakes; it is no proof against fraud.
+    The run must be complete, its logs unmodified, its results reproducible from the logs, and its
+    tasks known here. This catches mistakes, not fraud.
     """
     from vlm_harness.leaderboard.entry import results_folder
     from vlm_harness.leaderboard.submit import submit
@@ -68,14 +68,14 @@ def add(
     written = submit(run, registry(include_path), results_dir or results_folder(), report_url)
     for path, entry in written:
         say(f"{path}: {entry.model.name}, {_count(len(entry.results), 'result')}")
-    say(f"checked: samples, logs, scores and tasks. {NO_PROOF}")
+    say(f"Checked: samples, logs, scores and tasks. {MISTAKES_ONLY}")
 
 
 @leaderboard.command("check")
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @include_path_option
 def check(files: tuple[Path, ...], include_path: tuple[str, ...]) -> None:
-    """Check entries: FILEs, or folders of them [leaderboard/results]."""
+    """Check the entries in FILEs or folders (default: leaderboard/results)."""
     from vlm_harness.leaderboard.entry import check_folder, read_entries, results_folder
 
     paths: list[Path] = []
@@ -89,17 +89,18 @@ def check(files: tuple[Path, ...], include_path: tuple[str, ...]) -> None:
             raise InputError("there is no such folder", where=path)
     entries = read_entries(paths, registry(include_path))
     n_results = sum(len(entry.results) for entry in entries)
-    say(f"{_count(len(entries), 'entry', 'entries')} with {_count(n_results, 'result')} fit")
-    say(NO_PROOF)
+    say(f"{_count(len(entries), 'entry', 'entries')} with {_count(n_results, 'result')} are valid")
+    say(MISTAKES_ONLY)
 
 
 @leaderboard.command("build")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default="site", metavar="DIR", show_default=True
-)
+    "--output", type=click.Path(path_type=Path), default="site", metavar="DIR", show_default=True,
+    help="Folder to write the site to.",
+)  # fmt: skip
 @_sources
 def build(output: Path, **sources: Any) -> None:
-    """Build the site: static files, to be opened or put anywhere."""
+    """Build the site as static files, which open from disk and from any web server."""
     content = _content(**sources)
     content.site(output)
     say(f"{output / 'index.html'}: {_summary(content)}")
@@ -107,12 +108,16 @@ def build(output: Path, **sources: Any) -> None:
 
 @leaderboard.command("serve")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 for any free port.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @_sources
 def serve(port: int, host: str, **sources: Any) -> None:
-    """Build the site into a temporary folder, and serve it until Ctrl-C."""
+    """Build the site in a temporary folder, and serve it until Ctrl-C."""
     content = _content(**sources)
     with tempfile.TemporaryDirectory(prefix="vlm-harness-") as folder:
         content.site(Path(folder))
@@ -125,22 +130,26 @@ def serve(port: int, host: str, **sources: Any) -> None:
     "to",
     required=True,
     metavar="TARGET",
-    help="space:USER/NAME or dataset:USER/NAME of the Hugging Face hub, or folder:PATH.",
+    help="space:USER/NAME or dataset:USER/NAME on the Hugging Face Hub, or folder:PATH.",
 )
-@click.option("--dry-run", is_flag=True, help="List the files; write nothing, ask nobody.")
-@click.option("--private", is_flag=True, help="Of a Space or data set that is made now.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the files without writing anything or using the network."
+)
+@click.option(
+    "--private", is_flag=True, help="Make the Space or dataset private if it is created now."
+)
 @_sources
 def publish(to: str, dry_run: bool, private: bool, **sources: Any) -> None:
-    """Build the site, and put it where others see it.
+    """Build the site and publish it.
 
-    A folder suits GitHub Pages. Only what an earlier `publish` wrote is replaced.
+    Use folder:PATH for GitHub Pages. Only files that an earlier `publish` wrote are replaced.
     """
     from vlm_harness.leaderboard.publish import parse_target, prepare
     from vlm_harness.leaderboard.publish import publish as upload
 
     target = parse_target(to)
     if private and target.kind == "folder":
-        raise InputError("it has no effect on a folder", where="--private")
+        raise InputError("the option has no effect with folder:PATH", where="--private")
     content = _content(**sources)
     with tempfile.TemporaryDirectory(prefix="vlm-harness-") as folder:
         files = prepare(target, content, Path(folder))
@@ -182,11 +191,11 @@ def _serve(folder: Path, host: str, port: int, summary: str) -> None:
         raise InputError(
             f"cannot listen on {host}, port {port}: {error.strerror}",
             where="--port",
-            hint="Choose another; 0 takes any that is free.",
+            hint="Choose another port, or 0 for any free port.",
         ) from None
     with server:
         name = f"[{host}]" if ":" in host else host
-        say(f"http://{name}:{server.server_address[1]}/ {summary}; Ctrl-C ends it")
+        say(f"http://{name}:{server.server_address[1]}/ {summary}; press Ctrl-C to stop")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``vlm-harness preview``: the prompts, the image's facts, and (with a model) the tokens."""
+"""``vlm-harness preview``: prompts, image properties and (with a model) tokens of a sample."""
 
 from typing import Any
 
@@ -25,11 +25,15 @@ from vlm_harness.types import ImageRef, Request, Sample
 
 
 @click.command()
-@click.option("--task", "-t", required=True, help="One task.")
-@click.option("--model", "-m", help="Show the model's own format and its tokens, too.")
-@click.option("--index", type=int, default=0, show_default=True, help="Which sample, from 0.")
-@click.option("--order", type=click.Choice(ORDER_MODES), help="[the task's]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--task", "-t", required=True, help="Name of the task.")
+@click.option("--model", "-m", help="Also show the prompt format and tokens of this model.")
+@click.option(
+    "--index", type=int, default=0, show_default=True, help="Index of the sample, from 0."
+)
+@click.option(
+    "--order", type=click.Choice(ORDER_MODES), help="Order of the options. [default: the task's]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for --order random.")
 @include_path_option
 @data_dir_option
 @json_option
@@ -43,17 +47,19 @@ def preview(
     data_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a model would be asked about one sample, under every protocol and command.
+    """Show the prompts of one sample, for every protocol and command.
 
-    With --model the checkpoint's processor (not its weights) is loaded, and the prompt is shown as
-    the model gets it, with the number of its tokens.
+    --model loads the checkpoint's processor (not its weights), and shows each prompt as it is sent
+    to the model, with its number of tokens.
     """
     found = registry(include_path)
     spec = found.task(task)
     loaded = load_task(spec, found, data_directory(data_dir))
     if not 0 <= index < len(loaded.samples):
         raise InputError(
-            f"{index} is outside the {len(loaded.samples)} samples of {task}", where="--index"
+            f"expected 0 to {len(loaded.samples) - 1} ({task} has {len(loaded.samples)} samples), "
+            f"got {index}",
+            where="--index",
         )
     sample = loaded.samples[index]
     report = {
@@ -81,11 +87,11 @@ def preview(
 
 def _facts(ref: ImageRef) -> dict[str, Any]:
     try:
-        picture = load(ref)
+        image = load(ref)
     except SampleError as error:
         return {"path": ref.path, "error": str(error)}
-    width, height = picture.pixels.size
-    return {"path": ref.path, "width": width, "height": height, "sha256": picture.sha256}
+    width, height = image.pixels.size
+    return {"path": ref.path, "width": width, "height": height, "sha256": image.sha256}
 
 
 def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int) -> Any:
@@ -94,10 +100,10 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
         if not protocol.uses_prompt:
             continue
         use = task.spec.protocols.use(name)
-        asks = prompt_builder(task.spec, name, use, found)
-        for command in asks.commands:
+        builder = prompt_builder(task.spec, name, use, found)
+        for command in builder.commands:
             for shown in orders(order, sample, seed):
-                prompt = asks.prompt(sample, shown, command)
+                prompt = builder.prompt(sample, shown, command)
                 request = protocol.request(sample, prompt, use)
                 yield {
                     "protocol": name,
@@ -109,7 +115,7 @@ def _prompts(found: Registry, task: Task, sample: Sample, order: Any, seed: int)
 
 
 def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> None:
-    """What the model gets: the text in its own format, and how many tokens it is."""
+    """Add what is sent to the model: the text in its prompt format, and the number of tokens."""
     from vlm_harness.backends.interface import LoadOptions
     from vlm_harness.backends.resolve import family
 
@@ -127,8 +133,8 @@ def _add_tokens(report: dict[str, Any], model: ModelSpec, sample: Sample) -> Non
         if entry["candidates"]:
             tokens = formatter.answer_tokens(text, entry["candidates"], ids)
             entry["answer_tokens"] = {
-                answer: formatter.tokenizer.convert_ids_to_tokens(of_answer)
-                for answer, of_answer in zip(entry["candidates"], tokens, strict=True)
+                answer: formatter.tokenizer.convert_ids_to_tokens(token_ids)
+                for answer, token_ids in zip(entry["candidates"], tokens, strict=True)
             }
 
 

@@ -1,4 +1,4 @@
-"""``vlm-harness report``: runs as one HTML page."""
+"""``vlm-harness report``: one HTML page about one or more runs."""
 
 from pathlib import Path
 
@@ -19,13 +19,32 @@ from vlm_harness.cli.common import (
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="An HTML file [RUN/report.html]."
+    "--output", "-o", type=click.Path(path_type=Path), help="HTML file. [default: RUN/report.html]"
 )
-@click.option("--task", "-t", multiple=True, metavar="NAME,...", help="[all]")
+@click.option(
+    "--task",
+    "-t",
+    multiple=True,
+    metavar="NAME,...",
+    help="Tasks to include. [default: all]",
+)
 @page_options
-@click.option("--encoder", "-e", metavar="MODEL", help="Cosines of pairs by this [as logged].")
-@click.option("--threshold", type=FiniteRange(-1, 1), default=0.95, show_default=True)
-@click.option("--device", help="For --encoder: cpu, cuda, cuda:1, mps [the best there is].")
+@click.option(
+    "--encoder",
+    "-e",
+    metavar="MODEL",
+    help="Encoder that computes pair cosines. [default: cosines from the log]",
+)
+@click.option(
+    "--threshold",
+    type=FiniteRange(-1, 1),
+    default=0.95,
+    show_default=True,
+    help="Cosine above which a pair is an erroneous agreement.",
+)
+@click.option(
+    "--device", help="For --encoder: cpu, cuda, cuda:1 or mps. [default: the best available]"
+)
 @data_dir_option
 @include_path_option
 def report_command(
@@ -40,11 +59,11 @@ def report_command(
     data_dir: str | None,
     include_path: tuple[str, ...],
 ) -> None:
-    """Write RUN, or several, as one HTML page: scores with intervals and chance, categories,
-    calibration, cosines against outcomes, and every sample with its images and answers.
+    """Write one HTML page about one or more RUNs: scores with intervals and chance, categories,
+    calibration, accuracy by image-pair similarity, and every sample with its images and answers.
 
-    The page opens from disk, carries all it needs in itself and asks nothing of any host. Images
-    are read from where the run read them, unless --data-dir says otherwise.
+    The page is a single file that makes no network requests. Images are read from the run's data
+    directory unless --data-dir is given.
 
     \b
     vlm-harness report results/demo
@@ -59,7 +78,7 @@ def report_command(
     path = output or runs[0] / "report.html"
     check_page(path, "--output")
     for run in runs:
-        read_manifest(run)  # a mistyped folder is said before a model is loaded
+        read_manifest(run)  # report a mistyped folder before loading a model
     measure = agreement.from_log
     if encoder is not None:
         measure = embedder(encoder, include_path, device, data_dir)

@@ -1,4 +1,4 @@
-"""``vlm-harness reproduce``: a published table beside the same cells measured here."""
+"""``vlm-harness reproduce``: re-run the cells of a published table."""
 
 import dataclasses
 import sys
@@ -23,25 +23,51 @@ if TYPE_CHECKING:
     from vlm_harness.published.tables import TableCell
 
 Line = tuple[str, ...]
+SHOWN = {"here": "available", "not here": "missing", "quoted": "cited", "none": "none"}
+"""Marks as the table shows them, by their names in ``--json``."""
 
 
 @click.command("reproduce")
 @click.argument("table", metavar="TABLE")
-@click.option("--model", "-m", multiple=True, metavar="NAME,...", help="Only these of its models.")
-@click.option("--dry-run", is_flag=True, help="List the cells, and what of them is here.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples, in whole groups."
+    "--model", "-m", multiple=True, metavar="NAME,...", help="Only these models of the table."
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List the cells, and whether their weights and data are available.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Evaluate at most N samples per task, in complete groups.",
 )
 @click.option(
     "--best-command",
     is_flag=True,
-    help="Ask under all commands and print each cell's best, as the paper's Tables 12 and 13 do.",
+    help="Run all commands and print the best per cell, like the paper's Tables 12 and 13.",
 )
-@click.option("--output-dir", metavar="DIR", default="results", show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="[each model's own]")
-@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
-@click.option("--trust-remote-code", is_flag=True, help="Run code of the checkpoint.")
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    default="results",
+    show_default=True,
+    help="Folder of the run folders.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batch size. [default: auto]",
+)
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the best available]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="Floating-point type. [default: auto]",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Allow code from the checkpoint to run.")
 @data_dir_option
 @include_path_option
 @json_option
@@ -56,11 +82,12 @@ def reproduce(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure the cells of TABLE, and print them beside the published numbers.
+    """Re-run the models of a published TABLE and print the results next to the published numbers.
 
-    TABLE is a number of the paper's tables (1 to 7, 9 to 13), or a YAML file of the same form.
-    Cells whose weights or data are not here say so; weights that the hub can give count as here. A
-    number agrees where it lies within the 95% interval of what was measured.
+    TABLE is the number of a table in the paper (1 to 7, 9 to 13), or a YAML file in the same
+    format. Cells with missing weights or data are reported and skipped; weights that can be
+    downloaded from the hub count as available. A published number agrees if it is within the 95%
+    interval of the measured value.
     """
     from vlm_harness.cli.console import ProgressBar
     from vlm_harness.published.reproduce import Here, measure
@@ -75,9 +102,9 @@ def reproduce(
     wanted = [cell for cell in every if cell.repeatable]
     if all(here.problems(cell) for cell in wanted):
         raise InputError(
-            f"none of the {len(every)} cells can be measured here"
+            f"none of the {len(every)} cells can be run: weights or data are missing"
             if wanted
-            else "no row of the table names a model that can be run",
+            else "no row of the table names a model that can be re-run",
             hint="\n".join([*_reasons(wanted, here), "See `vlm-harness reproduce --dry-run`."]),
         )
     with ProgressBar(quiet=as_json) as progress:
@@ -119,13 +146,19 @@ def _list(every: Sequence["TableCell"], here: "Here", as_json: bool) -> None:
     _print(
         ("row", "model", "task", "metric", "protocol", "published", "weights", "data"),
         [
-            (cell.name, cell.model or "-", *_what(cell), _number(cell.value, cell), *marks)
+            (
+                cell.name,
+                cell.model or "-",
+                *_what(cell),
+                _number(cell.value, cell),
+                *(SHOWN[mark] for mark in marks),
+            )
             for cell, marks in state.items()
         ],
     )
     say(
-        f"{len(every)} cells, {sum(cell.repeatable for cell in every)} of them of models that can "
-        "be run again; percent, cosines as they are"
+        f"{len(every)} cells, of which {sum(cell.repeatable for cell in every)} can be re-run. "
+        "In percent, except cosines."
     )
     _echo_notes(every)
     for reason in _reasons([cell for cell in every if cell.repeatable], here):
@@ -155,15 +188,15 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
     )
     agreeing = [each.agrees for each in measured if each.agrees is not None]
     say(
-        f"{sum(agreeing)} of {len(agreeing)} published numbers lie within the 95% interval; "
-        "percent, cosines as they are"
+        f"{sum(agreeing)} of {len(agreeing)} published numbers are within the 95% interval. "
+        "In percent, except cosines."
     )
     if any(each.command for each in measured):
-        say("(command): the best of all, chosen on these samples themselves, and too high by that")
+        say("(command): the best command, selected on the test samples, hence optimistic")
     if limit:
-        say(f"limited to {limit} samples a task: not a complete run")
+        say(f"partial run: --limit {limit}")
     if left_out:
-        say(f"{left_out} cells are quoted from others, or of models that cannot be run")
+        say(f"{left_out} cells skipped: cited from other papers, or no model to re-run")
     _echo_notes([each.cell for each in measured])
     for problem in dict.fromkeys(each.problem for each in measured if each.problem):
         say(f"not measured: {problem}")
@@ -180,7 +213,7 @@ def _print(headings: Line, lines: Sequence[Line]) -> None:
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for line in lines:
         table.add_row(*map(escaped, line))
-    terminal(200).print(table)  # in a pipe: what is folded cannot be searched
+    terminal(200).print(table)  # wide in a pipe, where folded text could not be searched
 
 
 def _what(cell: "TableCell") -> Line:
@@ -202,5 +235,5 @@ def _echo_notes(every: Sequence["TableCell"]) -> None:
 
 
 def _reasons(every: Sequence["TableCell"], here: "Here") -> list[str]:
-    """Each reason once: several tasks can miss one file."""
+    """Each reason once: several tasks may lack the same file."""
     return list(dict.fromkeys(p.message for cell in every for p in here.problems(cell)))

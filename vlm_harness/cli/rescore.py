@@ -1,4 +1,4 @@
-"""``vlm-harness rescore``: the right half of a run again, from its log alone."""
+"""``vlm-harness rescore``: extract answers and compute scores again from the log of a run."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,13 +10,17 @@ from vlm_harness.cli.common import echo_json, json_option, say
 
 @click.command("rescore")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--labels", type=click.Choice(["corrected", "original"]), help="[the run's own]")
+@click.option(
+    "--labels",
+    type=click.Choice(["corrected", "original"]),
+    help="Labels to score with. [default: as in RUN]",
+)
 @json_option
 def rescore_command(
     run: Path, labels: Literal["corrected", "original"] | None, as_json: bool
 ) -> None:
-    """Extract, score and summarise again, from the log of RUN alone: no model, no data."""
-    from vlm_harness.cli.console import print_results
+    """Extract answers and compute scores again from the log of RUN. Needs no model and no data."""
+    from vlm_harness.cli.console import print_results, unverified_models
     from vlm_harness.logs.rescore import rescore, results_path
     from vlm_harness.logs.run import Run
 
@@ -25,5 +29,5 @@ def rescore_command(
     if as_json:
         echo_json({"run": str(run), "results": rows.to_dict()["results"]})
     else:
-        print_results(rows)
+        print_results(rows, unverified=unverified_models(recorded))
         say(str(results_path(recorded, labels)))

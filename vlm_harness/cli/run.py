@@ -24,49 +24,91 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 
 @click.command()
 @click.option(
-    "--model", "-m", multiple=True, help="Name, checkpoint folder, or backend:checkpoint."
+    "--model", "-m", multiple=True, help="Model name, checkpoint folder, or backend:checkpoint."
 )
-@click.option("--tasks", "-t", multiple=True, help="Tasks, groups or globs.")
+@click.option("--tasks", "-t", multiple=True, help="Names of tasks or groups, or globs.")
 @click.option(
     "--protocol",
     multiple=True,
-    help="similarity, generate, choice, likelihood [the first that fits].",
+    help="similarity, generate, choice or likelihood. [default: the first one the model supports]",
 )
-@click.option("--command", multiple=True, metavar="NAME|all", help="Commands of the task.")
-@click.option("--decoding", multiple=True, metavar="NAME[:k=v,...]", help="[greedy]")
-@click.option("--order", help="fixed, both, cyclic, random [the task's].")
-@click.option("--images", help="normal, none (blind), swapped (within pairs).")
-@click.option("--labels", help="corrected (default) or original.")
-@click.option("--limit", type=int, metavar="N", help="At most N samples, in whole groups.")
-@click.option("--samples", multiple=True, metavar="ID,...", help="Only these samples.")
-@click.option("--batch-size", metavar="N|auto", help="Rows of a batch [auto].")
-@click.option("--workers", type=int, metavar="N", help="Threads that read images ahead [auto].")
-@click.option("--device", help="cpu, cuda, cuda:1, mps [the best there is].")
-@click.option("--dtype", help="auto, float32, bfloat16, float16.")
-@click.option("--seed", type=int, help="For random orders and intervals [0].")
-@click.option("--data-dir", metavar="DIR", help="Where the data lie [$VLM_HARNESS_DATA].")
-@click.option("--include-path", multiple=True, metavar="DIR", help="More spec files; repeatable.")
-@click.option("--output-dir", metavar="DIR", help="[results]")
-@click.option("--run-id", help="Name of the run folder [models, tasks and a hash].")
-@click.option("--fresh", is_flag=True, default=None, help="Throw an earlier run of this name away.")
 @click.option(
-    "--cache/--no-cache", default=None, help="Keep answers for other runs, and use those kept."
+    "--command",
+    multiple=True,
+    metavar="NAME|all",
+    help="Commands of the task. [default: the task's first]",
 )
-@click.option("--config", metavar="FILE", help="Any of these options as YAML.")
-@click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments of the backend.")
-@click.option("--max-errors", metavar="N|P%", help="Stop after so many failed samples [10%].")
-@click.option("--timeout", type=float, metavar="S", help="A sample that takes longer has failed.")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code of the checkpoint.")
 @click.option(
-    "--check-invariance", is_flag=True, help="Do a part again at other batch sizes, and compare."
+    "--decoding", multiple=True, metavar="NAME[:k=v,...]", help="Decoding. [default: greedy]"
+)
+@click.option(
+    "--order", help="Order of the options: fixed, both, cyclic or random. [default: the task's]"
+)
+@click.option(
+    "--images",
+    help="Images: normal, none (blind) or swapped (within pairs). [default: normal]",
+)
+@click.option("--labels", help="Labels: corrected or original. [default: corrected]")
+@click.option(
+    "--limit",
+    type=int,
+    metavar="N",
+    help="Evaluate at most N samples per task, in complete groups.",
+)
+@click.option("--samples", multiple=True, metavar="ID,...", help="Evaluate only these samples.")
+@click.option("--batch-size", metavar="N|auto", help="Batch size. [default: auto]")
+@click.option("--workers", type=int, metavar="N", help="Image-loading threads. [default: auto]")
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the best available]")
+@click.option("--dtype", help="auto, float32, bfloat16 or float16. [default: auto]")
+@click.option(
+    "--seed", type=int, help="Seed for option orders and bootstrap intervals. [default: 0]"
+)
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    help="Data directory. [default: $VLM_HARNESS_DATA, else a folder in the user's cache]",
+)
+@click.option(
+    "--include-path",
+    multiple=True,
+    metavar="DIR",
+    help="Additional folder (or file) with task, model and prompt files; repeatable.",
+)
+@click.option("--output-dir", metavar="DIR", help="Folder of the run folders. [default: results]")
+@click.option("--run-id", help="Name of the run folder. [default: models, tasks and a hash]")
+@click.option(
+    "--fresh", is_flag=True, default=None, help="Delete an existing run of this name first."
+)
+@click.option(
+    "--cache/--no-cache",
+    default=None,
+    help="Reuse cached answers, and cache new ones. [default: no-cache]",
+)
+@click.option("--config", metavar="FILE", help="YAML file with any of these options.")
+@click.option("--model-args", multiple=True, metavar="k=v,...", help="Arguments for the backend.")
+@click.option(
+    "--max-errors",
+    metavar="N|P%",
+    help="Stop after this many (or this share of) failed samples. [default: 10%]",
+)
+@click.option(
+    "--timeout", type=float, metavar="S", help="Seconds after which a sample counts as failed."
+)
+@click.option(
+    "--trust-remote-code", is_flag=True, default=None, help="Allow code from the checkpoint to run."
+)
+@click.option(
+    "--check-invariance",
+    is_flag=True,
+    help="Re-run a subset at other batch sizes and compare the answers.",
 )
 @click.option(
     "--wandb-args",
     multiple=True,
     metavar="k=v,...",
-    help="Send the finished run to W&B: project=...",
+    help="Log the finished run to Weights & Biases: project=...",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def run(
     as_json: bool,
     check_invariance: bool,
@@ -76,9 +118,9 @@ def run(
 ) -> None:
     """Evaluate models on tasks.
 
-    --model, --tasks, --protocol and --command take comma lists and repeat; together they are a
-    grid that is run in one process. The same command finds its run again: an unfinished one goes
-    on, a finished one prints its table.
+    --model, --tasks, --protocol and --command accept comma-separated lists and can be repeated; the
+    grid of their values runs in one process. Rerunning the same command resumes an unfinished run;
+    for a finished run it prints the results again.
     """
     settings = _settings(config, options)
     from vlm_harness.export import wandb_logger
@@ -92,10 +134,11 @@ def run(
         print_protocol_agreement,
         print_results,
         print_sweeps,
+        unverified_models,
     )
     from vlm_harness.runs.evaluator import evaluate_config
     from vlm_harness.runs.interrupts import Interrupts
-    from vlm_harness.runs.invariance import check_invariance as do_again
+    from vlm_harness.runs.invariance import check_invariance as rerun
 
     with ProgressBar(quiet=as_json) as progress:
         interrupts = Interrupts()
@@ -110,25 +153,25 @@ def run(
                 "results": finished.results.to_dict()["results"],
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
-                "invariance": do_again(settings, finished.path) if check_invariance else [],
+                "invariance": rerun(settings, finished.path) if check_invariance else [],
                 **({"cache": finished.cache} if finished.cache else {}),
             }
         )
     else:
-        print_results(finished.results)
+        print_results(finished.results, unverified=unverified_models(finished))
         print_sweeps(sweeps(finished.path))
         print_protocol_agreement(protocol_agreement(finished.path))
         if check_invariance:
-            print_invariance(do_again(settings, finished.path))
+            print_invariance(rerun(settings, finished.path))
         if finished.cache:
             say(describe_use(finished.cache))
         say(f"{finished.path / 'results.json'}")
-    if wandb is not None:  # at the very end: what fails there comes after the results
+    if wandb is not None:  # last, so that a failure does not hide the results
         say(wandb_logger.log(finished.path, wandb), err=True)
 
 
 def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
-    """Options over ``--config`` over defaults."""
+    """Settings: options override ``--config``, which overrides defaults."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     for name in LISTS:
         if name in given:
@@ -145,7 +188,7 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
             raise _bad_option("batch_size", given["batch_size"], "a whole number or auto") from None
     if config is not None:
         file = _underscored(yamlfile.load(Path(config)))
-        spec_check.parse(specs.RunConfig, file)  # names the line of a bad value
+        spec_check.parse(specs.RunConfig, file)  # reports the line of an invalid value
         given = {**file.data, **given}
     try:
         return specs.RunConfig.model_validate(given)
@@ -156,7 +199,7 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
 
 
 def _underscored(file: yamlfile.YamlFile) -> yamlfile.YamlFile:
-    """Options may be written as on the command line: ``batch-size`` is ``batch_size``."""
+    """Accept the spelling of the command line in YAML: ``batch-size`` for ``batch_size``."""
 
     def name(key: str | int) -> str | int:
         return key.replace("-", "_") if isinstance(key, str) else key

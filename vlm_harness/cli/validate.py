@@ -1,4 +1,4 @@
-"""``vlm-harness validate``: every spec checked, and rendered where its data are here."""
+"""``vlm-harness validate``: check every spec, and render its prompts if its data is available."""
 
 import sys
 from collections.abc import Iterator
@@ -14,6 +14,9 @@ from vlm_harness.paths import spec_roots
 from vlm_harness.specs.registry import KINDS, Registry
 from vlm_harness.specs.schemas import TaskSpec
 
+KIND_NAMES = {"overlay": "label_corrections"}
+"""Kinds as the table shows them, if they differ from ``--json``."""
+
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
@@ -23,26 +26,28 @@ from vlm_harness.specs.schemas import TaskSpec
 def validate(
     paths: tuple[Path, ...], include_path: tuple[str, ...], data_dir: str | None, as_json: bool
 ) -> None:
-    """Check the spec files in PATHS (default: all that can be found).
+    """Check the spec files in PATHS, or all spec files that are found.
 
-    Checks schema, names and templates; where a task's data are here, makes its samples and renders
-    every prompt once.
+    Checks schema, names and templates. If a task's data is available, also builds its samples and
+    renders every prompt once.
     """
     for path in paths:
         if not path.exists():
-            raise InputError(f"there is no file or folder {path}")
+            raise InputError(f"no such file or folder: {path}")
     roots = list(dict.fromkeys([*(path.resolve() for path in paths), *spec_roots(include_path)]))
     found = Registry(roots)
     report = list(_check_all(found, [path.resolve() for path in paths], data_directory(data_dir)))
     if paths and not report:
-        raise InputError(f"there is no spec in {', '.join(map(str, paths))}")
+        raise InputError(f"no spec files in {', '.join(map(str, paths))}")
     failed = [entry for entry in report if entry["error"]]
     if as_json:
         echo_json(report)
     else:
-        for entry in report:
+        names = [KIND_NAMES.get(entry["kind"], entry["kind"]) for entry in report]
+        width = max(map(len, names), default=0)
+        for entry, kind in zip(report, names, strict=True):
             mark = "FAIL" if entry["error"] else "ok"
-            say(f"{mark:<4}  {entry['kind']:<7} {entry['name']}  {entry['note']}".rstrip())
+            say(f"{mark:<4}  {kind:<{width}}  {entry['name']}  {entry['note']}".rstrip())
         for entry in failed:
             say(f"\nerror: {entry['error']}", err=True)
         say(f"\n{len(report) - len(failed)} of {len(report)} specs are valid")
@@ -89,23 +94,23 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
         found.overlay(spec.overlay, spec.at("overlay"))
     for name in spec.tables:
         found.table(name, spec.at("tables"))
-    askers = []
+    builders = []
     for protocol in spec.protocols.declared:
         use = spec.protocols.use(protocol)
         check_extractors(spec, protocol, use)
-        askers.append(prompt_builder(spec, protocol, use, found))
+        builders.append(prompt_builder(spec, protocol, use, found))
     if spec.dataset.reader == "hub":
-        return "(not rendered: the data are on the hub)"
+        return "(prompts not checked: the data is on the hub)"
     if spec.dataset.path is not None:
         try:
             files.locate(spec.dataset, root)
         except InputError:
-            return "(not rendered: the data are not here)"
+            return "(prompts not checked: data missing, see --data-dir)"
     task = load_task(spec, found, root)
     option_lists = list(dict.fromkeys(sample.options for sample in task.samples))[:100]
     for protocol in spec.protocols.declared:
         check_extractors(spec, protocol, spec.protocols.use(protocol), option_lists)
-    for asks in askers:
-        for command in asks.commands:
-            asks.prompt(task.samples[0], tuple(range(len(task.samples[0].options))), command)
+    for builder in builders:
+        for command in builder.commands:
+            builder.prompt(task.samples[0], tuple(range(len(task.samples[0].options))), command)
     return f"({len(task.samples)} samples)"

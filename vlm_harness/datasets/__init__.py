@@ -1,4 +1,4 @@
-"""Readers: from a task's ``dataset`` section to rows."""
+"""Readers: read the rows of a task, as its ``dataset`` section describes them."""
 
 from vlm_harness.datasets.reader import READERS, Reader, Row, Table, read
 

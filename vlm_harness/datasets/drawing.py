@@ -1,8 +1,8 @@
-"""Drawings of household objects, in Pillow: what the reader ``rendered`` puts into its pictures.
+"""Drawings of household objects with Pillow, for the reader ``rendered``.
 
-Every object is a function of a pen and a colour. It stands on the middle of its base: x runs to the
-right and y upwards, in units of the object's own height, so that a small object fills about
--0.5..0.5 by 0..1. Pictures are drawn twice as large as they are kept, which smooths their edges.
+Each object is a function of a pen and a colour. The origin is the middle of its base; x points to
+the right and y up, in units of the height of the object. A small object fills about -0.5..0.5 by
+0..1. Images are drawn at twice their final size, which smooths the edges.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ WOOD: Colour = (146, 104, 70)
 
 
 def tone(colour: Colour, amount: float) -> Colour:
-    """Lighter (up to 1, white) or darker (down to -1, black)."""
+    """A lighter (up to 1, white) or darker (down to -1, black) colour."""
     to, share = (255, amount) if amount > 0 else (0, -amount)
     red, green, blue = (round(c + (to - c) * share) for c in colour)
     return red, green, blue
 
 
 class Pen:
-    """Draws in an object's own units, with its base at pixel (x, y)."""
+    """Draws in the units of an object whose base is at pixel (x, y)."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, x: float, y: float, scale: float) -> None:
         self._draw, self._x, self._y, self._scale = draw, x, y, scale
@@ -137,7 +137,7 @@ def candle(pen: Pen, c: Colour) -> None:
 
 
 def book(pen: Pen, c: Colour) -> None:
-    # Three books, one on the other.
+    # A stack of three books.
     for bottom, width, shift, amount in (
         (0, 0.6, 0, 0),
         (0.24, 0.52, 0.04, 0.5),
@@ -377,8 +377,8 @@ SMALL: dict[str, Callable[[Pen, Colour], None]] = {
 
 @dataclass(frozen=True)
 class Furniture:
-    """Something that an object can stand on or under. Its seat is 1 high, ``half`` from side to
-    middle, and free below between ``under`` (x of the middle)."""
+    """Furniture that an object can be on or under. The seat has the height 1 and the width
+    2 ``half``; ``on`` and ``under`` are the x of an object on or under it."""
 
     draw: Callable[[Pen, Colour], None]
     half: float
@@ -439,9 +439,9 @@ PATTERNS = ("plain", "stripes", "dots", "window", "picture")
 def room(
     size: int, horizon: float, wall: Colour, floor: Colour, pattern: str, shift: float
 ) -> Image.Image:
-    """A wall above a floor (or a table top) that meets it at ``horizon``, from the top, in 0..1.
+    """A wall above a floor or table top.
 
-    ``shift`` in 0..1 moves what is on the wall.
+    They meet at ``horizon``, in 0..1 from the top. ``shift`` in 0..1 moves the wall decoration.
     """
     image = Image.new("RGB", (size, size))
     edge = round(size * horizon)
@@ -498,14 +498,14 @@ def _gradient(top: Colour, bottom: Colour) -> Image.Image:
 
 @cache
 def _soft_spot() -> Image.Image:
-    """A round spot, dark in the middle: 255 x 0.4 at most."""
+    """A round spot, darkest in the middle (102, which is 40% of 255)."""
     return Image.radial_gradient("L").point(
         [max(0, 102 - level * 102 // 180) for level in range(256)]
     )
 
 
 def shadow(image: Image.Image, x: float, y: float, half: float) -> None:
-    """Darkens the ground around (x, y), ``half`` pixels to each side."""
+    """Darken the ground around (x, y), ``half`` pixels to each side."""
     width, height = max(2, round(2 * half)), max(2, round(0.5 * half))
     mask = _soft_spot().resize((width, height))
     image.paste((30, 24, 30), (round(x - width / 2), round(y - height / 2)), mask)

@@ -1,4 +1,4 @@
-"""Readers of files below the data directory."""
+"""Readers for files in the data directory."""
 
 import csv
 import hashlib
@@ -18,22 +18,22 @@ from vlm_harness.types import ImageRef
 
 
 def locate(dataset: DatasetSpec, root: Path) -> Path:
-    """The file or folder of a data set: of several paths, the first that exists."""
+    """The file or folder of a data set. If there are several paths, the first that exists."""
     if dataset.path is None:
-        raise InputError(f"dataset.path is required by the reader {dataset.reader!r}")
+        raise InputError(f"the reader {dataset.reader!r} requires dataset.path")
     paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
     candidates = [inside(root, path) for path in paths]
     for path in candidates:
         if path.is_file() or path.is_dir():
             return path
     raise InputError(
-        "the data are not there: no " + " and no ".join(str(path) for path in candidates),
+        "data not found: " + " or ".join(str(path) for path in candidates),
         hint=how_to_get(dataset, root),
     )
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of one data file."""
+    """Read a data file as bytes."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -41,7 +41,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path, data: bytes) -> str:
-    """The text of one data file, without the mark that Windows' programs put before it."""
+    """Decode a data file as UTF-8, without the byte order mark that Windows programs write."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -56,49 +56,48 @@ def checksum(path: Path) -> str:
 
 
 def how_to_get(dataset: DatasetSpec, root: Path) -> str:
-    """What to fetch and where to put it."""
+    """How to get the data, for error messages."""
     lines = []
     source = dataset.source
     if source and source.hub:
         folder = root / (source.folder or "")
-        lines.append(
-            f"Get it with `vlm-harness data prepare TASK`: it downloads {source.hub} to {folder};"
-        )
-        lines.append("or by hand:")
+        lines.append(f"Run `vlm-harness data prepare TASK` to download {source.hub} to {folder},")
+        lines.append("or download it by hand:")
     if source and source.instructions:
         lines.extend(source.instructions.strip().splitlines())
     if source and source.urls:
         lines.extend(f"  {url}" for url in source.urls)
-    lines.append(f"The data directory is {root} (set it with --data-dir or $VLM_HARNESS_DATA).")
+    lines.append(f"Data directory: {root} (change it with --data-dir or $VLM_HARNESS_DATA).")
     return "\n".join(lines)
 
 
 def read_json(dataset: DatasetSpec, root: Path) -> Table:
-    """A JSON list of objects, or of lists with ``columns`` naming their items.
+    """Read a JSON list of objects, or of lists whose items ``columns`` names.
 
-    ``key`` picks the list out of an object; an object of objects gives its values as rows, the key
-    of each as the column ``key``.
+    If the list is a value of an object, ``key`` selects it. In an object of objects, each value is
+    a row, and its key becomes the column ``key``.
     """
     path = locate(dataset, root)
     data = read_bytes(path)
     content = parse_json(read_text(path, data), path, parser=json.loads, by_hand=True)
     if dataset.key is not None:
         if not isinstance(content, dict) or dataset.key not in content:
-            raise InputError(f"there is no key {dataset.key!r}", where=path)
+            raise InputError(f"key {dataset.key!r} not found", where=path)
         content = content[dataset.key]
     if isinstance(content, dict):
         if not all(isinstance(value, dict) for value in content.values()):
-            raise InputError("expected a list of rows, found one object", where=path)
+            raise InputError("expected a list of rows, found an object", where=path)
         content = [{"key": key, **value} for key, value in content.items()]
     if not isinstance(content, list):
         raise InputError(f"expected a list of rows, found {type(content).__name__}", where=path)
     return Table(
-        [_as_row(row, dataset, path, i) for i, row in enumerate(content)], _sum(path, root, data)
+        [_as_row(row, dataset, path, i) for i, row in enumerate(content)],
+        _checksums(path, root, data),
     )
 
 
 def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
-    """One JSON object a line."""
+    """Read one JSON object per line."""
     import jsonlines
 
     path = locate(dataset, root)
@@ -112,11 +111,11 @@ def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
         raise InputError("not valid JSON: nested too deeply", where=path) from None
     except jsonlines.InvalidLineError as error:
         raise InputError(f"not valid JSON: {error}", where=f"{path}:{error.lineno}") from None
-    return Table(rows, _sum(path, root, data))
+    return Table(rows, _checksums(path, root, data))
 
 
 def read_csv(dataset: DatasetSpec, root: Path) -> Table:
-    """A CSV with a header (or ``columns``). Values stay text: '01', 'NA' and 'true' are kept."""
+    """Read a CSV with a header (or ``columns``). Values stay text, also '01', 'NA' and 'true'."""
     path = locate(dataset, root)
     data = read_bytes(path)
     text = io.StringIO(read_text(path, data), newline="")
@@ -126,24 +125,26 @@ def read_csv(dataset: DatasetSpec, root: Path) -> Table:
     rows: list[Row] = []
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"two columns are called {listing(twice)}", where=f"{path}:1")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise InputError(f"duplicate column {listing(duplicates)}", where=f"{path}:1")
         for row in reader:
             if None in row or None in row.values():
+                missing = sum(value is None for value in row.values())
+                count = len(names) - missing + len(row.get(None, ()))  # surplus under the key None
                 raise InputError(
-                    f"the row has not as many values as there are columns ({', '.join(names)})",
+                    f"expected {len(names)} values ({', '.join(names)}), found {count}",
                     where=f"{path}:{reader.line_num}",
                 )
             rows.append({(key or "").strip(): value for key, value in row.items()})
     except csv.Error as error:
         where = f"{path}:{reader.reader.line_num}"
         raise InputError(f"not valid CSV: {error}", where=where) from None
-    return Table(rows, _sum(path, root, data))
+    return Table(rows, _checksums(path, root, data))
 
 
 class ArrowRows(Sequence[Row]):
-    """Rows of a ``datasets`` data set, each made when asked for; images become references."""
+    """Rows of a ``datasets`` data set, read on access; images become references."""
 
     def __init__(self, data: Any, label: str) -> None:
         from datasets import Image
@@ -158,7 +159,7 @@ class ArrowRows(Sequence[Row]):
         return len(self._data)
 
     def __getitem__(self, index: Any) -> Any:
-        row = dict(self._light[index])
+        row = dict(self._without_images[index])
         for name in self._images:
             row[name] = self._ref(index, name)
         return row
@@ -167,40 +168,40 @@ class ArrowRows(Sequence[Row]):
         return (self[i] for i in range(len(self)))
 
     @property
-    def _light(self) -> Any:
-        # Without the image columns: reading a row must not copy its pixels.
-        if not hasattr(self, "_light_data"):
-            self._light_data = self._data.remove_columns(self._images)
-        return self._light_data
+    def _without_images(self) -> Any:
+        # Reading a row must not copy its pixels.
+        if not hasattr(self, "_plain_columns"):
+            self._plain_columns = self._data.remove_columns(self._images)
+        return self._plain_columns
 
     def _ref(self, index: int, column: str) -> ImageRef:
         def read() -> bytes:
             value = self._data[index][column]
             if value is None:
-                raise OSError("the column is empty in this row")
+                raise OSError("the image column is empty in this row")
             return value["bytes"] or Path(value["path"]).read_bytes()
 
         return ImageRef(path=f"{self._label}#{index}/{column}", read=read)
 
 
 def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
-    """A Parquet file, or a folder of them in order of name."""
+    """Read a Parquet file, or all Parquet files in a folder, sorted by path."""
     path = locate(dataset, root)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
-        raise InputError("there is no .parquet file in the folder", where=path)
+        raise InputError("no .parquet file in this folder", where=path)
     checksums = {file.relative_to(root).as_posix(): checksum(file) for file in files}
     from datasets import Dataset
 
     try:
         data = Dataset.from_parquet([str(file) for file in files], keep_in_memory=False)
-    except Exception as error:  # pyarrow's and datasets' own, of many classes
-        raise InputError(f"not readable as Parquet: {error}", where=path) from None
+    except Exception as error:  # pyarrow and datasets raise many classes of their own
+        raise InputError(f"not a readable Parquet file: {error}", where=path) from None
     return Table(ArrowRows(_with_images(data), str(path.relative_to(root))), checksums)
 
 
 def _with_images(data: Any) -> Any:
-    """Columns of {bytes, path} are images, also where the file carries no metadata saying so."""
+    """Treat columns of {bytes, path} as images, even without metadata in the file."""
     from datasets import Image
 
     for name, kind in list(data.features.items()):
@@ -210,14 +211,14 @@ def _with_images(data: Any) -> Any:
 
 
 def read_image_folder(dataset: DatasetSpec, root: Path) -> Table:
-    """Images below a folder, in order of name.
+    """List the images in a folder and its subfolders, sorted by path.
 
-    Columns: ``image``, ``image_path`` (below the data directory), ``folder`` (the name of the
-    folder it lies in: its class, where folders are classes) and ``name`` (without its ending).
+    Columns: ``image``, ``image_path`` (below the data directory), ``folder`` (name of the parent
+    folder, which is the class if folders are classes) and ``name`` (file name without extension).
     """
     folder = locate(dataset, root)
     if not folder.is_dir():
-        raise InputError("the reader image_folder needs a folder", where=folder)
+        raise InputError("the reader 'image_folder' requires a folder", where=folder)
     rows: list[Row] = []
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -233,7 +234,7 @@ def read_image_folder(dataset: DatasetSpec, root: Path) -> Table:
                 }
             )
     if not rows:
-        raise InputError(f"there is no image below it ({', '.join(SUFFIXES)})", where=folder)
+        raise InputError(f"no images in this folder ({', '.join(SUFFIXES)})", where=folder)
     return Table(rows, {folder.relative_to(root).as_posix() + "/": digest.hexdigest()})
 
 
@@ -243,12 +244,12 @@ def _as_row(row: Any, dataset: DatasetSpec, path: Path, index: int) -> Row:
     if isinstance(row, list) and dataset.columns and len(row) == len(dataset.columns):
         return dict(zip(dataset.columns, row, strict=True))
     if isinstance(row, list):
-        want = (
-            f"{len(dataset.columns)} items" if dataset.columns else "dataset.columns to name them"
-        )
-        raise InputError(f"row {index} is a list of {len(row)} items; it needs {want}", where=path)
-    raise InputError(f"row {index} is no object but {type(row).__name__}", where=path)
+        text = f"row {index} is a list of {len(row)} items"
+        if dataset.columns:
+            raise InputError(f"{text}, expected {len(dataset.columns)}", where=path)
+        raise InputError(f"{text}; name them in dataset.columns", where=path)
+    raise InputError(f"row {index}: expected an object, found {type(row).__name__}", where=path)
 
 
-def _sum(path: Path, root: Path, data: bytes) -> dict[str, str]:
+def _checksums(path: Path, root: Path, data: bytes) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): hashlib.sha256(data).hexdigest()}

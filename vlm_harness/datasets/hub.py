@@ -1,4 +1,4 @@
-"""Reader of Hugging Face data sets: from the hub, its cache, or a folder saved to disk."""
+"""Reader for Hugging Face data sets: from the hub, its cache, or a saved folder."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from vlm_harness.specs.schemas import DatasetSpec
 
 
 def read_hub(dataset: DatasetSpec, root: Path) -> Table:
-    """``dataset.name`` from the hub or its cache, else ``dataset.path`` as left by save_to_disk."""
+    """Read ``dataset.path`` (written by ``save_to_disk``), or ``dataset.name`` from the hub."""
     import datasets
 
     if dataset.path is not None:
@@ -19,10 +19,10 @@ def read_hub(dataset: DatasetSpec, root: Path) -> Table:
     elif dataset.name is not None:
         data, name = _from_hub(dataset, root), dataset.name
     else:
-        raise InputError("the reader 'hub' needs dataset.name (owner/name), or dataset.path")
+        raise InputError("the reader 'hub' requires dataset.name (owner/name) or dataset.path")
     if isinstance(data, datasets.DatasetDict | datasets.IterableDatasetDict):
         raise InputError(f"dataset.split is required: one of {', '.join(data)}")
-    # All that tells one row from another: the label is what images are known by.
+    # Images are identified by this label, so it contains everything that selects the rows.
     parts = [name, dataset.revision, dataset.config, dataset.split]
     label = "/".join(part for part in parts if part)
     return Table(ArrowRows(data, label), {label: data._fingerprint}, _commit(data))
@@ -37,8 +37,8 @@ def _from_hub(dataset: DatasetSpec, root: Path) -> Any:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"the data set {dataset.name!r} could not be loaded: {error}",
-            hint="It is downloaded once; later runs take it from the hub's cache, also offline.\n"
+            f"cannot load the data set {dataset.name!r}: {error}",
+            hint="It is downloaded once; later runs read it from the cache, also offline.\n"
             + how_to_get(dataset, root),
         ) from None
 
@@ -48,21 +48,21 @@ def _from_disk(dataset: DatasetSpec, folder: Path) -> Any:
 
     try:
         data = datasets.load_from_disk(str(folder))
-    except Exception as error:  # pyarrow's and datasets' own, of many classes
+    except Exception as error:  # pyarrow and datasets raise many classes of their own
         raise InputError(
-            f"not a data set as save_to_disk leaves it: {str(error).splitlines()[0]}", where=folder
+            f"not a data set written by save_to_disk: {str(error).splitlines()[0]}", where=folder
         ) from None
     if isinstance(data, datasets.DatasetDict) and dataset.split:
         if dataset.split not in data:
             raise InputError(
-                f"there is no split {dataset.split!r}: {', '.join(data)}", where=folder
+                f"unknown split {dataset.split!r}; available: {', '.join(data)}", where=folder
             )
         data = data[dataset.split]
     return data
 
 
 def _commit(data: Any) -> str | None:
-    """The commit that the hub resolved, as it stands in the download's addresses."""
+    """The commit that the hub resolved, taken from the download URLs."""
     for url in getattr(data.info, "download_checksums", None) or {}:
         if "@" in url:
             return str(url.split("@", 1)[1].split("/", 1)[0])

@@ -1,4 +1,4 @@
-"""Downloading the data of a task, and the checksums of what was downloaded."""
+"""Download the data of a task, and record their checksums."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from vlm_harness.specs.schemas import SourceSpec
 
 
 def recorded_checksums(root: Path) -> dict[str, str]:
-    """Checksums by path below the data directory, from its ``checksums.json``."""
+    """Checksums by path below the data directory, from ``checksums.json``."""
     path = root / "checksums.json"
     if not path.is_file():
         return {}
@@ -21,13 +21,13 @@ def recorded_checksums(root: Path) -> dict[str, str]:
 
 
 def download(source: SourceSpec, root: Path) -> list[str]:
-    """Download a hub data set as files, check and record their checksums.
+    """Download the files of a hub data set, and verify and record their checksums.
 
     Returns:
         The files, as paths below the data directory.
 
     Raises:
-        InputError: the hub cannot be reached, or a file is not the one that the task declares.
+        InputError: the hub cannot be reached, or a checksum differs from the one in the task.
     """
     from huggingface_hub import snapshot_download
 
@@ -42,14 +42,13 @@ def download(source: SourceSpec, root: Path) -> list[str]:
             local_dir=folder,
             etag_timeout=5,
         )
-    # What a hub that cannot be reached raises depends on the HTTP library underneath.
+    # Which errors an unreachable hub raises depends on the HTTP library.
     except Exception as error:
         by_hand = (source.instructions or "").strip()
         raise InputError(
-            f"{source.hub} could not be downloaded: {type(error).__name__}: "
-            f"{str(error).splitlines()[0]}",
-            hint=f"By hand, on a machine with network:\n{by_hand}\n"
-            f"Then put it in {folder} on this machine.",
+            f"cannot download {source.hub}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            hint=f"To download it by hand, on a machine with network access:\n{by_hand}\n"
+            f"Then copy it to {folder} on this machine.",
         ) from None
     checksums = {
         path.relative_to(root).as_posix(): checksum(path)
@@ -58,6 +57,6 @@ def download(source: SourceSpec, root: Path) -> list[str]:
     }
     for path, expected in source.sha256.items():
         if checksums.get(path, expected) != expected:
-            raise InputError(f"{path} is not the file that the task declares: its checksum differs")
+            raise InputError(f"{path}: the checksum differs from the one in the task")
     write_json(root / "checksums.json", {**recorded_checksums(root), **checksums})
     return list(checksums)

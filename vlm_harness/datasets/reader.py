@@ -1,8 +1,8 @@
-"""Readers: from a task's ``dataset`` section to rows.
+"""Readers: read the rows of a task, as its ``dataset`` section describes them.
 
-A reader is a function ``(dataset: DatasetSpec, root: Path) -> Table``; ``root`` is the data
-directory. Rows are mappings from column to plain values; a column that holds an image holds an
-``ImageRef``, which is read only when a model needs its pixels.
+A reader is a function ``(dataset: DatasetSpec, root: Path) -> Table``, where ``root`` is the data
+directory. A row maps columns to plain values. The value of an image column is an ``ImageRef``,
+which is read only when a model needs the pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, and what is needed to know later that they were the same rows."""
+    """Rows, with checksums to verify later that they are the same rows."""
 
     rows: Sequence[Row]
     sha256: Mapping[str, str] = field(default_factory=dict)
-    """Checksum by path, for files; the fingerprint of the data set, for the hub."""
+    """Checksums by path, for files; the fingerprint of the data set, for the hub."""
     revision: str | None = None
     """The resolved commit, for the hub."""
 
@@ -50,8 +50,8 @@ def read(dataset: DatasetSpec, root: Path, where: object = None) -> Table:
     """The rows of a task.
 
     Raises:
-        InputError: the data are not there (with what to fetch, and where to put it), or are not in
-            the format that the task declares.
+        InputError: the data are missing (the message says how to get them), or do not have the
+            format that the task declares.
     """
     reader = READERS.get(dataset.reader, where)
     try:

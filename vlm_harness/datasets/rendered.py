@@ -1,13 +1,14 @@
-"""Reader ``rendered``: a What'sUp that the project draws itself, so that it needs no download.
+"""Reader ``rendered``: a synthetic What'sUp, rendered on the fly, so that nothing is downloaded.
 
-As in What'sUp (Kamath et al. 2023), a set is four pictures of two named objects that differ only in
-the relation between them: left, right, on, under (subset a: a small object and furniture) or left,
-right, front, behind (subset b: two small objects on a table top). Colours, sizes, places and rooms
-vary from set to set, and are the same within one. The object stays and the subject is moved around
-it; What'sUp's own subset b exchanges the two, which asks more of a model.
+As in What'sUp (Kamath et al. 2023), a set consists of four images of two named objects that differ
+only in the relation between the objects: left, right, on, under (subset a: a small object and a
+piece of furniture) or left, right, front, behind (subset b: two small objects on a table top).
+Colours, sizes, positions and rooms vary between sets and are the same within a set. The object
+stays in place and the subject moves around it. In the original subset b the two objects swap
+places, which is harder for a model.
 
-Everything follows from the arguments. Object pairs are shared out to the splits by their names
-alone: what a model was trained on is never in the test split, whatever the seeds.
+The images are determined by the arguments. Object pairs are assigned to splits by the names of the
+objects only, so the test split never contains a pair of the training split, whatever the seeds.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vlm_harness.datasets.reader import Row, Table
 
 VERSION = 1
-"""Of the drawings: raised when any picture changes, since scores then do."""
+"""Version of the images. Increase it when any image changes, because scores then change."""
 
 RELATIONS = {
     "a": ("left", "right", "on", "under"),
@@ -41,21 +42,21 @@ RELATIONS = {
 }
 Split = Literal["train", "validation", "test"]
 SHARES: dict[Split, float] = {"test": 0.25, "validation": 0.1, "train": 1.0}
-"""Of the object pairs, taken in this order; train is the rest."""
+"""Shares of the object pairs, assigned in this order; train gets the rest."""
 
 
 class RenderedArgs(Spec):
     """``dataset.args`` of the reader."""
 
     subset: Literal["a", "b"]
-    sets: int = Field(100, ge=1, le=1_000_000, description="of four pictures each")
+    sets: int = Field(100, ge=1, le=1_000_000, description="number of sets of four images")
     seed: int = Field(0, ge=0)
-    size: int = Field(256, ge=32, le=1024, description="of a picture's sides, in pixels")
+    size: int = Field(256, ge=32, le=1024, description="width and height of the images, in pixels")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All of a set but the relation. Lengths are shares of the picture's side, y from the top."""
+    """A set without the relation. Lengths are fractions of the image size, y from the top."""
 
     subset: str
     subject: str
@@ -68,29 +69,29 @@ class Scene:
     pattern_shift: float
     horizon: float
     x: float
-    """Where the object stands: in the middle, and the same in all four pictures."""
+    """Position of the object: near the middle, and the same in all four images."""
     y: float
     object_scale: float
-    """Height of its seat (furniture), or its height."""
+    """Height of the object; of furniture, the height of its seat."""
     subject_scale: float
     gap: float
-    """Between the two, to the side."""
+    """Horizontal distance between the two, for left and right."""
     slip: float
-    """How far from the middle the subject stands where it is not to a side."""
+    """Horizontal offset of the subject from the object, for the other relations."""
 
 
 def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
-    """Rows ``image``, ``subset``, ``set``, ``subject``, ``object``, ``relation``; four a set.
+    """Four rows per set: ``image``, ``subset``, ``set``, ``subject``, ``object``, ``relation``.
 
     Raises:
-        InputError: arguments that the reader does not take, or no such split.
+        InputError: an unknown split, or invalid arguments.
     """
     from vlm_harness.datasets.reader import Table
 
     split = dataset.split or "test"
     if split not in SHARES:
         raise not_found(
-            f"dataset.split: there is no split {split!r}", split, SHARES, hint="There are: {}."
+            f"dataset.split: unknown split {split!r}", split, SHARES, hint="Available: {}"
         )
     try:
         args = RenderedArgs.model_validate(dataset.args)
@@ -103,7 +104,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
             if detail["type"] == "extra_forbidden"
             else f"dataset.args.{name}: {detail['msg'].replace('Input should', 'must')}, "
             f"found {detail['input']!r}",
-            hint=f"It takes: {listing(known)}.",
+            hint=f"Arguments: {listing(known)}",
         ) from None
     rows: list[Row] = []
     digest = hashlib.sha256(f"{VERSION} {args.size}".encode())
@@ -113,7 +114,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
         name = f"{args.subset}-{split}-{args.seed}-{index:04d}"
         rows.extend(
             {
-                # What an image is known by: all that its pixels depend on.
+                # The path identifies the image, so it contains all that the pixels depend on.
                 "image": _ref(
                     f"rendered/{name}-{args.size}px/{relation}", scene, relation, args.size
                 ),
@@ -130,7 +131,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
 
 
 def _ref(path: str, scene: Scene, relation: str, size: int) -> ImageRef:
-    # Uncompressed PNG: its bytes, and so their checksum, do not depend on the zlib at hand.
+    # Uncompressed PNG: the bytes, and hence the checksum, do not depend on the zlib version.
     def read() -> bytes:
         buffer = io.BytesIO()
         draw(scene, relation, size).save(buffer, "PNG", compress_level=0)
@@ -144,11 +145,11 @@ def _ref(path: str, scene: Scene, relation: str, size: int) -> ImageRef:
 
 @cache
 def object_pairs(subset: str, split: str) -> tuple[tuple[str, str], ...]:
-    """(subject, object) of a split. Of two small objects, either is the subject."""
+    """(subject, object) pairs of a split. Two small objects occur in both roles."""
     from vlm_harness.datasets.drawing import FURNITURE, SMALL
 
     both = product(SMALL, FURNITURE) if subset == "a" else combinations(SMALL, 2)
-    # By checksum: an order that looks random, and is the same everywhere.
+    # Sorting by checksum gives a random-looking order that is the same everywhere.
     pairs = sorted(both, key=lambda pair: hashlib.sha256("/".join(pair).encode()).digest())
     start = 0
     for name, share in SHARES.items():
@@ -163,7 +164,7 @@ def object_pairs(subset: str, split: str) -> tuple[tuple[str, str], ...]:
 
 
 def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
-    """The scene of one set; every object pair of the split comes once before any comes twice."""
+    """The scene of one set. Every object pair of the split is used once before any is reused."""
     from vlm_harness.datasets import drawing
 
     pairs = object_pairs(subset, split)
@@ -185,7 +186,7 @@ def make_scene(subset: str, split: str, seed: int, index: int) -> Scene:
     }
     if subset == "a":
         half = drawing.FURNITURE[target].half
-        # As large as fits between the subject's places at both sides.
+        # As large as possible between the positions of the subject on both sides.
         object_scale = min(_between(random, 0.27, 0.33), 0.228 / half)
         return Scene(
             **common,
@@ -218,11 +219,11 @@ def _between(random: Random, low: float, high: float) -> float:
     return round(random.uniform(low, high), 4)
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------
 
 
 class Place(NamedTuple):
-    """Where a thing stands (the middle of its base) and its height."""
+    """Position of an object (the middle of its base), and its height."""
 
     x: float
     y: float
@@ -230,7 +231,7 @@ class Place(NamedTuple):
 
 
 def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
-    """The picture of a scene under one relation: RGB, ``size`` x ``size``."""
+    """The image of a scene with one relation: RGB, ``size`` x ``size``."""
     from PIL import ImageDraw
 
     from vlm_harness.datasets import drawing
@@ -257,19 +258,19 @@ def draw(scene: Scene, relation: str, size: int = 256) -> "Image":
         paint(pen, drawing.COLOURS[scene.object_colour])
 
     steps: list[Callable[[], None]] = [put_object, put_subject]
-    # What is behind, or under a seat, is drawn before what hides it.
+    # An object behind another, or under a seat, is drawn first.
     for step in steps[::-1] if relation in ("behind", "under") else steps:
         step()
     return image.reduce(2)
 
 
 def places(scene: Scene, relation: str) -> tuple[Place, Place]:
-    """Where the subject and the object stand: the object stays, the subject is moved around it."""
+    """Positions of subject and object. The object stays in place; the subject moves around it."""
     from vlm_harness.datasets import drawing
 
     x, y, scale = scene.x, scene.y, scene.subject_scale
     target = Place(x, y, scene.object_scale)
-    if relation == "front":  # nearer: lower in the picture, and larger
+    if relation == "front":  # nearer: lower in the image, and larger
         return Place(x + scene.slip, y + 0.24, 1.15 * scale), target
     if relation == "behind":
         return Place(x + scene.slip, y - 0.22, 0.87 * scale), target

@@ -1,4 +1,4 @@
-"""Results in the formats that other tools read (``vlm-harness export``), and a W&B logger."""
+"""Results in the formats of other tools (``vlm-harness export``), and a W&B logger."""
 
 from vlm_harness.export.formats import FORMATS, format_named
 

@@ -1,4 +1,4 @@
-"""Results in the shapes that other tools read (``vlm-harness export``), and a logger for one."""
+"""Registry of the export formats (``vlm-harness export``)."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -17,19 +17,20 @@ FORMATS = {
     "markdown": "vlm_harness.export.tables:markdown",
     "latex": "vlm_harness.export.tables:latex",
 }
-"""By name ``module:function``: results in, the text of a file out."""
+"""``module:function`` by name; the function turns results into the text of a file."""
 
 
 Format = Callable[[Sequence["Result"]], str]
 
 
 def format_named(name: str) -> Format:
-    """
+    """Look up a format by name.
+
     Raises:
-        InputError: there is no such format.
+        InputError: unknown format.
     """
     if name not in FORMATS:
-        raise not_found(f"there is no format {name!r}", name, FORMATS, where="--format")
+        raise not_found(f"unknown format {name!r}", name, FORMATS, where="--format")
     module, function = FORMATS[name].split(":")
     found: Format = getattr(importlib.import_module(module), function)
     return found

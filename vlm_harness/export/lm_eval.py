@@ -1,10 +1,10 @@
-"""The results file of EleutherAI's lm-evaluation-harness (0.4), which its tools read.
+"""The results file of EleutherAI's lm-evaluation-harness (0.4).
 
-A task there has metrics by ``metric,filter``; in the place of the filter stands the protocol, and
-what else tells results of a task apart. Its standard error is half of the 95% interval over 1.96,
-which a bootstrap over groups makes close to it. Where a value lies at an end of its interval
-(as Wilson's of 0 or 100%) no number says how far it may be off in both directions, and it is
-``N/A``, as it is there for what has none.
+Its metrics have keys ``metric,filter``. The filter is the protocol here, with whatever else
+distinguishes results of a task. The standard error is half the width of the 95% interval divided by
+1.96, an approximation for a bootstrap over groups. If a value is at an end of its interval (such as
+Wilson's for 0% or 100%), no single number describes the error in both directions, and the standard
+error is ``N/A``.
 """
 
 import re
@@ -55,7 +55,7 @@ def document(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _filters(results: Sequence[Result]) -> list[str]:
-    """The protocol, and what else varies: a comma would end the name of a filter."""
+    """The protocol and whatever else varies, without commas, which would end the filter's name."""
     return [
         ":".join([result.row.protocol, *(f"{k}={v}" for k, v in label.items())]).replace(",", ";")
         for result, label in zip(results, labels(results), strict=True)
@@ -67,7 +67,7 @@ def _metrics(task: str, found: Sequence[tuple[Result, str]]) -> dict[str, Any]:
     for result, filter_ in found:
         for name in result.metrics:
             metric = result.row.metrics[name]
-            # A null would stop its table; where it has no number, it writes this.
+            # lm-eval writes N/A too; its table fails on null.
             entries[f"{name},{filter_}"] = NONE if metric.value is None else metric.value
             entries[f"{name}_stderr,{filter_}"] = _stderr(metric)
     return entries
@@ -81,19 +81,19 @@ def _stderr(metric: Estimate) -> float | str:
 
 
 def _available(result: Result) -> int:
-    """Samples of the task, of which a limit may have left some out."""
+    """All samples of the task, including those that a limit left out."""
     cells = result.run.manifest.expected
     return max(each.n_available for each in cells if each.task == result.row.task)
 
 
 def _effective(found: Sequence[tuple[Result, str]]) -> int:
-    """Samples that were asked; where protocols differ, the fewest. An order is no other sample."""
-    return min(_asked(result) for result, _ in found)
+    """Evaluated samples; the fewest if protocols differ. Option orders do not count twice."""
+    return min(_n_evaluated(result) for result, _ in found)
 
 
-def _asked(result: Result) -> int:
+def _n_evaluated(result: Result) -> int:
     if result.row.order_mode in ("both", "cyclic"):
-        # Where a line was logged for each order, the log knows how many samples they are of.
+        # There is one line per order: count the samples in the log.
         logged = {line.sample_id for line in result.run.lines([result.row.cell])}
         return len(logged) or result.row.n_samples
     return result.row.n_samples
@@ -120,7 +120,7 @@ def _config(result: Result) -> dict[str, Any]:
 
 
 def _about(model: str, results: Sequence[Result]) -> dict[str, Any]:
-    """The model and the runs; of several runs what is said once is said of the first."""
+    """The model and the runs. Keys that exist only once describe the first run."""
     runs = list({result.run.name: result.run for result in results}.values())
     manifest = runs[0].manifest
     about = manifest.models.get(model, RecordedModel())

@@ -1,7 +1,7 @@
 """Results as the ``model-index`` of a Hugging Face model card: the YAML at the top of its README.
 
-By huggingface_hub's own classes. They put results together by task and data set alone, and keep of
-the first what else is said of these two; so all the rest is said with each metric.
+Uses the classes of huggingface_hub. They merge results by task and dataset and keep the other
+fields of the first result only. So everything that may differ is stored with each metric.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ TASKS = {
     "zero-shot-image-classification": "Zero-Shot Image Classification",
     "visual-question-answering": "Visual Question Answering",
 }
-"""The hub's names of what protocols ask."""
+"""The hub's names for the tasks of protocols."""
 
 TYPES = {"individual_accuracy": "accuracy"}
-"""Metrics that the hub has under another name; f1, precision and recall it calls so too."""
+"""Metrics with a different name on the hub; f1, precision and recall have the same name."""
 
 DIGITS = 4
 
@@ -41,7 +41,7 @@ def dump(results: Sequence[Result]) -> str:
 
 
 def eval_results(results: Sequence[Result]) -> "list[EvalResult]":
-    """Those that have a value: the hub has no place for others."""
+    """All metrics with a value; the hub cannot represent others."""
     return [
         _eval_result(result, label, name)
         for result, label in zip(results, labels(results), strict=True)
@@ -57,7 +57,9 @@ def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResul
     task = "zero-shot-image-classification" if similar else "visual-question-answering"
     dataset = result.run.spec(result.row.task).dataset
     hub = dataset.name or (dataset.source and dataset.source.hub)
-    asked = ", ".join([result.row.protocol, *(f"{key} {value}" for key, value in label.items())])
+    configuration = ", ".join(
+        [result.row.protocol, *(f"{key} {value}" for key, value in label.items())]
+    )
     return EvalResult(
         task_type=task,
         task_name=TASKS[task],
@@ -67,20 +69,20 @@ def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResul
         dataset_split=dataset.split if hub else None,
         dataset_revision=_revision(result, dataset) if hub else None,
         metric_type=TYPES.get(name, name),
-        metric_name=f"{result.row.task}: {title(name)} ({asked})",
+        metric_name=f"{result.row.task}: {title(name)} ({configuration})",
         metric_value=round(result.row.metrics[name].value or 0.0, DIGITS),
         metric_args=_args(result, name),
     )
 
 
 def _revision(result: Result, dataset: DatasetSpec) -> str | None:
-    """That which was read; where it is not known, that which the task pins."""
+    """The revision that was read; if unknown, the one that the task pins."""
     read = result.run.manifest.data_revision.get(result.row.task)
     return read or dataset.revision or (dataset.source.revision if dataset.source else None)
 
 
 def _args(result: Result, name: str) -> dict[str, Any]:
-    """What the number was measured with: without it, it is no number to compare."""
+    """The conditions of the measurement, without which values cannot be compared."""
     row, metric = result.row, result.row.metrics[name]
     found = {
         "task": row.task,

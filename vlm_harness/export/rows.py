@@ -1,4 +1,4 @@
-"""What is exported: rows of ``results.json`` of some runs, chosen and checked."""
+"""The rows of ``results.json`` to export, selected and checked."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from vlm_harness.types import Cell, ResultRow
 
 @dataclass(frozen=True)
 class Result:
-    """One row of ``results.json``, of which some metrics are exported."""
+    """One row of ``results.json``, and the metrics to export."""
 
     run: Run
     row: ResultRow
     metrics: Sequence[str]
 
     def __getitem__(self, name: str) -> str:
-        """A field of the grid by its name in JSON, or ``run``."""
+        """A field of the grid by its JSON name, or ``run``."""
         return self.run.name if name == "run" else str(self.row.grid[name])
 
 
@@ -32,11 +32,11 @@ def load(
     tasks: Sequence[str] = (),
     metrics: Sequence[str] = (),
 ) -> list[Result]:
-    """The results of some runs together; of ``models``, ``tasks`` and ``metrics``, where named.
+    """Load the results of some runs, restricted to ``models``, ``tasks`` and ``metrics`` if given.
 
     Raises:
-        InputError: no run, a run without results, a name that none of them has, or two results
-            that nothing tells apart.
+        InputError: not a run folder, a run without results, a name that no result has, or two
+            results of the same configuration.
     """
     rows = [(run, row) for run in map(Run, folders) for row in run.results]
     _check_names(models, {row.model for _, row in rows}, "model", "--model")
@@ -50,7 +50,7 @@ def load(
     found = [Result(run, row, _metrics(row, metrics)) for run, row in rows]
     found = [result for result in found if result.metrics]
     if not found:
-        raise InputError("nothing is left to export", where=", ".join(map(str, folders)))
+        raise InputError("no results match the selection", where=", ".join(map(str, folders)))
     _check_distinct(found)
     return found
 
@@ -62,7 +62,7 @@ def _check_names(asked: Iterable[str], known: Collection[str], kind: str, where:
 
 
 def _metrics(row: ResultRow, asked: Sequence[str]) -> list[str]:
-    """Those asked for that a row has; else those of the paper's tables, and the task's own."""
+    """The requested metrics of a row; by default the paper's metrics and the primary metric."""
     if asked:
         return [name for name in dict.fromkeys(asked) if name in row.metrics]
     return [
@@ -80,29 +80,28 @@ def _check_distinct(results: Sequence[Result]) -> None:
         if key in seen:
             folders = f"{seen[key].run.path} and {result.run.path}"
             raise InputError(
-                f"two results that nothing tells apart: {result.row.model} on {result.row.task}, "
-                f"of {folders}",
+                f"duplicate result: {result.row.model} on {result.row.task}, in {folders}",
                 where="RUN",
-                hint="Give each run once; runs of one name in two folders, one at a time.",
+                hint="Give each run once. Export runs of the same name separately.",
             )
         seen[key] = result
 
 
 def labels(results: Sequence[Result]) -> list[dict[str, str]]:
-    """What tells each result from others of its model and protocol, by field."""
+    """The fields that distinguish each result from others of its model and protocol."""
     return row_labels([each.row for each in results], [each.run.name for each in results])
 
 
 def one_model(results: Sequence[Result], format_: str) -> str:
-    """The model that all results are of.
+    """The only model of the results.
 
     Raises:
-        InputError: they are of several.
+        InputError: the results are of several models.
     """
     models = {result.row.model for result in results}
     if len(models) > 1:
         raise InputError(
-            f"a file of the format {format_} is about one model, and the runs have {len(models)}",
+            f"the format {format_} holds one model, but the runs have {len(models)}",
             where="--format",
             hint=f"Choose one with --model: {listing(models)}",
         )
@@ -110,6 +109,6 @@ def one_model(results: Sequence[Result], format_: str) -> str:
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """None where nothing is better, or it is not known."""
+    """None if the metric has no direction, or is unknown."""
     direction = METRICS.declared(metric).direction
     return None if direction is None else direction == "higher"

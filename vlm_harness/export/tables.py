@@ -1,4 +1,4 @@
-"""A table of results, and its ways onto paper: Markdown, LaTeX; and CSV for programs."""
+"""Tables of results: Markdown and LaTeX for people, CSV for programs."""
 
 import csv as csv_module
 import io
@@ -31,18 +31,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as it is printed."""
+    """A number as printed."""
 
     value: str
     interval: tuple[str, str] | None = None
     best: bool = False
     partial: bool = False
-    """Whether a part of the task's samples is missing, or failed."""
+    """Whether samples of the task are missing or failed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What names a row, and its cells by column."""
+    """The names of a row, and its cells by column."""
 
     names: Sequence[str]
     cells: Sequence[Printed | None]
@@ -50,10 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What all formats for people show; plain text throughout."""
+    """The content of all formats for people, in plain text."""
 
     headings: Sequence[str]
-    """Over the names of rows."""
+    """Headings of the name columns."""
     columns: Sequence[Column]
     rows: Sequence[Row]
     chance: Sequence[str]
@@ -66,10 +66,10 @@ Key = tuple[str, int, str]
 """Task, its version, metric."""
 
 
-def table(results: Sequence[Result], below: str) -> Table:
-    """One row a model (and protocol, and way of asking), one column a task and metric.
+def table(results: Sequence[Result], intervals: str) -> Table:
+    """One row per model (and protocol and settings), one column per task and metric.
 
-    ``below`` says for the notes where intervals stand.
+    ``intervals`` tells readers of the notes where to find intervals.
     """
     named = labels(results)
     fields = _fields(results, named)
@@ -89,19 +89,19 @@ def table(results: Sequence[Result], below: str) -> Table:
             for members, own in zip(rows.values(), found, strict=True)
         ],
         chance=[chance(key[2], [row[key][0] for row in found if key in row], "–") for key in keys],
-        notes=_notes(results, fields, prefix, below, any(best.values())),
+        notes=_notes(results, fields, prefix, intervals, any(best.values())),
     )
 
 
 def _fields(results: Sequence[Result], named: Sequence[Mapping[str, str]]) -> list[str]:
-    """What rows are named by: the model, and how it was asked where some task has several ways."""
-    ways: dict[tuple[str, str], set[str]] = {}
+    """The fields that name rows: the model, and those with several values in some task."""
+    values_of: dict[tuple[str, str], set[str]] = {}
     for result in results:
         for name in ("protocol", *SETTINGS):
-            # Where there is no such setting, as no decoding of scored options, it is no other way.
+            # A setting that does not apply, such as the decoding of scored options, is no value.
             value = _shown(result, name)
-            ways.setdefault((name, result.row.task), set()).update([value] if value else [])
-    several = {name for (name, _), values in ways.items() if len(values) > 1}
+            values_of.setdefault((name, result.row.task), set()).update([value] if value else [])
+    several = {name for (name, _), values in values_of.items() if len(values) > 1}
     several |= {name for label in named for name in label}
     if len({result.row.protocol for result in results}) > 1:
         several.add("protocol")
@@ -122,7 +122,7 @@ def _names(members: Sequence[Result], fields: Sequence[str]) -> list[str]:
 
 
 def _columns(results: Sequence[Result]) -> list[Key]:
-    """Tasks in the order of the runs; of each the paper's metrics first, in its order."""
+    """Tasks in the order of the runs; the paper's metrics come first, in the paper's order."""
     metrics: dict[tuple[str, int], dict[str, None]] = {}
     for result in results:
         known = metrics.setdefault((result.row.task, result.row.task_version), {})
@@ -143,7 +143,7 @@ def _heading(key: Key, keys: Sequence[Key], prefix: str) -> Column:
 
 
 Found = Mapping[Key, tuple[Estimate, bool]]
-"""Metrics of a row by column, and whether the result that each is of is complete."""
+"""Metrics of a row by column, and whether their results are complete."""
 
 
 def _metrics_of(members: Sequence[Result]) -> Found:
@@ -158,16 +158,18 @@ def _metrics_of(members: Sequence[Result]) -> Found:
 
 
 def _best(key: Key, rows: Sequence[Found]) -> str | None:
-    """The best value of a column as it is printed, so that what looks equal is equal.
+    """The best value of a column, as printed, so that values that look equal are equal.
 
-    None where there is nothing to be better than, or better means nothing. A part of the samples
-    is no rival of all of them.
+    None if there are fewer than two values, or the metric has no direction. Partial results only
+    compete if no result is complete.
     """
     known = [row[key] for row in rows if key in row and row[key][0].value is not None]
     if len(known) < 2:
         return None
-    rivals = [metric for metric, complete in known if complete] or [metric for metric, _ in known]
-    best = METRICS.declared(key[2]).best([m.value for m in rivals if m.value is not None])
+    candidates = [metric for metric, complete in known if complete] or [
+        metric for metric, _ in known
+    ]
+    best = METRICS.declared(key[2]).best([m.value for m in candidates if m.value is not None])
     return None if best is None else number(key[2], best)
 
 
@@ -186,22 +188,22 @@ def _cell(key: Key, found: tuple[Estimate, bool] | None, best: str | None) -> Pr
 
 
 def _notes(
-    results: Sequence[Result], fields: Sequence[str], prefix: str, below: str, best: bool
+    results: Sequence[Result], fields: Sequence[str], prefix: str, intervals: str, best: bool
 ) -> list[str]:
     units = units_note(dict.fromkeys(name for result in results for name in result.metrics))
-    parts = [units, f"{below}: 95% interval over groups"]
+    parts = [units, f"{intervals}: 95% interval over groups"]
     parts += ["bold: the best of a column"] if best else []
     text = "; ".join(filter(None, parts))
     notes = [f"{text[0].upper()}{text[1:]}."]
     if prefix:
-        notes.append(f"The names of tasks begin with {prefix}.")
+        notes.append(f"Task names start with {prefix}.")
     for name in ("protocol", *SETTINGS):
         values = {_shown(result, name) for result in results} - {""}
-        goes_without_saying = {SETTINGS[name].usual} if name in ASKED else set[str]()
-        if name not in fields and len(values) == 1 and values != goes_without_saying:
+        default = {SETTINGS[name].usual} if name in ASKED else set[str]()
+        if name not in fields and len(values) == 1 and values != default:
             notes.append(f"{name.replace('_', ' ').capitalize()}: {values.pop()}.")
     if not all(result.row.complete for result in results):
-        notes.append("*: over a part of the samples, or some of them failed.")
+        notes.append("*: some samples are missing or failed.")
     return [printable(note) for note in notes]
 
 
@@ -209,7 +211,7 @@ def _notes(
 
 
 def csv(results: Sequence[Result]) -> str:
-    """One line a result and metric, numbers as in ``results.json``."""
+    """One line per result and metric, with numbers as in ``results.json``."""
     stream = io.StringIO()
     writer = csv_module.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -232,7 +234,7 @@ def _csv_value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    # Spreadsheets take a text that begins so for a formula, and run it.
+    # Spreadsheets treat text that starts with these characters as a formula.
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
@@ -240,7 +242,7 @@ def _csv_value(value: Any) -> Any:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A table as GitHub and most others read it, and below it what its numbers are."""
+    """A table in the syntax of GitHub and most other renderers, with notes below it."""
     shown = table(results, "in brackets")
     headings = [f"{column.task}: {column.metric}" for column in shown.columns]
     lines = [
@@ -269,7 +271,7 @@ def _markdown_cell(cell: Printed | None) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text that stands in one cell as itself: no markup, no HTML, no formula, no further cell."""
+    """Escape text for one cell, so that none of it is markup, HTML, a formula or a cell border."""
     return re.sub(r"[\\`*_{}\[\]<>|~&$!#]", r"\\\g<0>", " ".join(text.split()))
 
 
@@ -284,7 +286,7 @@ LATEX = {
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
     "–": "--",
-    # At the beginning of a row they would be read as arguments of the line break before it.
+    # At the start of a row, these would be read as arguments of the preceding line break.
     "[": "{[}",
     "*": "{*}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -292,13 +294,13 @@ LATEX = {
 
 
 WIDEST = 6
-"""Columns of numbers that fit on a page beside the names of models."""
+"""Number of numeric columns that fit on a page beside the model names."""
 
 
 def latex(results: Sequence[Result]) -> str:
-    """A float with a table in the manner of booktabs; below each value its interval.
+    """A table float in booktabs style, with the interval below each value.
 
-    Of more tasks than a page is wide, several below each other.
+    Tasks that do not fit on the width of a page continue in further tables below.
     """
     shown = table(results, "below")
     return "\n".join([
@@ -314,7 +316,7 @@ def latex(results: Sequence[Result]) -> str:
 
 
 def _tabular(shown: Table, spans: Sequence[tuple[str, int, int]]) -> str:
-    """Some of the tasks."""
+    """A tabular with some of the tasks."""
     names, first, last = len(shown.headings), spans[0][1], spans[-1][2]
     blank = [""] * (names - 1)
     part = slice(first, last)
@@ -341,7 +343,7 @@ def _tabular(shown: Table, spans: Sequence[tuple[str, int, int]]) -> str:
 
 
 def _panels(columns: Sequence[Column]) -> list[list[tuple[str, int, int]]]:
-    """The tasks that stand side by side."""
+    """Groups of tasks that fit side by side."""
     panels: list[list[tuple[str, int, int]]] = []
     for span in _spans([column.task for column in columns]):
         if panels and span[2] - panels[-1][0][1] <= WIDEST:
@@ -352,7 +354,7 @@ def _panels(columns: Sequence[Column]) -> list[list[tuple[str, int, int]]]:
 
 
 def _spans(tasks: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Each run of the same task, and the columns that it goes over."""
+    """Consecutive columns of the same task, as (task, first, end)."""
     found: list[tuple[str, int, int]] = []
     for index, task in enumerate(tasks):
         if found and found[-1][0] == task:
@@ -373,23 +375,23 @@ def _latex_heading(task: str, columns: int) -> str:
 def _latex_value(cell: Printed | None) -> str:
     if cell is None:
         return ""
-    value = _latexnumber(cell.value)
-    mark = "\\rlap{*}" if cell.partial else ""  # which leaves the decimal points below each other
+    value = _latex_number(cell.value)
+    mark = "\\rlap{*}" if cell.partial else ""  # keeps the decimal points aligned
     return (f"\\textbf{{{value}}}" if cell.best else value) + mark
 
 
 def _latex_interval(cell: Printed | None) -> str:
     if cell is None or cell.interval is None:
         return ""
-    return f"{{\\scriptsize {_latexnumber('–'.join(cell.interval))}}}"
+    return f"{{\\scriptsize {_latex_number('–'.join(cell.interval))}}}"
 
 
-def _latexnumber(text: str) -> str:
+def _latex_number(text: str) -> str:
     return text.replace("-", "$-$").replace("–", "--")
 
 
 def latex_text(text: str) -> str:
-    """Text that is set as itself, wherever it stands."""
+    """Escape text, so that it is typeset literally in any position."""
     plain = "".join(LATEX.get(character, character) for character in " ".join(text.split()))
-    # Two of these next to each other would be set as a dash, or as a closing quotation mark.
+    # Two of these in a row would become a dash or a closing quotation mark.
     return re.sub(r"-(?=-)|'(?=')", r"\g<0>{}", plain)

@@ -1,6 +1,6 @@
-"""A finished run, sent to Weights & Biases (``run --wandb-args``).
+"""Send a finished run to Weights & Biases (``run --wandb-args``).
 
-All of it is read back from the run's folder, so that the same command, given again, sends it again.
+Everything is read from the run's folder, so repeating the command sends the run again.
 """
 
 import importlib.util
@@ -23,29 +23,29 @@ ARGUMENTS = (
     "project", "entity", "name", "group", "job_type", "tags", "notes", "id", "resume", "mode",
     "dir",
 )  # fmt: skip
-"""Those of ``wandb.init`` that are the user's to choose; ``tags`` are separated by ``;``."""
+"""Arguments of ``wandb.init`` that users may set; ``tags`` are separated by ``;``."""
 ALLOWED = {
     "mode": ("online", "offline", "disabled"),
     "resume": ("allow", "never", "must", "auto"),
 }
 
 MOST_ROWS = 10_000
-"""Samples of a cell of the grid that are sent."""
+"""Maximum number of samples sent per cell of the grid."""
 MOST_TEXT = 10_000
-"""Characters of a text that are sent."""
+"""Maximum number of characters sent per text."""
 SAMPLE = ("sample_id", "pair", "set", "category", "order_index", "prompt")
 RESULT = ("model", "task", "task_version", "protocol", *SETTINGS)
 NUMBERS = ("value", "ci_low", "ci_high", "n", "chance")
 
 
 def arguments(texts: Sequence[str]) -> dict[str, Any]:
-    """``k=v,...`` as arguments of ``wandb.init``; called before anything is computed.
+    """Parse ``k=v,...`` into arguments of ``wandb.init``, before anything is computed.
 
     Raises:
-        InputError: wandb is not installed, or it is not to be told such a thing.
+        InputError: wandb is not installed, or an argument is unknown or has an invalid value.
     """
     spec = importlib.util.find_spec("wandb")
-    # A folder of that name, as wandb makes one for its own files, is found as well.
+    # A folder named wandb, which wandb creates for its files, is found too; it has no origin.
     if spec is None or spec.origin is None:
         raise InputError(
             "wandb is not installed",
@@ -54,7 +54,7 @@ def arguments(texts: Sequence[str]) -> dict[str, Any]:
         )
     found: dict[str, Any] = {}
     for part in filter(None, (item.strip() for text in texts for item in text.split(","))):
-        # Values are texts: a project may be called 7.
+        # Values are strings: a project may be called 7.
         name, equals, value = (each.strip() for each in part.partition("="))
         if not equals or not value:
             raise InputError(f"expected key=value, found {part!r}", where=OPTION)
@@ -66,7 +66,7 @@ def arguments(texts: Sequence[str]) -> dict[str, Any]:
 
 def _check(name: str, value: str) -> None:
     if name not in ARGUMENTS:
-        raise not_found(f"there is no argument {name!r}", name, ARGUMENTS, where=OPTION)
+        raise not_found(f"unknown argument {name!r}", name, ARGUMENTS, where=OPTION)
     if value not in ALLOWED.get(name, (value,)):
         raise InputError(
             f"{name}: {value!r} is not allowed{suggest(value, ALLOWED[name])}; allowed: "
@@ -81,10 +81,10 @@ def log(folder: Path, arguments: dict[str, Any]) -> str:
     """Send a finished run.
 
     Returns:
-        Where it is to be seen, and what was cut.
+        Where to find the run, and what was truncated.
 
     Raises:
-        InputError: wandb failed, at whatever. The run's folder is as it was.
+        InputError: wandb failed for any reason. The run's folder is unchanged.
     """
     try:
         return _log(folder, arguments)
@@ -93,7 +93,7 @@ def log(folder: Path, arguments: dict[str, Any]) -> str:
         raise InputError(
             f"the run is finished, but wandb failed: {reason}",
             where=OPTION,
-            hint=f"Nothing is lost: {folder} is whole, and the same command sends it again.",
+            hint=f"No results are lost: {folder} is complete. Repeat the command to send it again.",
         ) from error
 
 
@@ -104,7 +104,7 @@ def _log(folder: Path, arguments: dict[str, Any]) -> str:
     results = load([folder])
     manifest = recorded.manifest
     config = {**manifest.config.to_dict(), "identity_sha256": manifest.identity_sha256}
-    # wandb's own setting comes before our default; a console that it wraps it would send as well.
+    # $WANDB_NAME overrides our default name. Without console="off", wandb sends our output too.
     name = {} if os.environ.get("WANDB_NAME") else {"name": recorded.name}
     settings = wandb.Settings(console="off")
     run = wandb.init(config=config, settings=settings, **{**name, **arguments})
@@ -115,14 +115,14 @@ def _log(folder: Path, arguments: dict[str, Any]) -> str:
             run.finish(exit_code=1)
         raise
     run.finish()
-    note = f"; of {listing(cut)} the first {MOST_ROWS} samples" if cut else ""
+    note = f"; only the first {MOST_ROWS} samples of {listing(cut)}" if cut else ""
     if run.offline:
-        return f"wandb: `wandb sync {Path(run.dir).parent}` sends the run{note}"
+        return f"wandb: to send the run, use `wandb sync {Path(run.dir).parent}`{note}"
     return f"wandb: {run.url or 'nothing was sent'}{note}"
 
 
 def _send(run: Any, recorded: Run, results: Sequence[Result]) -> list[str]:
-    """Returns the cells of the grid that were cut."""
+    """Send a run; returns the cells whose samples were truncated."""
     import wandb
 
     cut = []
@@ -141,9 +141,9 @@ def _send(run: Any, recorded: Run, results: Sequence[Result]) -> list[str]:
 
 
 def _names(results: Sequence[Result]) -> list[str]:
-    """``task/protocol``; before it the model, and behind it the way of asking, where several.
+    """``task/protocol``, preceded by the model and followed by settings if there are several.
 
-    They become names of files, too.
+    wandb also uses these as file names.
     """
     several = len({result.row.model for result in results}) > 1
     return [
@@ -161,7 +161,7 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 
 def _summary(result: Result, name: str) -> dict[str, Any]:
-    """All metrics of a row, not just those that tables show."""
+    """All metrics of a row, including those that tables omit."""
     return {
         f"{name}/{metric}{suffix}": value
         for metric, found in result.row.metrics.items()
@@ -183,7 +183,7 @@ def _rows(results: Sequence[Result]) -> Iterator[list[Any]]:
 
 
 def _samples(recorded: Run, result: Result) -> tuple[Any, bool]:
-    """The first samples of a cell as a table, and whether there are more."""
+    """The first samples of a cell as a table, and whether it has more."""
     import wandb
 
     columns = [
@@ -211,5 +211,5 @@ def _sample(line: LogLine) -> list[Any]:
 
 def _short(value: Any) -> Any:
     if isinstance(value, str) and len(value) > MOST_TEXT:
-        return f"{value[:MOST_TEXT]}... ({len(value) - MOST_TEXT} characters more)"
+        return f"{value[:MOST_TEXT]}... ({len(value) - MOST_TEXT} more characters)"
     return value

@@ -1,1 +1,1 @@
-"""Results of many models side by side: submitted runs, published tables, and the site of both."""
+"""The leaderboard: submitted runs and published tables, and the site that shows them."""

@@ -1,7 +1,7 @@
-"""A submitted result: one small JSON file a (run, model), as ``leaderboard/results/`` holds them.
+"""A submitted result: one small JSON file per run and model, stored in ``leaderboard/results/``.
 
-Such a file comes from strangers and ends on a page: every value is bounded, text is plain, and an
-unknown key is an error.
+These files come from untrusted sources and are shown on a page. So every value is bounded, text is
+plain, and unknown keys are errors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,13 +27,13 @@ from vlm_harness.specs.yamlfile import YamlFile
 from vlm_harness.types import GRID
 
 MAX_BYTES = 2**20
-"""Of a file: a run of all tasks under all protocols is a fifth of it."""
+"""Maximum size of a file; a run of all tasks and protocols takes a fifth of it."""
 ROUNDING = 1e-6
-"""By which a mean of cosines in float32 may be above one."""
-ASKED_BY = tuple(name for name in GRID if name != "model")
-"""Fields of a result that tell it from other results of its model."""
-BESIDE = ("README.md",)
-"""Files of the results folder that are no entries."""
+"""How far a mean of cosines in float32 may exceed one."""
+CONFIGURATION = tuple(name for name in GRID if name != "model")
+"""Fields that distinguish a result from other results of its model."""
+OTHER_FILES = ("README.md",)
+"""Allowed files in the results folder that are not entries."""
 
 
 def _misfit(text: str) -> PydanticCustomError:
@@ -47,9 +47,10 @@ def _plain(text: str) -> str:
 
 
 def check_url(text: str) -> str:
-    """
+    """Check the URL of a web page.
+
     Raises:
-        PydanticCustomError: no address of a web page.
+        PydanticCustomError: not such a URL.
     """
     try:
         parts = urlsplit(_plain(text))
@@ -59,7 +60,7 @@ def check_url(text: str) -> str:
     except ValueError:
         fits = False
     if not fits or any(mark in text for mark in " \"'<>\\`{}|^"):
-        raise _misfit("must be the address of a page: https://... (or http://...)")
+        raise _misfit("must be the URL of a page: https://... (or http://...)")
     return text
 
 
@@ -69,9 +70,9 @@ def _time(text: str) -> str:
     except ValueError:
         known = False
     if not known:
-        raise _misfit("must be a time with its zone, as in 2025-01-31T12:00:00+00:00")
+        raise _misfit("must be a time with a time zone, as in 2025-01-31T12:00:00+00:00")
     if datetime.fromisoformat(text) > datetime.now(UTC) + timedelta(days=1):
-        raise _misfit("must be a time that has been")
+        raise _misfit("must not be in the future")
     return text
 
 
@@ -84,17 +85,24 @@ class EntryModel(Spec):
     """The model that was run."""
 
     name: Name
-    backend: Name = Field(description="`replay`: answers that were recorded elsewhere")
-    checkpoint: Text = Field(description="hub name or architecture:tag; of a local one its folder")
+    backend: Name = Field(description="`replay`: answers recorded elsewhere")
+    checkpoint: Text = Field(
+        description="hub name or architecture:tag; for a local checkpoint, the name of its folder"
+    )
     revision: Text | None
     parameters: Annotated[int, Field(ge=0, le=10**14)] | None
     dtype: Text | None
-    encoder: Text | None = Field(description="what sees the image: models that share one say so")
+    encoder: Text | None = Field(
+        description="image encoder; the same text for models that share one"
+    )
     family: Literal["dual encoder", "mllm", "other"]
+    verified: bool = Field(
+        True, description="false: the project has not run this checkpoint name and revision"
+    )
 
 
 class EntryRun(Spec):
-    """The run that it is from."""
+    """The run that produced the results."""
 
     id: Text
     identity_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -108,7 +116,7 @@ class EntryRun(Spec):
     @model_validator(mode="after")
     def _printable(self) -> "EntryRun":
         if printable(self.command_line) != self.command_line:
-            raise _misfit("command_line holds control characters")
+            raise _misfit("command_line contains control characters")
         return self
 
 
@@ -125,16 +133,16 @@ class EntryMetric(Spec):
     def _ordered(self) -> "EntryMetric":
         low, value, high = self.ci_low, self.value, self.ci_high
         if (low is None) != (high is None) or (value is None and low is not None):
-            raise _misfit("an interval is a value with both ends, or neither end")
+            raise _misfit("an interval needs a value and both of its ends")
         if value is None or low is None or high is None:
             return self
         if not low - 1e-9 <= value <= high + 1e-9:
-            raise _misfit(f"the value {value} lies outside its interval, {low} to {high}")
+            raise _misfit(f"the value {value} is outside its interval, {low} to {high}")
         return self
 
 
 class EntryResult(Spec):
-    """One row of the run's ``results.json``, complete."""
+    """One row of the run's ``results.json``; partial results are not accepted."""
 
     task: Name
     task_version: int = Field(ge=1, le=10**6)
@@ -155,28 +163,31 @@ class EntryResult(Spec):
     @model_validator(mode="after")
     def _fits(self) -> "EntryResult":
         if self.primary_metric not in self.metrics:
-            raise _misfit(f"primary_metric {self.primary_metric!r} is not one of metrics")
+            raise _misfit(f"primary_metric {self.primary_metric!r} is not among the metrics")
         for name, metric in self.metrics.items():
             low, high = METRICS.declared(name).range
             for key in ("value", "ci_low", "ci_high", "chance"):
                 number = getattr(metric, key)
                 if number is not None and not low - ROUNDING <= number <= high + ROUNDING:
                     raise _misfit(
-                        f"metrics.{name}.{key} is {number:g}, and must be {low:g} to {high:g}"
+                        f"metrics.{name}.{key} is {number:g}, expected {low:g} to {high:g}"
                     )
             if metric.n > self.n_samples:
-                raise _misfit(f"metrics.{name}.n is {metric.n}, of {self.n_samples} n_samples")
-        for part, whole in (
+                raise _misfit(
+                    f"metrics.{name}.n is {metric.n}, more than n_samples ({self.n_samples})"
+                )
+        for part, total in (
             ("n_incomplete", "n_groups"), ("n_unparsed", "n_samples"), ("n_tied", "n_samples"),
         ):  # fmt: skip
-            if getattr(self, part) > getattr(self, whole):
-                raise _misfit(f"{part} is {getattr(self, part)}, of {getattr(self, whole)} {whole}")
+            n, most = getattr(self, part), getattr(self, total)
+            if n > most:
+                raise _misfit(f"{part} is {n}, more than {total} ({most})")
         return self
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """What tells it from other results of its model."""
-        return tuple(getattr(self, name) for name in ASKED_BY)
+    def configuration(self) -> tuple[str, ...]:
+        """The values that distinguish it from other results of its model."""
+        return tuple(getattr(self, name) for name in CONFIGURATION)
 
     @property
     def primary(self) -> EntryMetric:
@@ -195,9 +206,9 @@ class Entry(Spec):
     def _distinct(self) -> "Entry":
         seen = set()
         for result in self.results:
-            if result.asked in seen:
-                raise _misfit(f"two results are of {' / '.join(result.asked)}")
-            seen.add(result.asked)
+            if result.configuration in seen:
+                raise _misfit(f"duplicate result: {' / '.join(result.configuration)}")
+            seen.add(result.configuration)
         return self
 
     @property
@@ -205,13 +216,16 @@ class Entry(Spec):
         return f"{slug(self.model.name)}__{self.run.identity_sha256[:10]}.json"
 
     def plain(self) -> dict[str, Any]:
-        """As the file has it."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The content of its file. ``verified`` is only written if it is false."""
+        content = self.model_dump(mode="json", by_alias=True)
+        if self.model.verified:
+            del content["model"]["verified"]
+        return content
 
 
 @dataclass(frozen=True)
 class Row:
-    """One result of an entry, and whether a later run of the same model says it anew."""
+    """One result of an entry; ``newest`` is false if a later run of the model replaces it."""
 
     entry: Entry
     result: EntryResult
@@ -219,13 +233,13 @@ class Row:
 
 
 def rows(entries: Sequence[Entry]) -> list[Row]:
-    """Every result. Of several of one model, asked in one way, the one last finished is newest."""
+    """Every result. Of several with the same model and configuration, the last run is newest."""
     last: dict[tuple[str, ...], Entry] = {}
     for entry in sorted(entries, key=_age):
         for result in entry.results:
-            last[entry.model.name, *result.asked] = entry
+            last[entry.model.name, *result.configuration] = entry
     return [
-        Row(entry, result, last[entry.model.name, *result.asked] is entry)
+        Row(entry, result, last[entry.model.name, *result.configuration] is entry)
         for entry in entries
         for result in entry.results
     ]
@@ -239,23 +253,22 @@ def _age(entry: Entry) -> tuple[datetime, str]:
 
 
 def results_folder() -> Path:
-    """Where entries go: of the checkout, or of the working directory where there is none."""
+    """The folder for new entries: in the checkout, else in the working directory."""
     top = paths.bundled()
     return Path("leaderboard/results") if top.name == "_data" else top / "leaderboard" / "results"
 
 
 def results_folders() -> list[Path]:
-    """Where entries are read from: what the wheel brought, and ``results_folder``."""
+    """The folders with entries: that of the installed package, and ``results_folder``."""
     folders = [paths.bundled() / "leaderboard" / "results", results_folder()]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def load_entries(folders: Iterable[Path], registry: Registry) -> list[Entry]:
-    """All entries below some folders, by file name.
+    """Read all entries in some folders, sorted by file name.
 
     Raises:
-        InputError: every file that is no entry, with file and field, what was seen and what is
-            allowed.
+        InputError: lists all invalid files, with the field, the value found and what is allowed.
     """
     files = []
     for folder in folders:
@@ -266,7 +279,7 @@ def load_entries(folders: Iterable[Path], registry: Registry) -> list[Entry]:
 
 
 def read_entries(files: Iterable[Path], registry: Registry) -> list[Entry]:
-    """Entries of some files; raises as ``load_entries`` does."""
+    """Read entries from some files; raises as ``load_entries`` does."""
     found: dict[str, Entry] = {}
     problems = []
     for path in files:
@@ -276,18 +289,19 @@ def read_entries(files: Iterable[Path], registry: Registry) -> list[Entry]:
         except InputError as error:
             problems.append(error)
         else:
-            same = found.setdefault(path.name, entry)  # the wheel's own may be in a checkout too
+            same = found.setdefault(path.name, entry)  # package and checkout may both have it
             if same != entry:
-                message = "another entry of this name, in another folder, holds something else"
+                message = "an entry of the same name in another folder has different content"
                 problems.append(InputError(message, where=path))
     raise_all(problems)
     return [found[name] for name in sorted(found)]
 
 
 def read_entry(path: Path) -> Entry:
-    """
+    """Read one entry.
+
     Raises:
-        InputError: no entry, or one that is not called what it holds.
+        InputError: not an entry, or the file name does not match the content.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -298,13 +312,13 @@ def read_entry(path: Path) -> Entry:
     entry = entry_of(data, path)
     if path.name != entry.file_name:
         raise InputError(
-            f"its name does not fit what it holds: it must be {entry.file_name}", where=path
+            f"the file name does not match the content: it must be {entry.file_name}", where=path
         )
     return entry
 
 
 def entry_of(data: Any, path: Path) -> Entry:
-    """An entry from plain data, of which ``path`` is where it was found.
+    """Make an entry from plain data that was read from ``path``.
 
     Raises:
         InputError: every violation, with its field.
@@ -315,9 +329,9 @@ def entry_of(data: Any, path: Path) -> Entry:
 
 
 def check_known(entry: Entry, registry: Registry, where: Path) -> None:
-    """Refuse tasks, versions, protocols and metrics that there are not.
+    """Refuse unknown tasks, versions, protocols and metrics.
 
-    An earlier version of a task is none of those: its result was right once, and says so.
+    Results for an earlier version of a task are accepted, since they state their version.
     """
     known = registry.names("task")
     specs: dict[str, TaskSpec] = {}
@@ -329,7 +343,8 @@ def check_known(entry: Entry, registry: Registry, where: Path) -> None:
         specs[result.task] = spec
         if result.task_version > spec.version:
             raise InputError(
-                f"task {result.task} has no version {result.task_version}; it is {spec.version}",
+                f"task {result.task} has no version {result.task_version}; the current version is "
+                f"{spec.version}",
                 where=at,
             )
         if result.task_version < spec.version:
@@ -338,40 +353,40 @@ def check_known(entry: Entry, registry: Registry, where: Path) -> None:
             raise InputError(
                 f"task {result.task} does not declare the protocol {result.protocol!r}",
                 where=at,
-                hint=f"It declares: {listing(spec.protocols.declared)}",
+                hint=f"Declared protocols: {listing(spec.protocols.declared)}",
             )
         if not PROTOCOLS.get(result.protocol).uses_prompt:
             if result.command != "none":
-                message = f"under {result.protocol} no command is asked, and here is one"
-                raise InputError(message, where=f"{at}.command", hint="It is `none` then.")
+                message = f"protocol {result.protocol} uses no command, got {result.command!r}"
+                raise InputError(message, where=f"{at}.command", hint="Set it to `none`.")
             if entry.model.family == "mllm":
-                message = f"under {result.protocol} no mllm answers"
+                message = f"mllm models cannot be evaluated under protocol {result.protocol}"
                 raise InputError(message, where=f"{where}: model.family")
         if set(result.metrics) != set(spec.metrics) or result.primary_metric != spec.primary_metric:
             raise InputError(
-                f"the metrics are not those of task {result.task}",
+                f"the metrics do not match task {result.task}",
                 where=at,
-                hint=f"It has: {listing(spec.metrics)}; primary: {spec.primary_metric}",
+                hint=f"Expected: {listing(spec.metrics)}; primary: {spec.primary_metric}",
             )
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no entry and does not belong beside entries."""
-    strangers = [
+    """Refuse files and folders that do not belong in the results folder."""
+    others = [
         path
         for path in sorted(folder.iterdir())
-        if path.name not in BESIDE and (path.suffix != ".json" or not path.is_file())
+        if path.name not in OTHER_FILES and (path.suffix != ".json" or not path.is_file())
     ]
     raise_all(
         [
-            InputError(f"only entries (*.json) and {listing(BESIDE)} belong here", where=path)
-            for path in strangers
+            InputError(f"only entries (*.json) and {listing(OTHER_FILES)} belong here", where=path)
+            for path in others
         ]
     )
 
 
 def raise_all(problems: Sequence[InputError]) -> None:
-    """One error for all of them; what helps against several is said once, after the last."""
+    """Raise one error for all problems; a hint that several share is given once, after the last."""
     by_hint: dict[str | None, list[str]] = {}
     for problem in problems:
         text = f"{problem.where}: {problem.message}" if problem.where else problem.message

@@ -1,4 +1,4 @@
-"""The leaderboard as static files: one page that carries all it needs, its data, and reports."""
+"""The leaderboard as static files: one self-contained page, its data, and reports."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ from vlm_harness import paths
 from vlm_harness.backends import BACKENDS
 from vlm_harness.errors import InputError
 from vlm_harness.files import write_json, write_text
-from vlm_harness.leaderboard.entry import ASKED_BY, Entry, Row, rows
+from vlm_harness.leaderboard.entry import CONFIGURATION, Entry, Row, rows
 from vlm_harness.logs.labels import common_prefix
 from vlm_harness.logs.lines import slug
 from vlm_harness.metrics import METRICS
@@ -34,9 +34,9 @@ Data = dict[str, Any]
 Chances = Mapping[tuple[str, str], float]
 """By task and metric."""
 UNKNOWN = Estimate(value=None, ci_low=None, ci_high=None, n=0, chance=None)
-"""Of a published number nothing else is known."""
-ASKED = ASKED_BY[1:]
-"""What ``EntryResult.asked`` holds behind the task."""
+"""Only the value of a published number is known."""
+SETTINGS_OF_ROW = CONFIGURATION[1:]
+"""The fields of ``EntryResult.configuration`` after the task."""
 
 
 def build(
@@ -46,17 +46,17 @@ def build(
     registry: Registry,
     reports: Path | None = None,
 ) -> Path:
-    """Write the site into a folder; other files there stay.
+    """Write the site to a folder; other files in the folder are kept.
 
     Args:
-        reports: folder with reports of runs, called as an entry (``tiny-clip__0123456789.html``) or
-            as its run (``my-run.html``).
+        reports: folder with reports of runs, named after an entry
+            (``tiny-clip__0123456789.html``) or its run (``my-run.html``).
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        InputError: nothing can be written there, or an entry is of a task that there is not.
+        InputError: the folder cannot be written to, or an entry has an unknown task.
     """
     newest = [row for row in rows(entries) if row.newest]
     runs = list({id(row.entry): row.entry for row in newest}.values())
@@ -70,7 +70,7 @@ def build(
         families.append(
             {
                 **_family(name, list(map(registry.task, members)), chances),
-                "rows": [*_run_rows(results, numbers), *_published_rows(printed)],
+                "rows": [*_run_rows(results, numbers), *_published_rows(printed, registry)],
             }
         )
     data = {
@@ -82,6 +82,7 @@ def build(
             }
             for name, setting in SETTINGS.items()
         },
+        "unverified": html.UNVERIFIED,
         "runs": [_run(entry, found[id(entry)]) for entry in runs],
         "families": families,
     }
@@ -114,7 +115,7 @@ def build(
 
 
 def _metrics(families: Sequence[Data]) -> Data:
-    """What is declared of each metric of the site."""
+    """The declarations of all metrics on the site."""
     names = dict.fromkeys(
         name for family in families for task in family["tasks"] for name in task["metrics"]
     )
@@ -129,14 +130,14 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write there: {error.strerror}", where=folder) from None
+        raise InputError(f"cannot be written: {error.strerror}", where=folder) from None
 
 
 # --- families -------------------------------------------------------------------------------------
 
 
 def family(task: TaskSpec) -> str:
-    """The widest group of a task: its last; a task without one stands alone."""
+    """The largest group of a task, which is its last; without groups, the task itself."""
     return task.groups[-1] if task.groups else task.task
 
 
@@ -154,7 +155,7 @@ def _families(
 
 
 class Family(Spec):
-    """How a tab of the site is called, and what it is about."""
+    """Title and description of a tab of the site."""
 
     title: str
     text: str
@@ -173,16 +174,16 @@ def _described() -> Mapping[str, Family]:
 
 
 def _family(name: str, tasks: Sequence[TaskSpec], chances: Chances) -> Data:
-    said = _described().get(name) or Family(title=name, text="")
+    described = _described().get(name) or Family(title=name, text="")
     prefix = common_prefix(task.task for task in tasks)
     return {
         "name": name,
-        "title": said.title,
-        "text": said.text,
+        "title": described.title,
+        "text": described.text,
         "tasks": [
             {
                 "name": task.task,
-                # The end of its name tells it from the others.
+                # The rest of its name, which differs from the others.
                 "title": task.task.removeprefix(prefix).replace("_", " "),
                 "description": task.description,
                 "version": task.version,
@@ -201,7 +202,7 @@ def _family(name: str, tasks: Sequence[TaskSpec], chances: Chances) -> Data:
 
 
 def _chances(results: Sequence[Row]) -> Chances:
-    """What a guess gives, by task and metric: as the paper's tables print it, else as runs say."""
+    """Chance by task and metric, from the paper's tables or else from runs."""
     found = {}
     for row in results:
         for name, metric in row.result.metrics.items():
@@ -218,12 +219,12 @@ def _chances(results: Sequence[Row]) -> Chances:
 
 
 def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
-    """A row for each model and way of asking it; its cells may be of several runs."""
+    """One row per model and configuration; its cells may come from several runs."""
     found: dict[tuple[str, ...], Data] = {}
     for row in results:
         model, result = row.entry.model, row.result
-        how = result.asked[1:]
-        cells = found.setdefault(
+        how = result.configuration[1:]
+        found_row = found.setdefault(
             (model.name, *how),
             {
                 "id": _id(model.name, *how),
@@ -236,15 +237,17 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
                 "parameters": model.parameters,
                 "size": _size(model.parameters),
                 "checkpoint": model.checkpoint,
-                **dict(zip(ASKED, how, strict=True)),
+                "verified": True,
+                **dict(zip(SETTINGS_OF_ROW, how, strict=True)),
                 "cells": {},
             },
-        )["cells"]
-        cells[result.task] = {
+        )
+        found_row["verified"] &= model.verified
+        found_row["cells"][result.task] = {
             "run": numbers[id(row.entry)],
             "version": result.task_version,
             "metrics": {
-                name: _said(name, Estimate(**metric.model_dump()))
+                name: _printed(name, Estimate(**metric.model_dump()))
                 for name, metric in result.metrics.items()
                 if metric.value is not None
             },
@@ -259,8 +262,8 @@ def _kind_of_model(protocol: str) -> str:
     return "dual encoder" if PROTOCOLS.get(protocol).kind == "similarity" else "mllm"
 
 
-def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
-    """A row for each model as printed; where a task has several numbers of it, several."""
+def _published_rows(rows: Sequence[PublishedRow], registry: Registry) -> list[Data]:
+    """One row per model as printed; several if a task has several numbers for it."""
     found: dict[tuple[str, ...], list[Data]] = {}
     for row in rows:
         key = (row.name, row.protocol, row.decoding, str(row.cited))
@@ -283,23 +286,24 @@ def _published_rows(rows: Sequence[PublishedRow]) -> list[Data]:
             same.append(fitting)
         fitting["cells"][row.task] = {
             "metrics": {
-                name: _said(name, UNKNOWN.model_copy(update={"value": value}))
+                name: _printed(name, UNKNOWN.model_copy(update={"value": value}))
                 for name, value in row.values.items()
             },
             "tables": row.tables,
             "note": row.note,
             "repeat": _repeat(row),
+            "verified": _verified(row, registry),
         }
     for same in found.values():
-        if len(same) > 1:  # numbers that differ under one name: the table tells them apart
+        if len(same) > 1:  # different numbers under one name: tell them apart by table
             for each in same:
                 numbers = {number for cell in each["cells"].values() for number in cell["tables"]}
                 each["tables"] = sorted(numbers)
     return [row for rows in found.values() for row in rows]
 
 
-def _said(name: str, metric: Estimate) -> Data:
-    """A metric with its numbers as they are said everywhere."""
+def _printed(name: str, metric: Estimate) -> Data:
+    """A metric with its numbers as texts, formatted as everywhere else."""
     assert metric.value is not None
     return {
         **metric.to_dict(),
@@ -318,7 +322,7 @@ def _size(parameters: int | None) -> Data | None:
 
 
 def _named_size(name: str) -> Data | None:
-    """As models are called by the size of their language model: LLaVA-1.5-7B."""
+    """The size in a name: models are named after the size of their LLM, as in LLaVA-1.5-7B."""
     size = re.search(r"(\d+(?:\.\d+)?)B\b", name)
     return None if size is None else {"value": float(size[1]) * 1e9, "text": f"{size[1]} B"}
 
@@ -331,8 +335,14 @@ def _repeat(row: PublishedRow) -> str | None:
     return shlex.join(["vlm-harness", *parts])
 
 
+def _verified(row: PublishedRow, registry: Registry) -> bool:
+    """Whether the project has run the checkpoint that the command of a row uses."""
+    known = row.model in registry.names("model")
+    return row.model is None or not known or registry.model(row.model).verified
+
+
 def _id(*parts: str) -> str:
-    """Short, and the same in every building of the site, so that addresses stay."""
+    """A short id that is the same in every build of the site, so that URLs stay valid."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
 
@@ -353,7 +363,7 @@ def _run(entry: Entry, report: str | None) -> Data:
 
 
 def _report(entry: Entry, reports: Path | None) -> str | None:
-    """The name of the entry's report in a folder of reports."""
+    """The file name of the entry's report in a folder of reports."""
     if reports is None:
         return None
     names = (entry.file_name.removesuffix(".json"), slug(entry.run.id))

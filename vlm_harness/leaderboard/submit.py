@@ -1,8 +1,7 @@
-"""A finished run becomes entries of the leaderboard, after its parts were held against each other.
+"""Turn a finished run into leaderboard entries, after checking that it is consistent.
 
-What is checked catches mistakes: a run that is not whole, a log or a result that was edited, a task
-that is not the one here. It is no proof against fraud: who makes up all of it consistently is not
-found out.
+The checks catch mistakes: an incomplete run, an edited log or result, a task that differs from the
+one here. They do not catch fraud: a run that is made up consistently passes.
 """
 
 import math
@@ -30,7 +29,7 @@ from vlm_harness.types import GRID, SETTINGS, RecordedModel, RecordedTask, Resul
 
 TOLERANCE = 1e-9
 NORMAL = ("image_mode", "normal")
-"""Which goes without saying."""
+"""A default that messages omit."""
 ROW_KEYS = {
     *GRID, "task_version", "primary_metric", "metrics", "n_samples", "n_groups", "n_incomplete",
     "n_unparsed", "n_tied",
@@ -42,19 +41,19 @@ Rows = list[ResultRow]
 def submit(
     folder: Path, registry: Registry, results: Path, report_url: str | None = None
 ) -> list[tuple[Path, Entry]]:
-    """Check a run, and write its entries.
+    """Check a run and write its entries.
 
     Returns:
-        The files, one a model, and what they hold.
+        The files, one per model, and their entries.
 
     Raises:
-        InputError: everything that speaks against it, in one message; nothing is written then.
+        InputError: all problems of the run, in one message; nothing is written.
     """
     entries = entries_of(folder, registry, report_url)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot be made: {error.strerror}", where=results) from None
+        raise InputError(f"cannot be created: {error.strerror}", where=results) from None
     written = []
     for entry in entries:
         path = results / entry.file_name
@@ -64,7 +63,7 @@ def submit(
 
 
 def entries_of(folder: Path, registry: Registry, report_url: str | None = None) -> list[Entry]:
-    """The entries of a run, one a model; raises as ``submit`` does."""
+    """The entries of a run, one per model; raises as ``submit`` does."""
     if report_url is not None:
         try:
             check_url(report_url)
@@ -79,15 +78,15 @@ def entries_of(folder: Path, registry: Registry, report_url: str | None = None) 
     ]
 
 
-# --- what speaks against a run --------------------------------------------------------------------
+# --- problems of a run ----------------------------------------------------------------------------
 
 
 def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
-    """All that speaks against a run; puts what its logs give into ``rows``.
+    """All problems of a run. Appends the results computed from its logs to ``rows``.
 
-    What rests on something that was changed is not looked at: it would say nothing.
+    Checks that depend on changed parts are skipped, because their outcome would mean nothing.
     """
-    yield from _invented(run)
+    yield from _invented_answers(run)
     changed = list(_changed_identity(run))
     yield from changed
     if not changed:
@@ -97,7 +96,7 @@ def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
         yield InputError(
             "the run is not finished",
             where=run.path,
-            hint="Run the same command again: it goes on where it was stopped.",
+            hint="Rerun the original command to resume it.",
         )
         return
     edited = list(_changed_logs(run))
@@ -113,108 +112,108 @@ def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
     yield from _changed_results(run, rows)
 
 
-def _invented(run: Run) -> Problems:
+def _invented_answers(run: Run) -> Problems:
     for name, spec in run.manifest.identity.models.items():
         backend = str(_info(run, name).backend or spec.get("backend"))
         if backend in BACKENDS and BACKENDS.get(backend).answers == "invented":
             yield InputError(
-                f"the model {name} is of the backend {backend}, which makes its answers up",
+                f"model {name!r} uses the {backend} backend; invented answers are not accepted",
                 where=run.path,
             )
 
 
 def _partial(run: Run) -> Problems:
-    """A run of a part of the samples. What of it is missing is seen in its rows."""
+    """A run of some samples only. ``_missing_samples`` finds missing answers."""
     identity = run.manifest.identity
-    again = "Run it again without, under another --run-id."
+    rerun = "Rerun without this option, under a new --run-id."
     if identity.limit is not None:
-        text = f"the run was limited to {identity.limit} samples of each task (--limit)"
-        yield InputError(text, where=run.path, hint=again)
+        text = f"the run is limited to {identity.limit} samples per task (--limit)"
+        yield InputError(text, where=run.path, hint=rerun)
     if identity.samples:
-        text = "the run was of chosen samples alone (--samples)"
-        yield InputError(text, where=run.path, hint=again)
+        text = "the run covers only selected samples (--samples)"
+        yield InputError(text, where=run.path, hint=rerun)
 
 
 def _changed_identity(run: Run) -> Problems:
     identity = run.manifest.identity
     planned = [each.cell for each in identity.cells]
     try:
-        whole = (
+        consistent = (
             digest_of(identity.to_dict()) == run.manifest.identity_sha256
             and planned == run.cells
             and {cell.task for cell in planned} <= identity.tasks.keys()
             and {cell.model for cell in planned} <= identity.models.keys()
         )
     except (KeyError, TypeError, AttributeError, ValueError):
-        whole = False
-    if not whole:
+        consistent = False
+    if not consistent:
         yield InputError(
-            "the manifest was changed: its identity is not that of its checksum and its cells",
+            "the manifest was changed: its identity does not match its checksum and cells",
             where=run.path / "manifest.json",
-            hint="Put the file back as the run wrote it, or run it again with --fresh.",
+            hint="Restore the file as the run wrote it, or rerun with --fresh.",
         )
 
 
 def _changed_logs(run: Run) -> Problems:
-    sums = run.manifest.logs
-    if sums is None:
+    checksums = run.manifest.logs
+    if checksums is None:
         yield InputError(
-            "the manifest has no checksums of the logs: it was written before they were kept",
+            "the manifest has no checksums of the logs: it is from an older version",
             where=run.path / "manifest.json",
-            hint="Run the same command again: it finds the run finished, and adds them.",
+            hint="Rerun the original command: for a finished run, it only adds the checksums.",
         )
         return
     for path in dict.fromkeys(log_path(run.path, cell) for cell in run.cells):
         name = path.relative_to(run.path).as_posix()
         text = None
         if not path.is_file():
-            text = "the log is not there"
-        elif name not in sums:
+            text = "log not found"
+        elif name not in checksums:
             text = "the manifest has no checksum of this log"
-        elif checksum(path) != sums[name]:
-            text = "the log was changed since the run finished: its SHA-256 is not the manifest's"
+        elif checksum(path) != checksums[name]:
+            text = "the log was changed after the run finished: SHA-256 does not match the manifest"
         if text:
             yield InputError(
                 text,
                 where=path,
-                hint="Put back what the run wrote, or run it again with --fresh.",
+                hint="Restore the file as the run wrote it, or rerun with --fresh.",
             )
 
 
 def _missing_samples(run: Run, rows: Rows) -> Problems:
     identity = run.manifest.identity
     planned = identity.limit is None and not identity.samples
-    again = "Run the same command again: it asks them again."
+    rerun = "Rerun the original command to evaluate them."
     for row in rows:
         if row.n_errors:
             text = f"{row.n_errors} of {row.n_samples} samples failed: {_cell(row)}"
-            yield InputError(text, where=run.path, hint=again)
+            yield InputError(text, where=run.path, hint=rerun)
         elif planned and not row.complete:
-            text = f"only {row.n_samples} of {row.n_expected} lines are there: {_cell(row)}"
-            yield InputError(text, where=run.path, hint=again)
+            text = f"only {row.n_samples} of {row.n_expected} answers are logged: {_cell(row)}"
+            yield InputError(text, where=run.path, hint=rerun)
 
 
 def _changed_results(run: Run, rows: Rows) -> Problems:
     path = run.path / "results.json"
-    hint = f"`vlm-harness rescore {run.path}` writes it anew, from the logs."
+    hint = f"`vlm-harness rescore {run.path}` recreates it from the logs."
     try:
         found = from_json(path.read_bytes())["results"]
         by_cell = {tuple(row[name] for name in GRID): row for row in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "these are no results of a run"
+        reason = error.strerror if isinstance(error, OSError) else "not the results of a run"
         yield InputError(f"cannot be read: {reason}", where=path, hint=hint)
         return
     text = None
     if len(found) != len(rows):
-        text = f"it has {len(found)} rows, and the logs give {len(rows)}"
+        text = f"it has {len(found)} rows, but the logs give {len(rows)}"
     for row in rows:
         other = by_cell.get(tuple(row.grid.values()))
         if text is None and other is None:
-            text = f"it has no row of {_cell(row)}"
+            text = f"it has no row for {_cell(row)}"
         elif text is None and (difference := _difference(other, row.to_dict())):
             text = f"{_cell(row)}: {difference}"
     if text:
-        yield InputError(f"it is not what the logs give: {text}", where=path, hint=hint)
+        yield InputError(f"it does not match the logs: {text}", where=path, hint=hint)
 
 
 def _cell(row: ResultRow) -> str:
@@ -227,7 +226,7 @@ def _cell(row: ResultRow) -> str:
 
 
 def _difference(one: Any, other: Any, at: tuple[str, ...] = ()) -> str | None:
-    """The first place where what was written is not what the logs give, and both values."""
+    """The first difference between the written and the rescored results, with both values."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*other, *one]):
             if found := _difference(one.get(key), other.get(key), (*at, key)):
@@ -241,10 +240,10 @@ def _difference(one: Any, other: Any, at: tuple[str, ...] = ()) -> str | None:
     if same:
         return None
     where = " ".join(at).replace("metrics ", "metric ")
-    return f"{where} is {to_json(one)[:80]}, and {to_json(other)[:80]} by the logs"
+    return f"{where} is {to_json(one)[:80]}, but the logs give {to_json(other)[:80]}"
 
 
-# --- tasks that are not those here ----------------------------------------------------------------
+# --- tasks that differ ----------------------------------------------------------------------------
 
 
 def _changed_tasks(run: Run, registry: Registry) -> Problems:
@@ -252,12 +251,12 @@ def _changed_tasks(run: Run, registry: Registry) -> Problems:
     for name in run.manifest.identity.tasks:
         if name not in known:
             yield not_found(
-                f"the task {name!r} is not known here",
+                f"unknown task {name!r}",
                 name,
                 known,
                 where=run.path,
-                hint="The leaderboard holds results of tasks that all can run. --include-path "
-                "takes a folder of more.",
+                hint="The leaderboard only takes tasks that everyone can run. Add folders of tasks "
+                "with --include-path.",
             )
             continue
         try:
@@ -269,70 +268,72 @@ def _changed_tasks(run: Run, registry: Registry) -> Problems:
 def _changed_task(run: Run, here: TaskSpec, registry: Registry) -> Problems:
     recorded = run.task(here.task)
     version = recorded.spec.version
-    again = "Run it again with the task as it is here."
+    rerun = "Rerun with the current task."
     if version != here.version:
         yield InputError(
-            f"the run is of version {version} of task {here.task}, and here it is {here.version}",
+            f"the run used version {version} of task {here.task}; the current version is "
+            f"{here.version}",
             where=run.path,
-            hint=again,
+            hint=rerun,
         )
         return
-    # Through the schema of today, so that what an older run left out has its default.
+    # Parsed with the current schema, so that keys missing in older runs get their defaults.
     one, other = run.spec(here.task).essence(), here.essence()
     changed = [key for key in other if to_json(one[key]) != to_json(other[key])]
     if changed:
         yield InputError(
-            f"the task {here.task} of the run is not the one here, though both are version "
+            f"task {here.task} of the run differs from the current one, though both are version "
             f"{version}: {listing(changed)} differ{'s' if len(changed) == 1 else ''}",
             where=here.at(changed[0]),
-            hint=again,
+            hint=rerun,
         )
         return
-    yield from _changed_words(run, here, registry)
+    yield from _changed_prompts(run, here, registry)
     yield from _changed_data(recorded, here, registry, run)
 
 
-def _changed_words(run: Run, here: TaskSpec, registry: Registry) -> Problems:
-    """Templates and commands may come from other files than the task's."""
-    for asked in run.manifest.identity.cells:
-        protocol, command = asked.cell.protocol, asked.cell.command
-        if asked.cell.task != here.task or not PROTOCOLS.get(protocol).uses_prompt:
+def _changed_prompts(run: Run, here: TaskSpec, registry: Registry) -> Problems:
+    """Templates, questions and commands; they may come from files other than the task's."""
+    for recorded_cell in run.manifest.identity.cells:
+        cell = recorded_cell.cell
+        if cell.task != here.task or not PROTOCOLS.get(cell.protocol).uses_prompt:
             continue
-        asks = prompt_builder(here, protocol, here.protocols.use(protocol), registry)
+        use = here.protocols.use(cell.protocol)
+        builder = prompt_builder(here, cell.protocol, use, registry)
         described = PromptSpec.descriptive()
-        template = {k: v for k, v in asked.template.items() if k not in described}
-        recorded = [template, asked.question, asked.command]
-        now = [asks.template.essence(), asks.question, asks.commands.get(command)]
+        template = {k: v for k, v in recorded_cell.template.items() if k not in described}
+        recorded = [template, recorded_cell.question, recorded_cell.command]
+        current = [builder.template.essence(), builder.question, builder.commands.get(cell.command)]
         for what, one, other in zip(
-            ("template", "question", "command"), recorded, now, strict=True
+            ("template", "question", "command"), recorded, current, strict=True
         ):
             if one != other:
                 yield InputError(
-                    f"the {what} that task {here.task} was asked with ({protocol}, "
-                    f"{command}) is not the one here",
-                    where=asks.template.at() if what == "template" else asks.where,
-                    hint="Run it again with the prompts as they are here.",
+                    f"the {what} used for task {here.task} ({cell.protocol}, {cell.command}) "
+                    "differs from the current one",
+                    where=builder.template.at() if what == "template" else builder.where,
+                    hint="Rerun with the current prompts.",
                 )
                 return
 
 
 def _changed_data(recorded: RecordedTask, here: TaskSpec, registry: Registry, run: Run) -> Problems:
-    """Label corrections, and files whose checksums the task gives."""
+    """Label corrections, and data files with checksums in the task."""
     overlay = registry.overlay(here.overlay) if here.overlay else None
     before = recorded.overlay and recorded.overlay.get("corrections")
     if before != (overlay and overlay.essence()["corrections"]):
         yield InputError(
-            f"the label corrections of task {here.task} are not those here",
+            f"the label corrections of task {here.task} differ from the current ones",
             where=overlay.at("corrections") if overlay else run.path,
-            hint="Run it again with the corrections as they are here.",
+            hint="Rerun with the current corrections.",
         )
     pinned = here.dataset.source.sha256 if here.dataset.source else {}
     for path, digest in pinned.items():
         if recorded.data.get(path, digest) != digest:
             yield InputError(
-                f"the run read another {path} than the one that task {here.task} names",
+                f"the checksum of {path} in the run is not the one of task {here.task}",
                 where=here.at("dataset", "source", "sha256"),
-                hint="Fetch it again, and run it again.",
+                hint="Download the file again, then rerun.",
             )
 
 
@@ -369,7 +370,7 @@ def _model(run: Run, name: str, rows: Sequence[ResultRow]) -> dict[str, Any]:
     spec, info = identity.models.get(name, {}), _info(run, name)
     checkpoint = str(info.checkpoint or spec.get("checkpoint") or "")
     if identity.checkpoints.get(name) is not None or checkpoint.startswith(("/", "~")):
-        checkpoint = Path(checkpoint).name  # where it lies on this machine helps nobody
+        checkpoint = Path(checkpoint).name  # the local path is of no use to others
     encoder = spec.get("vision_encoder") or info.details.get("vision_encoder")
     protocols = {row.protocol for row in rows}
     return {
@@ -380,22 +381,23 @@ def _model(run: Run, name: str, rows: Sequence[ResultRow]) -> dict[str, Any]:
         "parameters": info.parameters,
         "dtype": info.dtype,
         "encoder": encoder,
-        # What it can be asked tells what it is: a backend of recorded answers is of no family.
+        # Inferred from the protocols, because backends of recorded answers have no family.
         "family": "dual encoder"
         if protocols == {"similarity"}
         else "other"
         if "similarity" in protocols
         else "mllm",
+        "verified": spec.get("verified", True),
     }
 
 
 def _info(run: Run, name: str) -> RecordedModel:
-    """What the model told of itself once loaded."""
+    """What the model reported about itself after loading."""
     return run.manifest.models.get(name) or RecordedModel()
 
 
 def _command_line(text: str) -> str:
-    """Without the folder that the command lies in; all else is as it was."""
+    """The command line without the folder of the command."""
     try:
         words = shlex.split(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a run leaves behind, and how to read it.
+"""The output of a run, and how to read it.
 
-Importing this package imports neither numpy nor jinja2, so that reading a log stays cheap.
+Importing this package imports neither numpy nor jinja2, so reading a log stays cheap.
 """
 
 from vlm_harness.logs.lines import read_lines, read_manifest

@@ -1,4 +1,4 @@
-"""The identity of a run as plain data: its checksum, and what two of them differ in."""
+"""The identity of a run as plain data: its checksum, and the difference of two identities."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from vlm_harness.types import GRID, Cell
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
-    """Checksum of an identity: the same wherever the checkpoint lies, on whatever device."""
+    """Checksum of an identity; independent of the checkpoint's location and of the device."""
     plain = json.loads(json.dumps(identity, default=str))
     for name, model in plain["models"].items():
         model["args"].pop("device", None)
@@ -32,7 +32,7 @@ def digest_of(identity: Mapping[str, Any]) -> str:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What two identities differ in, in the words of the options, and the short of it."""
+    """A short description of the difference of two identities, in terms of the options."""
     found = [
         f"{key} {_brief(old.get(key))}, now {_brief(new[key])}"
         for key in ("seed", "limit", "samples", "dtype")
@@ -46,7 +46,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if before.keys() != after.keys():
             found.append(f"{many} {listing(before)}, now {listing(after)}")
         for each in before.keys() & after.keys():
-            # Which images there are follows from the samples, which were named above.
+            # The images depend on the selected samples, which are listed above.
             parts = [
                 key
                 for key in after[each]
@@ -63,11 +63,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         [Cell.model_validate(cell["variant"]) for cell in each.get("cells", [])]
         for each in (old, new)
     ]
-    for field in list(GRID)[2:]:  # model and task were named above
+    for field in list(GRID)[2:]:  # model and task are listed above
         before, after = ({cell.grid[field] for cell in side} for side in cells)
         if before != after:
             found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")
-    return "; ".join(found) or "the words of its prompts"
+    return "; ".join(found) or "the text of its prompts"
 
 
 def _brief(value: Any) -> str:

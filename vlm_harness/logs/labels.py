@@ -1,4 +1,4 @@
-"""What tells cells of the grid apart, which metrics are shown, and how results are to be read."""
+"""Labels of cells in tables and plots, the metrics to show, and caveats of results."""
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -7,23 +7,22 @@ from vlm_harness.metrics import METRICS, display
 from vlm_harness.types import ASKED, GRID, SETTINGS, GridFields, ResultRow
 
 RUN = "run"
-"""What tells cells of several runs apart, where nothing else does."""
+"""Label field for cells of several runs that have equal settings."""
 
 
 def common_prefix(names: Iterable[str]) -> str:
-    """What several names begin with, up to an underscore; of a single name nothing."""
-    several = set(names)
-    if len(several) < 2:
+    """The common prefix of several names, up to an underscore; empty for a single name."""
+    distinct = set(names)
+    if len(distinct) < 2:
         return ""
-    parts = zip(*(name.split("_")[:-1] for name in several), strict=False)
+    parts = zip(*(name.split("_")[:-1] for name in distinct), strict=False)
     return "".join(f"{same[0]}_" for same in takewhile(lambda each: len(set(each)) == 1, parts))
 
 
 def varying(rows: Sequence[GridFields]) -> list[str]:
-    """Of the settings that a model is asked under, those worth a column: rows differ in them, or
-    are not as usual.
+    """The settings to show as columns: those that differ between rows or from their default.
 
-    What a task's first command is called is its own affair.
+    A command is only shown if rows differ in it, since tasks name their default command freely.
     """
     found = []
     for name in ASKED:
@@ -40,15 +39,15 @@ def row_labels(
     fields: Iterable[str] = tuple(GRID)[2:],
     brief: bool = False,
 ) -> list[dict[str, str]]:
-    """What beside the fields ``first`` tells each cell from others of its task, by field.
+    """For each cell, the fields besides ``first`` that distinguish it from others of its task.
 
-    What differs between tasks alone tells nothing apart: a model has one label in all tasks that it
-    was asked in one way.
+    Fields that differ only between tasks are omitted, so that a model with one cell per task has
+    the same label in all tasks.
 
     Args:
-        runs: of each cell, where they may be of several.
-        brief: leaves out fields that differ only between cells that a field before them tells
-            apart, as commands do between protocols.
+        runs: the run of each cell, if they may come from several runs.
+        brief: omit fields that differ only between cells that an earlier field already
+            distinguishes, such as commands of different protocols.
     """
     known = [
         {**cell.grid, **({} if runs is None else {RUN: run})}
@@ -62,25 +61,25 @@ def row_labels(
         values: dict[tuple[tuple[str, ...], str], set[str]] = {}
         for label, each in zip(labels, known, strict=True):
             values.setdefault((label, each["task"]), set()).add(each[name])
-        several = {label for (label, _), own in values.items() if len(own) > 1}
+        ambiguous = {label for (label, _), own in values.items() if len(own) > 1}
         for number, each in enumerate(known):
-            if labels[number] in several:
+            if labels[number] in ambiguous:
                 found[number][name] = each[name]
                 labels[number] += (each[name],) if brief else ()
     return found
 
 
 def labels(cells: Sequence[tuple[str, GridFields]]) -> list[str]:
-    """The model of each cell of some runs (by name), and what tells it from others of its task."""
-    runs, of_runs = [run for run, _ in cells], [cell for _, cell in cells]
-    told = row_labels(of_runs, runs, first=["model"], brief=True)
+    """A label for each (run name, cell): the model, and the fields that distinguish the cell."""
+    runs, run_cells = [run for run, _ in cells], [cell for _, cell in cells]
+    fields = row_labels(run_cells, runs, first=["model"], brief=True)
     return [
-        " / ".join([cell.model, *(f"{_words(name)}{value}" for name, value in each.items())])
-        for (_, cell), each in zip(cells, told, strict=True)
+        " / ".join([cell.model, *(f"{_prefix(name)}{value}" for name, value in each.items())])
+        for (_, cell), each in zip(cells, fields, strict=True)
     ]
 
 
-def _words(name: str) -> str:
+def _prefix(name: str) -> str:
     return SETTINGS[name].words if name in SETTINGS else ""
 
 
@@ -88,7 +87,7 @@ def _words(name: str) -> str:
 
 
 def shown_metrics(rows: Sequence[ResultRow]) -> list[str]:
-    """Those that have a value somewhere, and those to quote."""
+    """The metrics to show: those that have a value in some row, and the primary metrics."""
     primary = {row.primary_metric for row in rows}
     names = dict.fromkeys(
         name
@@ -99,7 +98,7 @@ def shown_metrics(rows: Sequence[ResultRow]) -> list[str]:
     complete = not any(row.n_incomplete for row in rows)
 
     def repeats(name: str) -> bool:
-        """Whether it gives what a plainer metric beside it gives."""
+        """Whether the metric equals a simpler one that is shown as well."""
         equals = METRICS.declared(name).equals
         return (
             equals is not None and equals.when == "groups are complete" and equals.metric in names
@@ -109,7 +108,7 @@ def shown_metrics(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def caveats(row: ResultRow) -> list[str]:
-    """What must be known to read a row of results rightly."""
+    """Notes that are needed to interpret a row of results."""
     notes = []
     if row.n_samples < row.n_expected:
         notes.append(f"{row.n_expected - row.n_samples} of {row.n_expected} not answered")
@@ -126,14 +125,14 @@ def caveats(row: ResultRow) -> list[str]:
             if omits and metric.value is not None and metric.n < complete:
                 notes.append(f"{display.short(name)} over {metric.n} of {complete} pairs: {omits}")
     if row.limit:
-        notes.append(f"limited to {row.limit}: not a complete run")
+        notes.append(f"partial run: --limit {row.limit}")
     elif not row.complete and row.n_samples == row.n_expected and not row.n_errors:
-        notes.append("some of the samples alone: not a complete run")
+        notes.append("partial run: only selected samples (--samples)")
     return notes
 
 
 def results_table(rows: Sequence[ResultRow]) -> str:
-    """Results as a table for a notebook."""
+    """Results as an HTML table for a notebook."""
     names, settings = shown_metrics(rows), varying(rows)
     heads = ["model", "task", "protocol", *(name.replace("_", " ") for name in settings)]
     heads += [*map(display.short, names), "n"]

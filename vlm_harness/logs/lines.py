@@ -1,4 +1,4 @@
-"""Lines of a run's log, and its manifest: where they are, how they are read and written."""
+"""Reads and writes log lines and manifests of run folders."""
 
 import re
 from collections.abc import Iterator
@@ -16,41 +16,41 @@ def slug(text: str) -> str:
 
 
 def log_path(folder: Path, of: GridFields) -> Path:
-    """Where a run folder keeps the lines of a model on a task under a protocol."""
+    """Path of the sample log for a model, task and protocol in a run folder."""
     return folder / "samples" / f"{slug(of.model)}__{slug(of.task)}__{slug(of.protocol)}.jsonl"
 
 
 def read_lines(path: Path) -> Iterator[LogLine]:
-    """The whole lines of a sample log; a line torn by a crash is passed over.
+    """The lines of a sample log. A truncated last line (from a crash) is skipped.
 
     Raises:
-        InputError: a line that is none of a log, with its number.
+        InputError: a line is not a valid log line; the message gives its number.
     """
-    return (each.line for each in read_written(path))
+    return (each.line for each in read_raw_lines(path))
 
 
-class Written(NamedTuple):
-    """A line with its bytes, for a file that is to be written again without some of its lines."""
+class RawLine(NamedTuple):
+    """A log line with its bytes, to rewrite a log without some of its lines."""
 
     line: LogLine
     data: bytes
 
 
-def read_written(path: Path) -> Iterator[Written]:
-    """As ``read_lines``."""
+def read_raw_lines(path: Path) -> Iterator[RawLine]:
+    """As ``read_lines``, with the bytes of each line."""
     with path.open("rb") as stream:
         for number, data in enumerate(stream, 1):
             if not data.endswith(b"\n"):
                 return
             try:
-                yield Written(parse(LogLine, from_json(data)), data)
+                yield RawLine(parse(LogLine, from_json(data)), data)
             except ValueError as error:
                 reason = str(error) if type(error) is ValueError else "not JSON"
                 raise InputError(
-                    f"no line of a run's log: {reason}",
+                    f"invalid log line: {reason}",
                     where=f"{path}:{number}",
-                    hint="The log was changed or damaged. Without the line, the command that began "
-                    "the run asks the sample again.",
+                    hint="The log was edited or damaged. Delete the line and rerun the original "
+                    "command to retry its sample.",
                 ) from None
 
 
@@ -59,22 +59,23 @@ def dump_line(line: LogLine) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """
+    """The manifest of a run folder.
+
     Raises:
-        InputError: no run folder, or a manifest that is damaged.
+        InputError: the folder is not a run folder, or its manifest is damaged.
     """
     path = folder / "manifest.json"
     if not path.exists():
         raise InputError(
-            "there is no manifest.json, so this is no run folder",
+            "not a run folder: it has no manifest.json",
             where=folder,
-            hint="A run folder is <output-dir>/<run-id>; `vlm-harness run` prints it.",
+            hint="Run folders are <output-dir>/<run-id>; `vlm-harness run` prints the path.",
         )
     try:
         return parse(Manifest, read_json(path))
     except ValueError as error:
         raise InputError(
-            f"not the manifest of a run: {error}",
+            f"invalid manifest: {error}",
             where=path,
-            hint="The file was changed or damaged. --fresh throws the run away and repeats it.",
+            hint="The file was edited or damaged. To overwrite the run, rerun it with --fresh.",
         ) from None

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""Locks a run folder, so that only one process uses it at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from vlm_harness.errors import InputError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes.
+    """Lock a run folder against other processes.
 
     Raises:
-        InputError: another process holds it, or nothing can be written there.
+        InputError: another process uses the folder, or it is not writable.
     """
     lock = FileLock(folder / ".lock")
     try:

@@ -1,4 +1,4 @@
-"""The right half of a run again, from its log alone: extract, score, summarise. Needs no torch."""
+"""Computes the results of a run again from its log: extract, score, summarise. Needs no torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +18,16 @@ from vlm_harness.types import AnswerRecord, Labels, LogLine, OptionScore, Outcom
 
 
 def rescore(run: Run | Path | str, labels: Labels | None = None) -> Results:
-    """Score a run's log again, under its own labels or others.
+    """Score a run's log again, with its own or other labels.
 
-    Writes ``results.json``, or ``results.<labels>.json`` beside it where the labels are not the
-    run's own. The sample logs are not touched.
+    Writes ``results.json``, or ``results.<labels>.json`` for labels other than the run's own. The
+    sample logs are not modified.
 
     Args:
-        labels: ``corrected`` or ``original``; the run's own where None.
+        labels: ``corrected`` or ``original``; by default the run's own.
 
     Raises:
-        InputError: no run folder, a log that does not fit its manifest, or other labels.
+        InputError: not a run folder, a log that contradicts its manifest, or unknown labels.
     """
     if labels is not None and labels not in get_args(Labels):
         raise not_found(f"unknown labels {labels!r}", str(labels), get_args(Labels), where="labels")
@@ -39,16 +39,16 @@ def rescore(run: Run | Path | str, labels: Labels | None = None) -> Results:
 
 
 def results_path(run: Run, labels: str | None = None) -> Path:
-    """Where the results under some labels are."""
+    """Path of the results for the given labels."""
     own = labels in (None, run.manifest.config.labels)
     return run.path / ("results.json" if own else f"results.{labels}.json")
 
 
 def rescored(run: Run, labels: str | None = None) -> Results:
-    """The rows that follow from a run's log under some labels; nothing is written.
+    """The result rows of a run's log for the given labels, without writing anything.
 
     Raises:
-        InputError: no run folder, or a log that does not fit its manifest.
+        InputError: not a run folder, or a log that contradicts its manifest.
     """
     identity = run.manifest.identity
     labels = labels or run.manifest.config.labels
@@ -99,7 +99,7 @@ def _response(found: AnswerRecord) -> Response:
     scores = found.scores
     return Response(
         text=found.text,
-        # A number that was not finite is null in the log.
+        # Non-finite numbers are null in the log.
         scores=None
         if scores is None
         else tuple(OptionScore(float("nan") if each is None else each) for each in scores),

@@ -1,4 +1,4 @@
-"""From log lines to the rows of ``results.json``: metrics over samples, pairs and sets.
+"""Computes the rows of ``results.json`` from log lines: metrics over samples, pairs and sets.
 
 Needs no torch.
 """
@@ -12,9 +12,11 @@ from vlm_harness.types import Cell, Estimate, ExpectedCell, GroupCount, LogLine,
 
 
 def record(line: LogLine, positive: str | None = None, texts: bool = True) -> Record:
-    """A line as metrics want it; ``positive`` is the task's.
+    """Convert a log line to the input of metrics.
 
-    Texts may be long: without ``texts`` they are left out, for metrics that do not read them.
+    Args:
+        positive: the task's positive option.
+        texts: whether to keep the generated text, which may be long; only some metrics read it.
     """
     response, options = line.response, line.options
     return Record(
@@ -39,7 +41,7 @@ def record(line: LogLine, positive: str | None = None, texts: bool = True) -> Re
 
 
 def reads_text(task: TaskSpec) -> bool:
-    """Whether a metric of a task reads what was generated."""
+    """Whether any metric of a task reads the generated text."""
     return any(METRICS.declared(name).reads_text for name in task.metrics)
 
 
@@ -54,8 +56,9 @@ def summarise(
 ) -> ResultRow:
     """One row of ``results.json``.
 
-    ``expected`` are the counts of the manifest: groups of which no sample was answered are
-    incomplete too, and only the plan knows of them.
+    Args:
+        expected: the counts from the manifest. A group without any answered sample is incomplete
+            too, but does not appear in ``records``.
     """
     records = list(records)
     status = [each.status for each in records]
@@ -66,9 +69,9 @@ def summarise(
         ("set", rules.set.size, expected.n_sets),
     ):
         if total:
-            whole, _ = metrics.groups(records, kind, size)
-            group_counts[kind] = GroupCount(n=total, n_incomplete=total - len(whole))
-    # A task's groups are its pairs; sets alone count where it has no pairs.
+            complete, _ = metrics.groups(records, kind, size)
+            group_counts[kind] = GroupCount(n=total, n_incomplete=total - len(complete))
+    # The groups of a task are its pairs, or its sets if it has no pairs.
     groups = group_counts.get("pair") or group_counts.get("set") or GroupCount(n=0, n_incomplete=0)
     return ResultRow(
         **cell.grid,

@@ -1,7 +1,7 @@
-"""A run read from its folder: where everything begins that looks at what a run wrote.
+"""A run read from its folder: the entry point for all code that reads the output of runs.
 
-Needs no torch, and no file but those of the run (and its data, where samples are asked for). What
-needs more than the log, such as a task with its samples, is imported when it is asked for.
+Needs neither torch nor files outside the run folder, except for the data when samples are
+requested. Code that needs more than the log, such as loading a task, is imported on first use.
 """
 
 from collections import Counter
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run: its manifest, log lines and results, each read when asked for.
+    """A run: its manifest, log lines and results, each read on first use.
 
     Raises:
-        InputError: no run folder, or a file in it that is damaged; here and in every method.
+        InputError: not a run folder, or a damaged file in it. All methods raise it.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -38,7 +38,7 @@ class Run:
         return f"{type(self).__name__}({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        """In a notebook: the results."""
+        """The results as a table, for notebooks."""
         return self.results._repr_html_()
 
     @cached_property
@@ -57,24 +57,25 @@ class Run:
 
     @cached_property
     def expected(self) -> Mapping[Cell, ExpectedCell]:
-        """The cells of the run, in its order, and how many lines and groups each has."""
+        """The cells of the run in order, with the expected number of lines and groups."""
         return {each.cell: each for each in self.manifest.expected}
 
     @property
     def cells(self) -> list[Cell]:
-        """The cells of the run, in its order."""
+        """The cells of the run in order."""
         return list(self.expected)
 
     @property
     def paired(self) -> list[Cell]:
-        """Those whose samples come in pairs."""
+        """The cells whose samples are paired."""
         return [cell for cell, expected in self.expected.items() if expected.n_pairs]
 
-    # --- what was answered -----------------------------------------------------------------------
+    # --- answers ---------------------------------------------------------------------------------
 
     def lines(self, cells: Iterable[Cell] | None = None) -> Iterator[LogLine]:
-        """The lines of some cells, or of all; each log is read once, and one that is not there is
-        empty.
+        """The log lines of some cells, by default all.
+
+        Each log is read once. A missing log has no lines.
         """
         wanted = set(self.cells if cells is None else cells)
         for path in dict.fromkeys(log_path(self.path, cell) for cell in self.cells):
@@ -82,7 +83,7 @@ class Run:
                 yield from (line for line in read_lines(path) if line.cell in wanted)
 
     def lines_by_cell(self, cells: Sequence[Cell]) -> dict[Cell, list[LogLine]]:
-        """Those lines by cell, in the order of ``cells``; of a cell without any, none."""
+        """The log lines by cell, in the order of ``cells``; an empty list if a cell has none."""
         found: dict[Cell, list[LogLine]] = {cell: [] for cell in cells}
         for line in self.lines(cells):
             found[line.cell].append(line)
@@ -90,29 +91,32 @@ class Run:
 
     @property
     def results(self) -> Results:
-        """``results.json``, a row per cell.
+        """The content of ``results.json``: one row per cell.
 
         Raises:
-            InputError: it is not there, it is damaged, or another run's.
+            InputError: the file is missing, damaged, or belongs to a different run.
         """
         path = self.path / "results.json"
-        hint = f"`vlm-harness rescore {self.path}` writes it from the run's log."
+        hint = f"`vlm-harness rescore {self.path}` creates it from the run's log."
         if not path.is_file():
-            why = "" if self.finished else ": the run is not finished"
-            raise InputError(f"there is no results.json{why}", where=self.path, hint=hint)
+            reason = "" if self.finished else ": the run is not finished"
+            raise InputError(f"results.json is missing{reason}", where=self.path, hint=hint)
         try:
             rows = parse_results(read_json(path, hint=hint))
         except ValueError as error:
-            raise InputError(f"not the results of a run: {error}", where=path, hint=hint) from None
+            raise InputError(f"invalid results: {error}", where=path, hint=hint) from None
         tasks = {cell.task for cell in self.cells}
         for row in rows:
             if row.task not in tasks:
-                message = f"the results of another run: this one has no task {row.task!r}"
-                raise InputError(message, where=path, hint=hint)
+                raise InputError(
+                    f"the results belong to a different run: this run has no task {row.task!r}",
+                    where=path,
+                    hint=hint,
+                )
         return rows
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """One row per log line, with the options and the answer as text."""
+        """One row per log line, with target and prediction as text."""
         import pandas
 
         rows = [_flat(line) for line in self.lines()]
@@ -121,14 +125,14 @@ class Run:
     # --- the tasks -------------------------------------------------------------------------------
 
     def task(self, name: str) -> RecordedTask:
-        """What the manifest has of a task: spec, checksums of its data, label corrections."""
+        """A task as recorded in the manifest: spec, checksums of its data, label corrections."""
         tasks = self.manifest.identity.tasks
         if name not in tasks:
             raise not_found(f"the run has no task {name!r}", name, tasks, where=self.path)
         return tasks[name]
 
     def spec(self, task: str) -> "TaskSpec":
-        """A task as the run had it."""
+        """The spec of a task, as recorded in the manifest."""
         from vlm_harness.specs.schemas import TaskSpec
         from vlm_harness.specs.validation import parse
         from vlm_harness.specs.yamlfile import YamlFile
@@ -137,16 +141,16 @@ class Run:
         return parse(TaskSpec, YamlFile(self.path / "manifest.json", recorded))
 
     def data_root(self, option: str | None) -> Path:
-        """``--data-dir``, else where the run found its data, else where they are looked for."""
+        """``--data-dir``, else the data folder of the run, else the default data folder."""
         recorded = self.manifest.data_dir
         if option is None and recorded is not None and Path(recorded).is_dir():
             return Path(recorded)
         return paths.data_dir(option)
 
-    def read_again(self, task: str, root: Path) -> "Task":
-        """A task with its samples, for images and questions.
+    def load_task(self, task: str, root: Path) -> "Task":
+        """Load a task with its samples, for their images and questions.
 
-        Labels are neither corrected nor checked: those that count are in the log.
+        Labels are neither corrected nor checked; the log has the labels that were used.
         """
         from vlm_harness.specs.registry import Registry
         from vlm_harness.specs.schemas import GroupRule, GroupRules
@@ -162,31 +166,31 @@ class Run:
 
 
 def run_names(runs: Sequence[Run]) -> dict[Path, str]:
-    """What runs are called: by their folders where several have one name."""
+    """Display names of runs; runs with the same name are called by their folder."""
     names = Counter(run.name for run in runs)
     return {r.path: r.name if names[r.name] == 1 else str(r.path) for r in runs}
 
 
-def check_paired(folder: Path, asked: Sequence[str], paired: Collection[str]) -> None:
-    """Refuse tasks, named with ``--task``, that have no pairs, and runs that have none at all."""
+def check_paired(folder: Path, requested: Sequence[str], paired: Collection[str]) -> None:
+    """Raise an InputError if a task requested with ``--task``, or the whole run, has no pairs."""
     if not paired:
-        raise InputError("there are no pairs to show: all samples stand alone", where=folder)
-    for name in asked:
+        raise InputError("none of this run's tasks has paired samples", where=folder)
+    for name in requested:
         if name not in paired:
             raise not_found(
-                f"the run has no task {name!r} whose samples come in pairs",
+                f"the run has no task {name!r} with paired samples",
                 name,
                 paired,
                 where="--task",
-                hint="Of the tasks that it has, these do: {}",
+                hint="Tasks with paired samples: {}",
             )
 
 
 def open_run(path: Run | Path | str) -> Run:
-    """The run in a folder, ``<output-dir>/<run-id>``; a run that is open already as it is.
+    """Open the run in a folder ``<output-dir>/<run-id>``; a ``Run`` is returned unchanged.
 
     Raises:
-        InputError: no run folder, or a damaged manifest.
+        InputError: not a run folder, or a damaged manifest.
     """
     run = path if isinstance(path, Run) else Run(path)
     _ = run.manifest
@@ -198,17 +202,17 @@ _FLAT = [
     *("target_text", "prediction_text"),
     *AnswerRecord.model_fields,
 ]
-"""Columns of a table of lines."""
+"""Columns of the table of log lines."""
 
 
 def _flat(line: LogLine) -> dict[str, Any]:
-    """A line as a row of a table."""
+    """A log line as a table row."""
     found = line.to_dict()
     response = found.pop("response")
-    answered = line.prediction
+    prediction = line.prediction
     return {
         **found,
         "target_text": line.options[line.target],
-        "prediction_text": None if answered is None else line.options[answered],
+        "prediction_text": None if prediction is None else line.options[prediction],
         **{name: response.get(name) for name in AnswerRecord.model_fields},
     }

@@ -1,7 +1,7 @@
-"""Checks what is read from a run folder, and says which field does not fit and why.
+"""Validates data read from a run folder; errors name the invalid field and the reason.
 
-A log may have been truncated by a crash, edited by hand, or written by another program; what is
-computed from it should fail with the line's number, not somewhere within a metric.
+A log may have been truncated by a crash, edited by hand, or written by another program. Reading it
+should then fail with a line number, rather than with an error inside a metric.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ R = TypeVar("R", bound=Recorded)
 
 
 def parse(kind: type[R], data: Any) -> R:
-    """
+    """Validate ``data`` as ``kind``.
+
     Raises:
-        ValueError: it is not of that kind, with the field and why.
+        ValueError: the data is invalid; the message names the field and the reason.
     """
     try:
         return kind.model_validate(data)
@@ -29,7 +30,7 @@ def parse(kind: type[R], data: Any) -> R:
         field = ".".join(map(str, detail["loc"]))
         reason = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "missing":
-            reason = f"there is no {field!r}"
+            reason = f"{field!r} is missing"
         elif field:
             reason = f"{field}: {reason[0].lower()}{reason[1:]}"
         raise ValueError(reason) from None
@@ -56,7 +57,7 @@ class Results(list[ResultRow]):
         )
 
     def _repr_html_(self) -> str:
-        """In a notebook: a table as the command prints it."""
+        """The results as a table, for notebooks."""
         from vlm_harness.logs.labels import results_table
 
         return results_table(self)
@@ -67,8 +68,9 @@ class _Content(Recorded):
 
 
 def parse_results(data: Any) -> Results:
-    """
+    """Validate the content of ``results.json``.
+
     Raises:
-        ValueError: it is not the content of ``results.json``.
+        ValueError: the data is invalid.
     """
     return Results(parse(_Content, data).results)

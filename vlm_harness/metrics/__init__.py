@@ -1,4 +1,4 @@
-"""Metrics: from scored samples to values with intervals."""
+"""Metrics: compute values with confidence intervals from scored samples."""
 
 from vlm_harness.metrics.metric import Equal, Metric, Record, groups, guess, metric, share
 from vlm_harness.metrics.registry import METRICS

@@ -9,7 +9,7 @@ from vlm_harness.specs.schemas import GroupRules
 
 @share("individual accuracy", short="individual")
 def individual_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of right samples; unparsed and failed ones count as wrong."""
+    """Share of correct samples; unparsed and failed ones count as incorrect."""
     chance = sum(guess([record]) for record in records) / len(records) if records else None
     return Units.of(
         [record.correct for record in records], [r.cluster for r in records], chance=chance
@@ -18,18 +18,18 @@ def individual_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
 
 @share("pair accuracy", short="pair", needs={"pairs"})
 def pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of whole pairs of which every sample is right."""
+    """Share of complete pairs whose samples are all correct."""
     return _group_accuracy(records, "pair", rules.pair.size)
 
 
 @share("set accuracy", short="set", needs={"sets"})
 def set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of whole sets of which every sample is right (four images in What'sUp)."""
+    """Share of complete sets whose samples are all correct (four images in What'sUp)."""
     return _group_accuracy(records, "set", rules.set.size)
 
 
 def _group_accuracy(records: Sequence[Record], kind: str, size: int) -> Units:
-    whole, _ = groups(records, kind, size)
-    right = [all(record.correct for record in group) for group in whole]
-    chance = sum(map(guess, whole)) / len(whole) if whole else None
-    return Units.of(right, [group[0].cluster for group in whole], chance=chance)
+    complete, _ = groups(records, kind, size)
+    correct = [all(record.correct for record in group) for group in complete]
+    chance = sum(map(guess, complete)) / len(complete) if complete else None
+    return Units.of(correct, [group[0].cluster for group in complete], chance=chance)

@@ -1,4 +1,4 @@
-"""How alike a dual encoder finds the two images of a pair (paper, Table 1, last row)."""
+"""Pair cosine similarity of a dual encoder (paper, Table 1, last row)."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from vlm_harness.specs.schemas import GroupRules
 
 @metric("mean pair cosine", short="pair cosine", unit="cosine", needs={"pairs"}, reads_text=False)
 def mean_pair_cosine(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Mean cosine similarity of the image embeddings of whole pairs, one value a pair."""
-    whole, _ = groups(records, "pair", rules.pair.size)
+    """Mean cosine similarity of the two image embeddings of complete pairs, one value per pair."""
+    complete, _ = groups(records, "pair", rules.pair.size)
     known = [
         (group[0].pair_cosine, group[0].cluster)
-        for group in whole
+        for group in complete
         if group[0].pair_cosine is not None
     ]
     values, clusters = [cosine for cosine, _ in known], [cluster for _, cluster in known]

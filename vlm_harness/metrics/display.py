@@ -1,4 +1,4 @@
-"""How values of metrics are printed, by the unit that each metric declares."""
+"""Format the values of metrics, by the unit that each metric declares."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,17 +13,17 @@ COMPARED = {
     "pair_accuracy": "Pairs",
     "set_accuracy": "Set of 4",
 }
-"""What the paper's Tables 1 and 2 show of each task, in their order and words."""
+"""The columns of Tables 1 and 2 of the paper, with their headings."""
 DECIMALS: dict[Unit, int] = {"share": 1, "cosine": 3, "count": 1, "number": 3}
 
 
 def short(metric: str) -> str:
-    """Over a column."""
+    """Heading of a column."""
     return METRICS.declared(metric).short
 
 
 def title(metric: str) -> str:
-    """Within a sentence."""
+    """Name within a sentence."""
     return METRICS.declared(metric).title
 
 
@@ -32,7 +32,7 @@ def unit(metric: str) -> Unit:
 
 
 def scale(metric: str) -> int:
-    """What a value is multiplied by to be printed: shares are in percent."""
+    """Factor from a value to the printed value: 100 for shares, which are in percent."""
     return 100 if unit(metric) == "share" else 1
 
 
@@ -41,35 +41,35 @@ def decimals(metric: str) -> int:
 
 
 def percent(share: float) -> str:
-    """A share that is no metric."""
+    """Format a share that is not a metric."""
     return f"{100 * share:.{DECIMALS['share']}f}"
 
 
 def points(difference: float) -> str:
-    """A difference of two shares that are no metrics, in percentage points."""
+    """Format a difference of two shares that are not metrics, in percentage points."""
     return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no "-0.0"
 
 
 def number(metric: str, value: float) -> str:
-    """Shares in percent with one decimal; cosines and numbers as they are, with three."""
+    """Shares in percent, with one decimal; cosines and numbers as they are, with three."""
     return f"{scale(metric) * value:.{decimals(metric)}f}"
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference of two values; of shares in percentage points."""
+    """A difference of two values; for shares, in percentage points."""
     digits = decimals(metric)
     return f"{round(scale(metric) * value, digits) + 0.0:+.{digits}f}"  # no "-0.0"
 
 
 def signed_interval(metric: str, low: float | None, high: float | None) -> str:
-    """Of such a difference. Empty where there is none."""
+    """Interval of a difference; empty if there is none."""
     if low is None or high is None:
         return ""
     return f"{signed(metric, low)} to {signed(metric, high)}"
 
 
 def interval(metric: str, low: float | None, high: float | None, dash: str = "-") -> str:
-    """Of shares in whole percent. Empty where there is none."""
+    """Interval of a value; for shares, in whole percent. Empty if there is none."""
     if low is None or high is None:
         return ""
     if unit(metric) == "share":
@@ -78,19 +78,19 @@ def interval(metric: str, low: float | None, high: float | None, dash: str = "-"
 
 
 def chance(metric: str, estimates: Iterable[Estimate | None], dash: str = "-") -> str:
-    """A range where it differs, as it may where some groups are incomplete."""
+    """Chance; a range if it differs between the estimates, as with incomplete groups."""
     known = sorted(each.chance for each in estimates if each and each.chance is not None)
     texts = (f"{scale(metric) * chance:.3g}" for chance in known[:1] + known[-1:])
     return dash.join(dict.fromkeys(texts))
 
 
 def units_note(metrics: Iterable[str]) -> str:
-    """What printed values of some metrics are: percent, where there is any share."""
+    """Units of the printed values, if any is in percent; otherwise empty."""
     units = {unit(name) for name in metrics}
     if "share" not in units:
         return ""
     others = [f"{each}s" for each in DECIMALS if each in units - {"share"}]
-    return f"percent, but for {' and '.join(others)}" if others else "percent"
+    return f"percent, except {' and '.join(others)}" if others else "percent"
 
 
 def p_value(value: float | None, none: str = "-") -> str:

@@ -1,12 +1,12 @@
 """Modules of the library ``evaluate`` as metrics: ``evaluate:cer``, ``evaluate:rouge.rougeL``.
 
-A module is code. One that is in the library's cache is used as it lies there; one that is not is
-fetched from the hub, and only under ``--trust-remote-code``. Unlike ``evaluate.load``, nothing is
-looked for in the working directory, where a folder of that name would be run as code.
+A module is code. It is loaded from the cache of the library; a missing module is downloaded from
+the hub only under ``--trust-remote-code``. Unlike ``evaluate.load``, this never looks in the
+working directory, where a folder of the same name would be run as code.
 
-A module that compares texts gets the text that was answered (of scored options, the option chosen)
-and the right option; any other gets their numbers, from 0. A sample without an answer is wrong
-there: it counts as the option after the right one.
+A module that compares texts gets the generated text (or the chosen option, if options were scored)
+and the correct option. Any other module gets the indices of the options. There, a sample without an
+answer is incorrect: its prediction is the option after the correct one.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from vlm_harness.metrics.stats import Statistic
 from vlm_harness.specs.schemas import GroupRules, TaskSpec
 
 EVALUATE = "evaluate:"
-"""Before the name of a module."""
+"""Prefix of the name of a module."""
 KINDS = ("metric", "comparison", "measurement")
 
 
@@ -31,21 +31,24 @@ class Module(NamedTuple):
     compute: Any
     """``EvaluationModule.compute``"""
     key: str
-    """Of what it computes, the value that is wanted."""
+    """The value to use, of those that it computes."""
     texts: bool
-    """Whether it compares texts; numbers of options where not."""
+    """True if it compares texts; otherwise it compares option indices."""
     several: bool
-    """Whether it wants a list of right texts for each answer."""
+    """True if it expects a list of references per prediction."""
     sha256: str
-    """Of its code."""
+    """Checksum of its code."""
 
 
 def load(metric: str, *, fetch: bool = False, where: object = None) -> Module:
-    """The module of a metric ``evaluate:[owner/]name[.key]``.
+    """Load the module of a metric ``evaluate:[owner/]name[.key]``.
+
+    Args:
+        fetch: download the module if it is not in the cache.
 
     Raises:
-        InputError: it is not on this machine and may not be fetched, it cannot be imported, or it
-            does not take predictions and references.
+        InputError: the module is not on this machine and ``fetch`` is false, it cannot be
+            imported, or it does not take predictions and references.
     """
     try:
         return _load(metric)
@@ -53,21 +56,21 @@ def load(metric: str, *, fetch: bool = False, where: object = None) -> Module:
         if not fetch:
             name = _parts(metric)[0]
             raise InputError(
-                f"the module {name!r} of the library evaluate is not on this machine",
+                f"evaluate module {name!r} not found on this machine",
                 where=where,
-                hint="It is code from the hub: with --trust-remote-code it is fetched and run.",
+                hint="It is code from the hub. Use --trust-remote-code to download and run it.",
             ) from None
     except Exception as error:
-        raise _unfit(metric, error, where) from error
+        raise _unusable(metric, error, where) from error
     try:
         _fetch(_parts(metric)[0])
         return _load(metric)
     except Exception as error:
-        raise _unfit(metric, error, where) from error
+        raise _unusable(metric, error, where) from error
 
 
 def modules(task: TaskSpec, *, fetch: bool = False) -> dict[str, Module]:
-    """Those of a task's metrics, by the metric's name. Raises as ``load``."""
+    """The modules among the metrics of a task, by metric name. Raises as ``load``."""
     return {
         name: load(name, fetch=fetch, where=task.at("metrics"))
         for name in task.metrics
@@ -76,7 +79,7 @@ def modules(task: TaskSpec, *, fetch: bool = False) -> dict[str, Module]:
 
 
 def metric(name: str) -> Compute:
-    """The function of that name; its module must be there."""
+    """The function of a metric whose module is in the cache."""
     module = load(name)
 
     def units(records: Sequence[Record], rules: GroupRules) -> Statistic:
@@ -86,8 +89,8 @@ def metric(name: str) -> Compute:
             clusters.setdefault(record.cluster, []).append(position)
         members = list(clusters.values())
 
-        def value(drawn: Sequence[int]) -> float | None:
-            chosen = [position for cluster in drawn for position in members[cluster]]
+        def value(sampled: Sequence[int]) -> float | None:
+            chosen = [position for cluster in sampled for position in members[cluster]]
             return _value(module, [predictions[i] for i in chosen], [references[i] for i in chosen])
 
         return Statistic(value, len(members), len(records))
@@ -95,18 +98,18 @@ def metric(name: str) -> Compute:
     return units
 
 
-# --- finding it -----------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 def _parts(metric: str) -> tuple[str, str]:
-    """Name and key. The key is the name where none is given."""
+    """Name and key of a module. The default key is the name."""
     name, _, key = metric.removeprefix(EVALUATE).partition(".")
     return name, key or name.split("/")[-1]
 
 
 @cache
 def _load(metric: str) -> Module:
-    """Raises FileNotFoundError where it is not in the cache."""
+    """Raises FileNotFoundError if the module is not in the cache."""
     from evaluate.loading import CachedEvaluationModuleFactory, import_main_class
 
     name, key = _parts(metric)
@@ -126,14 +129,14 @@ def _load(metric: str) -> Module:
     computed = _compute(made, trial, [[each] for each in trial] if several else trial)
     if key not in computed:
         raise ValueError(
-            f"it computes {', '.join(sorted(computed))}: choose one, as in "
+            f"it computes {', '.join(sorted(computed))}; choose one, as in "
             f"{metric.partition('.')[0]}.{min(computed)}"
         )
     return made
 
 
 def _cached_names(name: str) -> list[str]:
-    """How the library calls it in its cache; the plain name is that of a folder's."""
+    """Names of the module in the cache. A module loaded from a folder has its plain name."""
     if "/" in name:
         return [name.replace("/", "--")]
     return [*(f"evaluate-{kind}--{name}" for kind in KINDS), name]
@@ -153,7 +156,7 @@ def _fetch(name: str) -> None:
 
 
 def _takes(module: Any) -> tuple[bool, bool]:
-    """Whether it compares texts, and whether it wants several right ones."""
+    """Whether a module compares texts, and whether it expects several references."""
     choices = module.features if isinstance(module.features, list) else [module.features]
     for features in choices:
         if set(features) == {"predictions", "references"}:
@@ -161,20 +164,20 @@ def _takes(module: Any) -> tuple[bool, bool]:
             inner = getattr(reference, "feature", reference)
             if hasattr(prediction, "dtype") and hasattr(inner, "dtype"):
                 return prediction.dtype == "string", inner is not reference
-    raise ValueError("it does not compare a prediction with a reference, sample by sample")
+    raise ValueError("it does not take one prediction and one reference per sample")
 
 
-def _unfit(metric: str, error: Exception, where: object) -> InputError:
+def _unusable(metric: str, error: Exception, where: object) -> InputError:
     first = re.split(r"[\r\n]", str(error).strip())[0]
     return InputError(
-        f"the module {_parts(metric)[0]!r} of the library evaluate cannot be used: {first}",
+        f"cannot use evaluate module {_parts(metric)[0]!r}: {first}",
         where=where,
     )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The library warns that it uses its cache, which is what is wanted."""
+    """Suppress the warning of the library that it uses its cache."""
     from evaluate.utils import logging
 
     level = logging.get_verbosity()
@@ -191,8 +194,9 @@ def _quiet() -> Iterator[None]:
 def _inputs(module: Module, records: Sequence[Record]) -> tuple[list[Any], list[Any]]:
     if not module.texts:
         return [_number(record) for record in records], [record.target for record in records]
-    right = [record.options[record.target] for record in records]
-    return [_text(record) for record in records], [[r] for r in right] if module.several else right
+    texts = [_text(record) for record in records]
+    correct = [record.options[record.target] for record in records]
+    return texts, [[each] for each in correct] if module.several else correct
 
 
 def _number(record: Record) -> int:
@@ -208,12 +212,12 @@ def _text(record: Record) -> str:
 
 
 def _value(module: Module, predictions: list[Any], references: list[Any]) -> float | None:
-    """None where it is undefined: over nothing, or over too little for this module."""
+    """The value, or None if it is undefined (no samples, or too few for this module)."""
     if not predictions:
         return None
     try:
         value = float(_compute(module, predictions, references)[module.key])
-    except Exception:  # foreign code; a run that is over must not be lost by it
+    except Exception:  # third-party code must not make a finished run fail
         return None
     return value if math.isfinite(value) else None
 

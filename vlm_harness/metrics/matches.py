@@ -1,11 +1,12 @@
-"""Pairs judged by their four scores: two images with the right option of either.
+"""Metrics over the four scores of a pair: each image with the correct option of each.
 
-Write s_ij for the score of image i with the right option of image j. Of one pass they tell what
-images choose (s11 > s12 and s22 > s21), what options choose (s11 > s21 and s22 > s12), and whether
-the two images differ in the right direction (the relaxed constraint). A tie is wrong everywhere, so
-that a constant model scores zero; so is a pair of which a score is missing.
+Let s_ij be the score of image i with the correct option of image j. From one pass, the four scores
+give which option each image prefers (s11 > s12 and s22 > s21), which image each option prefers
+(s11 > s21 and s22 > s12), and whether the difference between the two images has the correct sign
+(the relaxed constraint). Ties are incorrect, so that a constant model scores zero. Pairs with a
+missing score are incorrect, too.
 
-Pairs are whole ones of two samples with different right options. Where no sample has scores, as
+Only complete pairs of two samples with different correct options count. If no sample has scores, as
 under ``generate``, the metrics are undefined.
 """
 
@@ -24,11 +25,11 @@ class Matches(NamedTuple):
     s21: float
     s22: float
     logprobs: bool
-    """Mean log-probabilities; cosines where not."""
+    """True if the scores are mean log-probabilities; otherwise they are cosines."""
 
 
 NONE = Matches(0.0, 0.0, 0.0, 0.0, True)
-"""Of a response that failed: it beats nothing."""
+"""For failed responses: all comparisons are false."""
 
 
 # --- the relaxed constraint (paper, section 5.2) -------------------------------------------------
@@ -41,27 +42,28 @@ NONE = Matches(0.0, 0.0, 0.0, 0.0, True)
     omits="ratios need scores above 0",
 )
 def relaxed_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs that prefer the right match to the crossed one.
+    """Share of pairs that prefer the correct match to the crossed one.
 
         similarities    s11 / (s11 + s12) > s21 / (s21 + s22)
         perplexities    p11 / (p11 + p12) < p21 / (p21 + p22)
 
-    The paper prints ``>`` for perplexities too; but a lower perplexity is the better match, and its
-    sign would reward the crossed one. Perplexities are compared by p11 p22 < p12 p21, which is the
-    same since they are positive, as sums of logarithms.
+    The paper prints ``>`` for perplexities, too. But a lower perplexity is a better match, so that
+    ``>`` would reward the crossed one. For positive perplexities, the condition is equivalent to
+    p11 p22 < p12 p21, which is computed as a comparison of sums of logarithms.
 
-    Of cosines that are not all positive (SigLIP's are often negative) the ratio means nothing: such
-    pairs are left out, as ``n`` shows, and ``relaxed_pair_accuracy_sum`` is over all.
+    If the cosines are not all positive (those of SigLIP are often negative), the ratio is
+    meaningless. Such pairs are excluded, as ``n`` shows; ``relaxed_pair_accuracy_sum`` includes
+    them.
     """
 
-    def right(s: Matches) -> list[bool]:
+    def judge(s: Matches) -> list[bool]:
         if s.logprobs:
             return [s.s11 + s.s22 > s.s12 + s.s21]
         if min(s[:4]) <= 0:
             return []
         return [s.s11 / (s.s11 + s.s12) > s.s21 / (s.s21 + s.s22)]
 
-    return _over_pairs(records, rules, right, 1 / 2)
+    return _over_pairs(records, rules, judge, 1 / 2)
 
 
 @share(
@@ -71,25 +73,25 @@ def relaxed_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units
     equals=Equal("relaxed_pair_accuracy", "scores are log-probabilities"),
 )
 def relaxed_pair_accuracy_sum(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs with s11 + s22 > s12 + s21, defined whatever the signs.
+    """Share of pairs with s11 + s22 > s12 + s21, which is defined for scores of any sign.
 
-    Of log-probabilities it is the relaxed constraint itself.
+    For log-probabilities, this is the relaxed constraint.
     """
     return _over_pairs(records, rules, lambda s: [s.s11 + s.s22 > s.s12 + s.s21], 1 / 2)
 
 
-# --- the other direction --------------------------------------------------------------------------
+# --- text to image --------------------------------------------------------------------------------
 
 
 @share("text-to-image accuracy", short="text-to-image", needs={"pairs"})
 def text_to_image_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of right options that score higher with their own image than with the other."""
+    """Share of correct options that score higher with their own image than with the other one."""
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s21, s.s22 > s.s12], 1 / 2)
 
 
 @share("text-to-image pair accuracy", short="text-to-image pair", needs={"pairs"})
 def text_to_image_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs of which both options choose their own image.
+    """Share of pairs whose correct options both score higher with their own image.
 
     MMVP-VLM's official score (Tong et al. 2024); Winoground's image score (Thrush et al. 2022),
     whose text score is ``pair_accuracy``.
@@ -99,28 +101,29 @@ def text_to_image_pair_accuracy(records: Sequence[Record], rules: GroupRules) ->
 
 @share("group accuracy", short="group", needs={"pairs"})
 def group_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs right in both directions (Winoground's group score).
+    """Share of pairs that are correct in both directions (group score of Winoground).
 
-    Chance is 1/6: of the 24 orders of four scores, 4 put the two right ones above the others.
+    Chance is 1/6: in 4 of the 24 orders of four scores, the two correct ones are the highest.
     """
     return _over_pairs(records, rules, lambda s: [min(s.s11, s.s22) > max(s.s12, s.s21)], 1 / 6)
 
 
-# --- two-way out of a four-way pass ---------------------------------------------------------------
+# --- two-way accuracy from a four-way pass --------------------------------------------------------
 
 
 @share("two-way accuracy", short="two-way", needs={"pairs"})
 def two_way_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of samples that prefer their own option to their partner's, whatever others scored.
+    """Share of samples that prefer their own option to their partner's, ignoring other options.
 
-    What a two-way task finds, where scores do not depend on the other options (``similarity``).
+    If scores do not depend on the other options (``similarity``), this is the accuracy of the
+    two-way task.
     """
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s12, s.s22 > s.s21], 1 / 2)
 
 
 @share("two-way pair accuracy", short="two-way pair", needs={"pairs"})
 def two_way_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs of which both samples do."""
+    """Share of pairs whose samples both prefer their own option to their partner's."""
     return _over_pairs(records, rules, lambda s: [s.s11 > s.s12 and s.s22 > s.s21], 1 / 4)
 
 
@@ -133,12 +136,12 @@ def _over_pairs(
     judge: Callable[[Matches], Sequence[bool]],
     chance: float,
 ) -> Units:
-    """``judge`` gives one verdict or more a pair, or none where the pair is not to be counted."""
+    """``judge`` returns one or more verdicts per pair, or none to exclude the pair."""
     values: list[bool] = []
     clusters: list[str] = []
-    whole, _ = groups(records, "pair", rules.pair.size)
+    complete, _ = groups(records, "pair", rules.pair.size)
     scored = any(record.scores for record in records)
-    for group in whole if scored else []:
+    for group in complete if scored else []:
         if len(group) == 2 and group[0].target != group[1].target:
             verdicts = judge(_matches(*group))
             values.extend(verdicts)
@@ -151,7 +154,7 @@ def _matches(first: Record, second: Record) -> Matches:
         return NONE
     a, b = first.target, second.target
     scores = (first.scores[a], first.scores[b], second.scores[a], second.scores[b])
-    # A score that is not a number is null in the log.
+    # The log has null for a score that is not finite.
     s11, s12, s21, s22 = (math.nan if score is None else score for score in scores)
     if not all(map(math.isfinite, (s11, s12, s21, s22))):
         return NONE

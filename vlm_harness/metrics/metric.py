@@ -1,9 +1,9 @@
-"""What a metric is: a function from records to units, and a declaration of all that is known of it.
+"""Declare metrics.
 
-A metric is a function ``(records, rules) -> Units`` (or ``Statistic``, where it is no ratio of
-sums), declared with ``@metric(...)``. Nothing is told from its name. The units say what chance is.
-Pairs and sets are scored whole: an incomplete group is counted elsewhere (``n_incomplete``) and is
-in no group metric.
+A metric is a function ``(records, rules) -> Units`` (or ``Statistic``, if it is not a ratio of
+sums), declared with ``@metric(...)``. Its properties come from the declaration, never from its
+name. The units include chance. Group metrics use complete pairs and sets only; ``n_incomplete``
+counts the others.
 """
 
 import inspect
@@ -20,11 +20,11 @@ from vlm_harness.types import Status, cluster
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One scored line of the log, as far as metrics need it."""
+    """The part of a scored log line that metrics use."""
 
     sample_id: str
     order_index: int
-    """Which of its orders the sample was asked in: groups are scored within one."""
+    """Index of the option order. Groups are scored separately for each order."""
     n_options: int
     correct: bool
     pair: str | None = None
@@ -32,32 +32,31 @@ class Record:
     category: str | None = None
     scores: tuple[float | None, ...] | None = None
     logprobs: bool = False
-    """Whether the scores are mean log-probabilities; cosines where not."""
+    """True if the scores are mean log-probabilities; otherwise they are cosines."""
     target: int = 0
     pair_cosine: float | None = None
     prediction: int | None = None
-    """The option answered; None where the answer is none (unparsed, tied, failed)."""
+    """The chosen option; None if there is no answer (unparsed, tied or failed)."""
     options: Sequence[str] = ()
     text: str | None = None
-    """What was generated; None where options were scored."""
+    """The generated text; None if options were scored."""
     positive: int | None = None
-    """The option that is the task's ``positive``; None where the sample does not have it."""
+    """Index of the option that the task calls ``positive``; None if the sample lacks it."""
     status: Status = "ok"
     tied: bool = False
 
     @property
     def cluster(self) -> str:
-        """What the bootstrap draws as one."""
+        """The unit that the bootstrap resamples."""
         return cluster(self.sample_id, self.pair, self.set)
 
 
 Compute = Callable[[Sequence[Record], GroupRules], Units | Statistic]
 Unit = Literal["share", "cosine", "count", "number"]
-"""What a value is: shares are printed in percent, all others as they are."""
+"""Unit of a value. Shares are printed in percent, all others as they are."""
 Direction = Literal["higher", "lower"]
 Need = Literal["positive", "pairs", "sets"]
-"""What a task must say for a metric to be defined: which option is ``positive``, ``sample.pair``,
-``sample.set``."""
+"""What a task must define for a metric: ``positive``, ``sample.pair`` or ``sample.set``."""
 RANGES: dict[Unit, tuple[float, float]] = {
     "share": (0.0, 1.0),
     "cosine": (-1.0, 1.0),
@@ -68,7 +67,7 @@ RANGES: dict[Unit, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Equal:
-    """Another metric that a metric equals, so that it need not be shown or tested beside it."""
+    """Another metric that a metric equals, so that tables and tests can omit the duplicate."""
 
     metric: str
     when: Literal["groups are complete", "scores are log-probabilities"] = "groups are complete"
@@ -76,24 +75,24 @@ class Equal:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with all that is known of it. Called as its function is."""
+    """A metric with its declaration. Calling it calls its function."""
 
     compute: Compute
     title: str
-    """Within a sentence: ``pair accuracy``."""
+    """Name within a sentence: ``pair accuracy``."""
     short: str
-    """Over a column, where room is scarce: ``pair``."""
+    """Heading of a narrow column: ``pair``."""
     unit: Unit = "number"
     direction: Direction | None = None
-    """Which values are better; None where none are."""
+    """Whether higher or lower values are better; None if neither."""
     range: tuple[float, float] = RANGES["number"]
-    """Least and greatest value."""
+    """Minimum and maximum value."""
     needs: frozenset[Need] = frozenset()
     reads_text: bool = True
-    """Whether it looks at ``Record.text``. False saves the memory of all texts of a run."""
+    """True if it uses ``Record.text``. If False, the texts of a run need not be kept in memory."""
     equals: Equal | None = None
     omits: str | None = None
-    """Why complete groups may be left out, where they may."""
+    """Reason why complete groups can be excluded; None if they cannot."""
 
     def __call__(self, records: Sequence[Record], rules: GroupRules) -> Units | Statistic:
         units = self.compute(records, rules)
@@ -103,11 +102,11 @@ class Metric:
 
     @property
     def description(self) -> str:
-        """The first line of the function's docstring."""
+        """The first line of the docstring of the function."""
         return (inspect.getdoc(self.compute) or "").partition("\n")[0]
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best value; None where nothing is better, or there is no value."""
+        """The best value; None if the metric has no direction, or there are no values."""
         if self.direction is None:
             return None
         return (max if self.direction == "higher" else min)(values, default=None)
@@ -125,10 +124,10 @@ def metric(
     equals: Equal | None = None,
     omits: str | None = None,
 ) -> Callable[[Compute], Metric]:
-    """Declare a metric; parameters are the fields of ``Metric``.
+    """Declare a metric. The parameters are the fields of ``Metric``.
 
-    ``range`` is that of the unit where it is not given: 0 to 1 for shares, -1 to 1 for cosines,
-    from 0 for counts, unbounded for numbers.
+    The default of ``range`` depends on the unit: 0 to 1 for shares, -1 to 1 for cosines, 0 to
+    infinity for counts, unbounded for numbers.
     """
 
     def declare(compute: Compute) -> Metric:
@@ -149,25 +148,25 @@ def metric(
 
 
 share = partial(metric, unit="share", direction="higher", reads_text=False)
-"""An accuracy, or another share of which more is better, that reads no texts."""
+"""Declare an accuracy or another share of which higher is better, and which uses no texts."""
 
 
 def groups(
     records: Sequence[Record], kind: str, size: int
 ) -> tuple[list[list[Record]], list[list[Record]]]:
-    """Whole groups and incomplete ones, of pairs or sets.
+    """Complete groups and incomplete groups of a kind (``pair`` or ``set``).
 
-    Samples are of one group where they share its key and were asked in the same order.
+    The samples of a group have the same key and the same option order.
     """
     members: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         key = getattr(record, kind)
         if key is not None:
             members.setdefault((key, record.order_index), []).append(record)
-    whole = [group for group in members.values() if len(group) == size]
-    return whole, [group for group in members.values() if len(group) != size]
+    complete = [group for group in members.values() if len(group) == size]
+    return complete, [group for group in members.values() if len(group) != size]
 
 
 def guess(group: Sequence[Record]) -> float:
-    """Probability that a uniform guess is right on every sample of a group."""
+    """Probability that a uniform guess is correct on every sample of a group."""
     return math.prod(1 / record.n_options for record in group)

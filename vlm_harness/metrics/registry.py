@@ -1,4 +1,4 @@
-"""Names of metrics: those of the project, those of other packages, modules of ``evaluate``."""
+"""Metrics by name: built-in, from other packages, and modules of the library ``evaluate``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +13,20 @@ from vlm_harness.specs.schemas import GroupRules
 
 
 class Metrics(Plugins[Metric]):
-    """Those listed and installed, and modules of the library ``evaluate`` under ``evaluate:``."""
+    """Built-in and installed metrics, and modules of ``evaluate`` as ``evaluate:NAME``."""
 
     def check(self, name: str, where: object = None) -> None:
         if not name.startswith(EVALUATE):
             super().check(name, where)
 
     def declared(self, name: str) -> Metric:
-        """What is known of a metric, for showing its values.
+        """The declaration of a metric, to format its values.
 
-        Results may have been computed where a package was installed that is not installed here:
-        its metrics are numbers of which nothing is known, as are the modules of ``evaluate``.
+        Results can contain metrics of a package that is not installed here. These are treated as
+        plain numbers without unit and direction, as are the modules of ``evaluate``.
         """
         if name not in self:
-            return _undeclared(name, _not_here)
+            return _undeclared(name, _not_installed)
         return self.get(name)
 
     def _load(self, name: str) -> Any:
@@ -37,11 +37,11 @@ class Metrics(Plugins[Metric]):
 
 
 def _undeclared(name: str, compute: Any) -> Metric:
-    """A function that says nothing of itself: its values are numbers, none better than another."""
+    """A metric for a function without declaration: plain numbers without direction."""
     return Metric(compute, title=name.replace("_", " "), short=name)
 
 
-def _not_here(records: Sequence[Record], rules: GroupRules) -> Units:
+def _not_installed(records: Sequence[Record], rules: GroupRules) -> Units:
     raise InputError("the metric is not installed")
 
 

@@ -1,4 +1,4 @@
-"""Means with intervals: a bootstrap over groups, since samples of a pair are not independent."""
+"""Means with confidence intervals: a bootstrap over groups, because pairs are not independent."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ Floats = npt.NDArray[np.float64]
 class Units:
     """A metric before it is summed: ``value = sum(numerators) / sum(denominators)``.
 
-    One entry a cluster; clusters are what the bootstrap draws. For a mean over samples, the
-    numerator of a cluster is the number of its right samples and the denominator their number.
+    One entry per cluster; the bootstrap resamples clusters. For a mean over samples, the numerator
+    of a cluster is its number of correct samples, and the denominator its number of samples.
     """
 
     numerators: Floats
     denominators: Floats
     n: int
-    """Number of samples, pairs or sets that the value is over."""
+    """Number of samples, pairs or sets in the value."""
     chance: float | None = None
-    """What a uniform guess would give."""
+    """Expected value of a uniform guess."""
     proportion: bool = True
-    """A share of things that are right or wrong; false for a mean of other numbers."""
+    """True for a share of units that are correct or incorrect; False for a mean of numbers."""
     by_answers: bool = False
-    """What counts in the denominator depends on the answers, as in precision: two runs cannot be
-    matched unit by unit then. What does not count must still be there, with a weight of zero."""
+    """True if the denominator depends on the answers, as in precision. The units of two runs then
+    cannot be matched. Units that do not count are still included, with a weight of zero."""
 
     @classmethod
     def of(
@@ -57,17 +57,17 @@ class Units:
 
     @property
     def value(self) -> float | None:
-        """The ratio of the sums, or None where it is over nothing."""
+        """The ratio of the sums, or None if the denominator is zero."""
         total = float(self.denominators.sum())
         return float(self.numerators.sum()) / total if total else None
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric that is no ratio of sums, and is made anew for each draw of clusters."""
+    """A metric that is not a ratio of sums; it is recomputed for each bootstrap resample."""
 
     of: Callable[[Sequence[int]], float | None]
-    """Its value over some clusters by position, of which some may be drawn several times."""
+    """The value over the clusters at these positions; a position can occur several times."""
     clusters: int
     n: int
     chance: float | None = None
@@ -77,28 +77,27 @@ class Statistic:
         return self.of(range(self.clusters))
 
     def minus(self, other: "Statistic") -> "Statistic":
-        """The difference of two over the same clusters."""
+        """The difference of two statistics over the same clusters."""
 
-        def difference(drawn: Sequence[int]) -> float | None:
-            mine, theirs = self.of(drawn), other.of(drawn)
+        def difference(sampled: Sequence[int]) -> float | None:
+            mine, theirs = self.of(sampled), other.of(sampled)
             return None if mine is None or theirs is None else mine - theirs
 
         return Statistic(difference, self.clusters, self.n)
 
     def interval(self, seed: int, confidence: float = 0.95) -> Interval:
-        """Percentile bootstrap; of 200 resamples, since what is foreign code may be slow."""
+        """Percentile bootstrap with only 200 resamples, because third-party code can be slow."""
         if self.clusters < 2 or self.value is None:
             return None, None
 
-        def values(drawn: Floats, axis: int = -1) -> Floats:
-            of_each = [
-                self.of(each) for each in drawn.astype(int).reshape(-1, self.clusters).tolist()
-            ]
-            return np.array(of_each, dtype=float).reshape(drawn.shape[:-1])  # None is NaN
+        def values(sampled: Floats, axis: int = -1) -> Floats:
+            resamples = sampled.astype(int).reshape(-1, self.clusters).tolist()
+            found = [self.of(resample) for resample in resamples]
+            return np.array(found, dtype=float).reshape(sampled.shape[:-1])  # None becomes NaN
 
         positions = np.arange(self.clusters, dtype=float)
         low, high = _bootstrap((positions,), values, seed, confidence, resamples=200)
-        # Where nothing varies, an interval of no width would claim certainty.
+        # If all resamples agree, an interval of width zero would suggest certainty.
         return (None, None) if low == high else (low, high)
 
 
@@ -107,9 +106,9 @@ def interval(
 ) -> Interval:
     """Percentile bootstrap over clusters (``scipy.stats.bootstrap``).
 
-    Undefined (None) for fewer than two clusters. Where all clusters agree there is nothing to
-    resample, and an interval of no width would claim certainty: a proportion has Wilson's interval
-    over the clusters then.
+    Undefined (None) for fewer than two clusters. If all clusters agree, all resamples are equal,
+    and an interval of width zero would suggest certainty. For a proportion, the Wilson interval
+    over the clusters is returned then.
     """
     value = units.value
     if len(units.numerators) < 2 or value is None:
@@ -119,7 +118,7 @@ def interval(
             return value, value
         from scipy.stats import binomtest
 
-        # Clusters that add nothing, as right denials to F1, are no evidence.
+        # Clusters that do not count, such as true negatives in F1, are no evidence.
         clusters = int(np.count_nonzero(units.denominators))
         wilson = binomtest(round(value * clusters), clusters).proportion_ci(confidence, "wilson")
         return min(float(wilson.low), value), max(float(wilson.high), value)
@@ -139,22 +138,22 @@ def _bootstrap(
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> Interval:
-    """Percentile interval of a statistic of columns, of which each row is a cluster.
+    """Percentile interval of a statistic of columns with one row per cluster.
 
-    Resamples in which it is over nothing, as precision where none of those drawn was answered yes,
-    have no value and are left out.
+    Resamples with an undefined value are excluded, such as precision without a positive answer in
+    the resample.
     """
     from scipy.stats import bootstrap
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's, of resamples without a value
+        warnings.simplefilter("ignore")  # scipy warns about resamples without a value
         result = bootstrap(
             columns,
             statistic,
             paired=True,
             vectorized=True,
             n_resamples=resamples,
-            # Index matrices of 100,000 clusters x 1,000 resamples would take gigabytes at once.
+            # An index matrix of 100,000 clusters x 1,000 resamples would take gigabytes.
             batch=max(1, min(resamples, 4_000_000 // len(columns[0]))),
             method="percentile",
             rng=np.random.default_rng(seed),
@@ -169,20 +168,21 @@ def _bootstrap(
 
 
 def estimate(units: Units | Statistic, chance: float | None = None, *, seed: int = 0) -> Estimate:
-    """Value and interval; ``chance`` where it is not that of the units."""
+    """Value and interval. ``chance`` overrides the chance of the units."""
     low, high = units.interval(seed) if isinstance(units, Statistic) else interval(units, seed=seed)
     known = units.chance if chance is None else chance
     return Estimate(value=units.value, ci_low=low, ci_high=high, n=units.n, chance=known)
 
 
-# --- two of a kind --------------------------------------------------------------------------------
+# --- comparing two runs ---------------------------------------------------------------------------
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided exact p-value of McNemar's test (McNemar 1947).
 
-    Units on which both sides agree tell nothing. If neither side is better, those on which they
-    disagree fall to either like a fair coin: a binomial test of b out of b + c with 1/2.
+    Units on which both sides agree carry no information. Under the null hypothesis, each unit on
+    which they disagree is equally likely to favour either side: a binomial test of b out of b + c
+    with probability 1/2.
     """
     if only_a + only_b == 0:
         return 1.0
@@ -192,7 +192,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number by the step-down method (Holm 1979)."""
+    """P-values adjusted for multiple testing by the step-down method (Holm 1979)."""
     order = np.argsort(p_values)
     factors = np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -201,14 +201,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def difference_interval(units: Units, seed: int = 0) -> Interval:
-    """95% interval of a difference of two metrics; ``units`` hold that of each cluster.
+    """95% interval of a difference of two metrics; ``units`` has the difference per cluster.
 
-    Drawing clusters with both their sides is the paired bootstrap. Where all clusters differ alike
-    there is nothing to draw from, and an interval of no width would claim certainty, as in
-    ``interval``: for proportions, Wilson's bound on the share of clusters that are unlike
-    all those seen is the width then.
+    Resampling clusters with both sides is the paired bootstrap. If all clusters have the same
+    difference, an interval of width zero would suggest certainty, as in ``interval``. For
+    proportions, it is then widened by the Wilson bound on the share of clusters unlike those seen.
     """
-    # Not as a proportion: differences may be negative, and the formula for shares does not fit.
+    # Not as a proportion: differences can be negative, to which the Wilson interval does not apply.
     low, high = interval(replace(units, proportion=False), seed=seed)
     if low is None or high is None or low != high or not units.proportion:
         return low, high
@@ -216,9 +215,9 @@ def difference_interval(units: Units, seed: int = 0) -> Interval:
 
 
 def ratio_difference_interval(a: Units, b: Units, seed: int = 0) -> Interval:
-    """95% interval of b's value minus a's, where each has denominators of its own (F1).
+    """95% interval of the difference b - a of two ratios with different denominators (F1).
 
-    The clusters of both are the same, in the same order: each is drawn with both its sides.
+    Both have the same clusters in the same order; each cluster is resampled with both sides.
     """
     columns = (a.numerators, a.denominators, b.numerators, b.denominators)
     if len(a.numerators) < 2:

@@ -1,12 +1,13 @@
-"""Questions with a positive answer: F1, precision, recall and the share of yes (POPE's metrics).
+"""Binary classification: F1, precision, recall and the share of yes (the metrics of POPE).
 
-The option that a task calls ``positive`` is one class, all others are the other. Samples without
-that option are in none of these metrics.
+The option that a task calls ``positive`` is one class; all other options are the other class.
+Samples without that option are excluded from these metrics.
 
-An answer that is none (unparsed, tied, failed) is wrong, here as everywhere: a miss (FN) where
-positive is right, a false alarm (FP) where it is not. So F1 is the lowest that any reading of the
-text could give. Not counting it at all, or reading it as no, would call a model right that says
-nothing wherever no is right; POPE's own script reads as yes whatever is not no.
+A sample without an answer (unparsed, tied or failed) is incorrect, as in all metrics: a false
+negative if the positive option is correct, a false positive otherwise. F1 is therefore the lowest
+that any parsing of the text could give. Ignoring such samples, or parsing them as no, would reward
+a model that gives no answer whenever no is correct. The script of POPE parses everything as yes
+that is not no.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from vlm_harness.specs.schemas import GroupRules
 
 
 class Counts(NamedTuple):
-    """What a sample adds to each."""
+    """Contribution of a sample to the counts."""
 
     tp: float
     fp: float
@@ -27,26 +28,26 @@ class Counts(NamedTuple):
 
 @share("F1", needs={"positive"})
 def f1(records: Sequence[Record], rules: GroupRules) -> Units:
-    """F1 of the positive option, 2 TP / (2 TP + FP + FN); what is no answer is FP or FN."""
+    """F1 of the positive option, 2 TP / (2 TP + FP + FN); unanswered samples count as FP or FN."""
     counted = _with_positive(records)
     return _ratio(counted, lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn), n=len(counted))
 
 
 @share("precision", needs={"positive"})
 def precision(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of positive answers that are right, TP / (TP + FP); what is no answer may be FP."""
+    """Precision of the positive option, TP / (TP + FP); unanswered negatives count as FP."""
     return _ratio(_with_positive(records), lambda c: (c.tp, c.tp + c.fp))
 
 
 @share("recall", needs={"positive"})
 def recall(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of samples whose right option is positive that are answered so, TP / (TP + FN)."""
+    """Recall of the positive option, TP / (TP + FN); unanswered positives count as FN."""
     return _ratio(_with_positive(records), lambda c: (c.tp, c.tp + c.fn), by_answers=False)
 
 
 @share("yes ratio", short="yes", needs={"positive"}, direction=None)
 def yes_ratio(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of answers that are positive, right or wrong; what is no answer is left out (n)."""
+    """Share of positive answers, correct or not; unanswered samples are excluded (see n)."""
     counted = _with_positive(records)
     answered = [each.prediction is not None for each in counted]
     n = sum(answered)
@@ -68,12 +69,12 @@ def _with_positive(records: Sequence[Record]) -> list[Record]:
 def _counts(record: Record) -> Counts:
     if record.target == record.positive:
         return Counts(record.correct, 0, not record.correct)
-    # Another wrong option is none of the three: it is the right class, if not the right answer.
+    # Another incorrect option is a true negative: the class is correct, even if the answer is not.
     return Counts(0, record.prediction in (record.positive, None), 0)
 
 
 def _guessed(record: Record) -> Counts:
-    """What a uniform guess is expected to add to each."""
+    """Expected contribution of a uniform guess to the counts."""
     share = guess([record])
     if record.target == record.positive:
         return Counts(share, 0, 1 - share)
@@ -86,7 +87,7 @@ def _ratio(
     n: int | None = None,
     by_answers: bool = True,
 ) -> Units:
-    """``parts`` are what a sample adds to numerator and denominator."""
+    """``parts`` maps counts to the contribution to numerator and denominator."""
     found = [parts(_counts(each)) for each in records]
     tops, bottoms = [top for top, _ in found], [bottom for _, bottom in found]
     guessed = [parts(_guessed(each)) for each in records]

@@ -1,9 +1,10 @@
-"""Extractors: from a model's free text to the position of an option, never guessing.
+"""Extractors: find the option that the free text of a model chooses, without guessing.
 
 ``keyword``, ``letter``, ``yes_no`` and ``number`` differ in what counts as naming an option. They
-share one reading of the text: what is denied or only asked does not count, a refusal is no answer,
-and what stands right after "the answer is" counts more than what was said before. Two options
-named make an answer ambiguous. Scans are linear in the text.
+share the parser in ``reading``: an option that is negated or only asked about does not count, a
+refusal is not an answer, and an option right after "the answer is" takes precedence over options
+before it. An answer that names two options is ambiguous. The running time is linear in the length
+of the text.
 """
 
 import re
@@ -30,7 +31,7 @@ from vlm_harness.specs.filters import LABEL, strip_label
 
 
 class Extractor(Protocol):
-    """A function from a text and the options as shown to an extraction."""
+    """Maps a text and the options as shown to an extraction."""
 
     def __call__(
         self, text: str, options: Sequence[str], *_: Any, **arguments: Any
@@ -47,10 +48,10 @@ def keyword(
 ) -> Extraction:
     """The one option that the text affirms as a whole word or phrase.
 
-    The longer option wins where two overlap; its full stop may be missing. Hyphens and apostrophes
-    belong to words ("on" is not in "hands-on", nor "can" in "can't"), except in "left-hand",
-    "left-side" and the genitive. ``ignore`` are phrases that hold an option's word and name none
-    ("on the floor", where what is asked is whether something is on a chair).
+    If two options overlap, the longer one wins; its full stop may be missing. Hyphens and
+    apostrophes are part of a word ("on" does not match "hands-on", nor "can" "can't"), except in
+    "left-hand", "left-side" and the genitive. ``ignore`` lists phrases that contain the word of an
+    option but do not name it ("on the floor", if the question is about a chair).
     """
     fold = str.casefold if ignore_case else str
     also = synonyms or {}
@@ -61,9 +62,9 @@ def keyword(
         for written in (bare, *also.get(bare, ()), *also.get(option, ())):
             phrase = squeeze(written).strip(QUOTES).rstrip(QUOTES + ".")
             spelling.setdefault(fold(phrase), phrase)
-            held = owners.setdefault(fold(phrase), [])
-            if index not in held:
-                held.append(index)
+            indexes = owners.setdefault(fold(phrase), [])
+            if index not in indexes:
+                indexes.append(index)
     owners.pop("", None)
     if not owners:
         return NOTHING
@@ -72,7 +73,7 @@ def keyword(
         if phrase and fold(phrase) not in owners:
             text = re.sub(_word(phrase, ignore_case), " ", text)
     folded = sorted(owners, key=lambda phrase: (-len(phrase), phrase))
-    # A group each, since ignoring case matches more than folding it does ("İ" and "i").
+    # One group per phrase: re.IGNORECASE matches more than casefold() maps ("İ" and "i").
     answer = "|".join(
         f"(?P<o{n}>{_word(spelling[phrase], ignore_case)})" for n, phrase in enumerate(folded)
     )
@@ -80,7 +81,7 @@ def keyword(
     def key(token: re.Match[str]) -> tuple[int, ...]:
         return tuple(owners[folded[int((token.lastgroup or "")[1:])]])
 
-    return read(text, answer, key, {tuple(held): held for held in owners.values()})
+    return read(text, answer, key, {tuple(indexes): indexes for indexes in owners.values()})
 
 
 def _word(phrase: str, ignore_case: bool) -> str:
@@ -99,7 +100,7 @@ _CUES = "|".join(
 
 
 def _own_labels(options: Sequence[str]) -> str:
-    """The letters or digits that all options bear as labels, each another; else nothing."""
+    """The labels (letters or digits) of the options, if all have a different one; else ''."""
     found = [LABEL.match(option) for option in options]
     labels = "".join(c for label in found if label for c in label.group() if c.isalnum()).upper()
     return labels if len(labels) == len(set(labels)) == len(options) else ""
@@ -112,24 +113,25 @@ def _folded(text: str) -> str:
 def letter(text: str, options: Sequence[str]) -> Extraction:
     """The one option that the text affirms by its letter, in the order shown.
 
-    A capital counts where it stands alone; "A" and "I" only before punctuation or a verb; small
-    letters only in brackets, in quotes, as a label or after "answer" or "option". Options that bear
-    labels of their own, as "(b) Closed" or "(2) Closed", are named by those, and digits as small
-    letters are. An option's text that contradicts the label makes the answer ambiguous.
+    A capital counts as a word of its own; "A" and "I" only before punctuation or a verb; small
+    letters only in brackets, in quotes, as a label, or after "answer" or "option". If the options
+    have labels of their own, such as "(b) Closed" or "(2) Closed", those labels count, and digits
+    follow the rule for small letters. If the text of an option contradicts the letter, the answer
+    is ambiguous.
     """
     text = clean(_BOLD_LABEL.sub(r"(\2)", text))
     upper = _own_labels(options) or string.ascii_uppercase[: len(options)]
     lone = text.strip(string.punctuation + string.whitespace).upper()
     if len(lone) == 1 and lone in upper:
         return Extraction(upper.index(lone), "found", text)
-    # "Neither" is no refusal where it is an option: that is for keyword.
+    # An option "Neither" is not a refusal: leave it to keyword.
     if not upper or _folded(text) in [_folded(strip_label(option)) for option in options]:
         return NOTHING
     either = f"[{upper}{upper.lower()}]"
     start, end = r"(?<![\w'.-])", r"(?![\w'-]|\.\w)"
-    # Before these a letter is no article or pronoun.
+    # Before these, a letter is neither an article nor a pronoun.
     follow = r"(?=[^\w\s'-]|[ ][-–—=][ ]|\s?\Z|\n|[ ](?:is|and|or|because|since|as|but)\b)"
-    # "There are 2 dogs" names no option, "A dog" not the option A.
+    # "There are 2 dogs" does not name an option, nor does "A dog" name A.
     capitals = "".join(c for c in upper if c.isalpha() and c not in "AI")
     bare = rf"| {start}[{capitals}]{end}" if capitals else ""
     bare += rf"| {start}A{end}{follow}" if "A" in upper else ""
@@ -160,16 +162,16 @@ _REFUSES = re.compile(REFUSAL, re.VERBOSE)
 
 
 def yes_no(text: str, options: Sequence[str]) -> Extraction:
-    """Yes or no (true or false): the leading word, else the one that the text affirms.
+    """Yes or no (true or false): the first word, else the one that the text affirms.
 
     Raises:
-        ValueError: the options do not hold one of each.
+        ValueError: the options are not one like yes and one like no.
     """
     words = [strip_label(option).strip(" .").casefold() for option in options]
     yes = [index for index, word in enumerate(words) if word in _YES]
     no = [index for index, word in enumerate(words) if word in ("no", *_NEVER)]
     if not (len(yes) == len(no) == 1):
-        raise ValueError(f"yes_no needs one option like yes and one like no: {list(options)}")
+        raise ValueError(f"yes_no requires one option like yes and one like no: {list(options)}")
     text = clean(text)
     lead = _LEAD.match(text)
     if lead and not _REFUSES.search(re.split(r"[.!?\n]", text, maxsplit=1)[0]):
@@ -208,13 +210,13 @@ def number(text: str, options: Sequence[str]) -> Extraction:
     """The one number that the text affirms, in digits or as an English word up to ninety-nine.
 
     Raises:
-        ValueError: an option is no number.
+        ValueError: an option is not a number.
     """
     positions: dict[Decimal, list[int]] = {}
     for index, option in enumerate(options):
         bare = strip_label(option).strip()
         if not re.fullmatch(_NUMBER, bare, re.VERBOSE):
-            raise ValueError(f"number needs options that are numbers, not {option!r}")
+            raise ValueError(f"number requires options that are numbers, got {option!r}")
         positions.setdefault(_value(bare), []).append(index)
     return read(clean(text), _NUMBER, lambda token: _value(token.group()), positions)
 
@@ -228,9 +230,10 @@ def regex(
     ignore_case: bool = True,
     which: Literal["only", "first", "last"] = "only",
 ) -> Extraction:
-    """The option, or the letter of one, that a group of a pattern matched.
+    """The option that a group of a pattern matches, by its text or its letter.
 
-    Matches that name no option are passed over. Group 1 is the whole match where there is none.
+    Matches that do not name an option are ignored. If the pattern has no groups, group 1 is the
+    whole match.
 
     Raises:
         ValueError: the pattern, the group or ``which`` is invalid.
@@ -244,7 +247,7 @@ def regex(
     if group not in compiled.groupindex and group not in range(compiled.groups + 1):
         raise ValueError(f"the pattern {pattern!r} has no group {group!r}")
     if which not in ("only", "first", "last"):
-        raise ValueError(f"which must be only, first or last, not {which!r}")
+        raise ValueError(f"which must be only, first or last, got {which!r}")
 
     fold = str.casefold if ignore_case else str
     names: dict[str, set[int]] = {}
@@ -270,16 +273,17 @@ def contains(
 ) -> Extraction:
     """The one option that is a substring of the text: lenient, to reproduce published figures.
 
-    As What'sUp is scored elsewhere: no word bounds, no negation. ``exclude`` voids an option where
-    one of its strings stands in the text, as in ``{"on": ["front"]}``.
+    Other projects score What'sUp in this way, without word boundaries and negation. ``exclude``
+    maps an option to strings: if one of them is in the text, the option does not count, as in
+    ``{"on": ["front"]}``.
     """
     folded = squeeze(text).casefold()
 
     def counts(option: str) -> bool:
         bare = strip_label(option)
-        voided = (*exclude.get(bare, ()), *exclude.get(option, ()))
+        excluded = (*exclude.get(bare, ()), *exclude.get(option, ()))
         name = squeeze(bare).casefold()
-        return bool(name) and name in folded and not any(v.casefold() in folded for v in voided)
+        return bool(name) and name in folded and not any(s.casefold() in folded for s in excluded)
 
     found = [index for index, option in enumerate(options) if counts(option)]
     return decide(found, " / ".join(options[index] for index in found))
@@ -298,10 +302,13 @@ EXTRACTORS: Plugins[Extractor] = Plugins(
 def extract(
     chain: Sequence[tuple[str, Mapping[str, Any]]], text: str, options: Sequence[str]
 ) -> tuple[str, Extraction]:
-    """Try extractors in turn, going on only where one found nothing; say which one decided.
+    """Try extractors in turn until one finds something.
+
+    Returns:
+        The name of the last extractor tried, and its result.
 
     Raises:
-        ValueError: the chain is empty, or an extractor cannot work with the options.
+        ValueError: the chain is empty, or an extractor does not support the options.
     """
     if not chain:
         raise ValueError("no extractor given")

@@ -1,4 +1,4 @@
-"""The protocol that lets a model write."""
+"""The protocol ``generate``: free text, from which an extractor takes the answer."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,7 @@ from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 class Generate:
     name = "generate"
     description = (
-        "Free text, then an extractor, a step of its own with a name "
-        "(paper, A.1: keyword matching)."
+        "Free text, from which a named extractor takes the answer (paper, A.1: keyword matching)."
     )
     kind: Kind = "generate"
     uses_prompt = True

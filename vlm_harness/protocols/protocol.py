@@ -1,7 +1,7 @@
-"""Protocols: how a model is asked, and what of its reply counts.
+"""Protocols: how a model is queried, and how its response becomes an answer.
 
-Each says which kind of request it makes, and how a response becomes an answer.
-``outcome`` needs nothing but the response and the task, so that a log can be rescored alone.
+A protocol makes requests of one kind and turns responses into outcomes. ``outcome`` depends only on
+the response and the task, so that a log can be rescored without the model.
 """
 
 import math
@@ -14,23 +14,23 @@ from vlm_harness.types import Kind, OptionScore, Outcome, Prompt, Request, Respo
 
 
 class EvaluationProtocol(Protocol):
-    """What a protocol has."""
+    """The interface of a protocol."""
 
     name: str
     description: str
-    """A line for ``vlm-harness list protocols``."""
+    """One line, for ``vlm-harness list protocols``."""
     kind: Kind
     uses_prompt: bool
-    """False where order and command cannot matter, as for captions scored by a dual encoder."""
+    """False if option order and command have no effect, as with the captions of a dual encoder."""
 
     def request(self, sample: Sample, prompt: Prompt, use: Any, /) -> Request:
-        """What is asked of the backend; images are filled in by the evaluator."""
+        """The request to the backend. The evaluator adds the images."""
         ...
 
     def outcome(
         self, response: Response, shown: Sequence[str], order: Order, use: Any, /
     ) -> Outcome:
-        """The answer in a response. ``shown`` are the options as the prompt showed them."""
+        """The answer in a response. ``shown`` has the options as shown in the prompt."""
         ...
 
 
@@ -47,20 +47,20 @@ PROTOCOLS: Plugins[EvaluationProtocol] = Plugins(
 
 
 def answer(name: str, response: Response, shown: Sequence[str], order: Order, use: Any) -> Outcome:
-    """The answer in a response under a protocol; a failed response stays a failure."""
+    """The answer in a response under a protocol. A failed response remains a failure."""
     if response.error is not None:
         return Outcome("error", detail=response.error)
     try:
         return PROTOCOLS.get(name).outcome(response, shown, order, use)
-    except ValueError as error:  # an extractor that cannot work with these options
+    except ValueError as error:  # the extractor does not support these options
         return Outcome("error", detail=str(error))
 
 
 def highest(scores: Sequence[OptionScore] | None) -> Outcome:
     """The option with the highest score.
 
-    A tie at the top is no answer (so that a constant model scores zero, not one), and a score that
-    is not a finite number is an error.
+    A tie for the highest score is not an answer, so that a constant model scores zero, not one. A
+    score that is not finite is an error.
     """
     if not scores:
         return Outcome("error", detail="the response has no scores")

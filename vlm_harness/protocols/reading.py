@@ -1,4 +1,4 @@
-"""One reading of free text that all extractors share: which option it affirms, never a guess."""
+"""The parser that the extractors share: find the option that a text affirms, without guessing."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Literal, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What an extractor made of a text."""
+    """The result of an extractor."""
 
     index: int | None
-    """Position in the options as shown, None when unparsed."""
+    """Position in the options as shown; None if unparsed."""
     reason: Literal["found", "nothing", "ambiguous", "refusal"]
     match: str | None = None
-    """The text that decided it."""
+    """The part of the text that decided."""
 
 
 K = TypeVar("K", bound=Hashable)
@@ -26,7 +26,7 @@ NOTHING = Extraction(None, "nothing")
 SPECIAL = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|end_of_\w{1,20})>")
 
 
-# An underscore inside a word stays, or `x_left` would become two words.
+# Keep underscores inside words; otherwise `x_left` would become two words.
 _MARKDOWN = re.compile(r"[*`]+|(?<![^\W_])_+|_+(?![^\W_])")
 
 
@@ -84,7 +84,7 @@ _CONTROL = r"""(?P<neither>(?i:\bneither\b))
     |\band[ ](?:is|it|sits|stands|lies)\b))"""
 
 
-# "no" as a word of its own; before a noun ("no dog") it names no option.
+# "no" as a word of its own; before a noun ("no dog") it does not name an option.
 NO = r"no(?=[ ]?(?:[^\w\s'-]|\n|\Z))"
 
 
@@ -112,10 +112,10 @@ _COMMON = re.compile(f"{_MARKER}|{REFUSAL}|{_CONTROL}", re.VERBOSE)
 
 
 def _tokens(text: str, answer: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """Markers, mentions, refusals and negations, in this order where they begin at one place.
+    """Markers, mentions, refusals and negations; in this order if they begin at the same place.
 
-    As one pattern would find them; but only the small one differs from sample to sample, and
-    compiling the whole anew for each would cost more than all the rest.
+    The result is that of one combined pattern. But only the pattern of the mentions differs between
+    samples, and recompiling the combined pattern for each sample would take most of the time.
     """
     position = 0
     common, mention = _COMMON.search(text), answer.search(text)
@@ -143,11 +143,16 @@ def read(
     key: Callable[[re.Match[str]], K],
     positions: Mapping[K, Sequence[int]],
 ) -> Extraction:
-    """Decide which option a cleaned text affirms.
+    """Find the option that a cleaned text affirms.
 
-    ``answer`` is the pattern of a mention, ``key`` says what a mention names, ``positions`` which
-    options that is. Mentions come before refusals and negations in the scan, so that options such
-    as "not visible" or "unknown" can be chosen.
+    Args:
+        text: as returned by ``clean``.
+        answer: pattern of a mention of an option.
+        key: returns what a mention names.
+        positions: positions of the options with that name.
+
+    Mentions take precedence over refusals and negations, so that options such as "not visible" or
+    "unknown" can be chosen.
     """
     affirmed: dict[K, str] = {}
     asked: dict[K, str] = {}
@@ -168,23 +173,23 @@ def read(
         elif kind in ("neither", "negation", "doubt"):
             scope = kind
         elif kind in ("comma", "stop"):
-            # The commas of "neither left, right, nor front" do not end what "neither" denies.
+            # In "neither left, right, nor front", a comma does not end the negation.
             if kind == "stop" or scope != "neither":
                 scope = None
             sentence.update(clause)
             clause.clear()
         elif kind in ("label", "end"):
-            if kind == "label" and scope:  # "not A. Left" goes on
+            if kind == "label" and scope:  # "not A. Left" continues
                 continue
             if explicit and not sentence and not clause and text.endswith(":", 0, token.start()):
-                continue  # what was announced stands on the next line
+                continue  # the announced answer is on the next line
             sentence.update(clause)
             clause.clear()
             if token.group() == "?":
                 asked |= sentence
             else:
                 affirmed |= sentence
-                if explicit and sentence:  # only what is denied after it can withdraw it
+                if explicit and sentence:  # only a later negation can withdraw it
                     final, denied = sentence, set()
             sentence, scope, explicit = {}, None, False
         elif _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
@@ -211,7 +216,7 @@ def read(
 
 
 def decide(indexes: Sequence[int], match: str) -> Extraction:
-    """Found, unless the options hold what was named twice or not at all."""
+    """Found if exactly one option has the name; ambiguous if several have it; else nothing."""
     if len(indexes) == 1:
         return Extraction(indexes[0], "found", match)
     return Extraction(None, "ambiguous", match) if indexes else NOTHING

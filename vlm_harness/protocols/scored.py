@@ -1,6 +1,6 @@
-"""Protocols that score every option and take the highest: similarity, choice, likelihood.
+"""Protocols that score every option and choose the highest: similarity, choice, likelihood.
 
-They differ in what is scored as an option's text, and in what the model is asked for.
+They differ in the text that is scored for an option, and in the kind of request.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from vlm_harness.types import Kind, Outcome, Prompt, Request, Response, Sample
 
 @dataclass(frozen=True)
 class Scored:
-    """A protocol by its candidates: one text per option of a sample, in canonical order."""
+    """A protocol defined by its candidates: one text per option, in canonical order."""
 
     name: str
     description: str
@@ -46,7 +46,10 @@ def _captions(sample: Sample, prompt: Prompt) -> tuple[str, ...]:
 def _letters(sample: Sample, prompt: Prompt) -> tuple[str, ...]:
     """The letter of the position at which each option is shown."""
     if len(sample.options) > len(LETTERS):
-        raise InputError(f"sample {sample.id}: {len(sample.options)} options have no letters")
+        raise InputError(
+            f"sample {sample.id} has {len(sample.options)} options; choice supports at most "
+            f"{len(LETTERS)}"
+        )
     return tuple(LETTERS[prompt.order.index(i)] for i in range(len(sample.options)))
 
 
@@ -57,13 +60,13 @@ def _options(sample: Sample, prompt: Prompt) -> tuple[str, ...]:
 
 similarity = Scored(
     "similarity",
-    "One number for an image and a caption; the highest wins (paper, section 3.1, equation 1).",
+    "One score per image and caption; the highest wins (paper, section 3.1, equation 1).",
     "similarity",
     _captions,
     uses_prompt=False,
 )
-"""For dual encoders the number is the cosine of the two embeddings, in float32, without temperature
-or bias.
+"""For dual encoders, the score is the cosine similarity of the two embeddings, in float32, without
+temperature and bias.
 """
 
 choice = Scored(
@@ -72,14 +75,13 @@ choice = Scored(
     "score",
     _letters,
 )
-"""``A</s>`` against ``B</s>``. Lower perplexity is higher mean log-probability, which is what the
-log holds.
+"""``A</s>`` against ``B</s>``. The log has mean log-probabilities: the lower the perplexity, the
+higher the mean log-probability.
 """
 
 likelihood = Scored(
     "likelihood",
-    "Full options ranked by perplexity, EOS included, normalised by their tokens "
-    "(paper, 5.2, A.2).",
+    "Full options ranked by length-normalised perplexity, EOS included (paper, 5.2, A.2).",
     "score",
     _options,
 )

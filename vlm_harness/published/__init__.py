@@ -1,1 +1,1 @@
-"""The tables of the paper as data, and the same values measured here."""
+"""The tables of the paper as data, and code to re-run their cells."""

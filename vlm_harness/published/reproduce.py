@@ -1,7 +1,7 @@
-"""Published tables as data, and the same cells measured here.
+"""Re-runs the cells of published tables.
 
-A table is a YAML file: columns (a task and a metric each), and rows (a model, how it was asked, and
-one value a column). ``leaderboard/paper/`` holds the tables of the paper.
+A table is a YAML file with columns (a task and a metric each) and rows (a model, its protocol, and
+one value per column). The tables of the paper are in ``leaderboard/paper/``.
 
 published: my-table
 columns:
@@ -31,7 +31,7 @@ from vlm_harness.types import ResultRow
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell beside its number as measured here, in the same unit; or why there is none."""
+    """A published cell and its measured value in the same unit, or why there is none."""
 
     cell: TableCell
     value: float | None = None
@@ -40,11 +40,11 @@ class Measured:
     n: int = 0
     problem: str | None = None
     command: str | None = None
-    """The best of several, chosen for this cell on the test samples themselves."""
+    """The best of several commands, selected for this cell on the test samples."""
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the published number lies within the interval, as far as it is printed."""
+        """Whether the published number is within the interval, allowing for its rounding."""
         published = self.cell.value
         if published is None or self.low is None or self.high is None:
             return None
@@ -52,14 +52,11 @@ class Measured:
         return self.low - rounding <= published <= self.high + rounding
 
 
-# --- tables -------------------------------------------------------------------------------------
-
-
-# --- what is here -------------------------------------------------------------------------------
+# --- availability -------------------------------------------------------------------------------
 
 
 class Here:
-    """What of a table can be run on this machine; each model and task is looked at once."""
+    """Which cells can be run on this machine; each model and task is checked once."""
 
     def __init__(self, registry: Registry, data_dir: str | None = None) -> None:
         self.registry = registry
@@ -68,7 +65,7 @@ class Here:
         self._data: dict[tuple[str, bool], InputError | None] = {}
 
     def model(self, cell: TableCell) -> InputError | None:
-        """Why the weights of a cell's model are neither here nor to be had from the hub, if so."""
+        """Error if the weights of a cell's model are neither local nor available on the hub."""
         assert cell.model is not None
         if cell.model not in self._models:
             spec = resolve(cell.model, self.registry)
@@ -76,7 +73,7 @@ class Here:
         return self._models[cell.model]
 
     def data(self, cell: TableCell) -> InputError | None:
-        """Why a cell's data cannot be read, if so; images are only looked for."""
+        """Error if a cell's data cannot be read; images are only checked for existence."""
         model = None if cell.model is None else resolve(cell.model, self.registry)
         key = (cell.task, model is None or family(model).reads_images)
         if key not in self._data:
@@ -89,15 +86,15 @@ class Here:
     def _read(self, name: str, images: bool) -> None:
         spec = self.registry.task(name)
         if spec.dataset.reader == "hub":
-            return  # to look would be to download it
+            return  # checking would download it
         task = load_task(spec, self.registry, self.root)
         if images:
             check_images(task, self.root)
 
 
-def _problem(look: Any) -> InputError | None:
+def _problem(check: Any) -> InputError | None:
     try:
-        look()
+        check()
     except InputError as error:
         return error
     return None
@@ -115,13 +112,13 @@ def measure(
     best_command: bool = False,
     **options: Any,
 ) -> tuple[list[Measured], TooManyErrors | None]:
-    """Evaluate what can be evaluated here; ``options`` are those of ``evaluate``.
+    """Evaluate all cells that can be run; ``options`` are passed to ``evaluate``.
 
-    With ``best_command`` all commands of each task are asked, and each cell is given by that which
-    is best for it: the convention of the paper's Tables 12 and 13 (appendix B.5).
+    With ``best_command``, all commands of each task are run and each cell gets the value of its
+    best command: the convention of the paper's Tables 12 and 13 (appendix B.5).
 
-    A cell that cannot be measured says why and does not stop the rest; the error that is returned
-    is the first of a run that was stopped by failing samples.
+    A cell that cannot be measured reports why and does not stop the others. The returned error is
+    the first of a run that stopped because too many samples failed.
     """
     groups: dict[tuple[str, str, str], dict[str, None]] = {}
     outcomes: dict[TableCell, Measured] = {}
@@ -170,7 +167,7 @@ def measure(
 def _calls(
     groups: dict[tuple[str, str, str], dict[str, None]],
 ) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """(protocol, decoding, models, tasks) of each run: models that need the same tasks share it."""
+    """(protocol, decoding, models, tasks) of each run; models with the same tasks share a run."""
     together: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for (protocol, how, model), tasks in groups.items():
         together.setdefault((protocol, how, tuple(tasks)), []).append(model)

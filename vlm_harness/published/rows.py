@@ -14,26 +14,26 @@ Key = tuple[str, str | None, str, str, str, bool]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What was published of one model on one task, asked in one way."""
+    """Published results of one model on one task, protocol and decoding."""
 
     name: str
     """As printed."""
     model: str | None
-    """As for ``--model``; None where nothing that is public gives the row again."""
+    """As for ``--model``; None if no public model reproduces the row."""
     encoder: str | None
-    """What sees the image, as the table or the model's file says; None where neither does."""
+    """The vision encoder according to the table or the model file; None if neither names it."""
     family: str | None
-    """As of an entry's model, where the table says it."""
+    """Model family as in leaderboard entries, if the table names it."""
     task: str
     protocol: str
     decoding: str
     values: Mapping[str, float]
-    """By metric: fractions, and cosines as they are."""
+    """By metric: fractions, or raw cosines."""
     tables: tuple[int, ...]
-    """Numbers of the tables that print it, or part of it."""
+    """Numbers of the tables that contain the row, or part of it."""
     reference: str | None
     cited: bool
-    """Quoted by the paper from another publication."""
+    """Cited by the paper from another publication."""
     note: str | None
 
     @property
@@ -42,13 +42,13 @@ class PublishedRow:
 
 
 def published_rows(registry: Registry) -> list[PublishedRow]:
-    """Every number of the paper's tables, in their order.
+    """Every number in the paper's tables, in their order.
 
-    What several tables print alike is one row with all their numbers; where they differ, each value
-    has a row of its own.
+    Rows that several tables have in common are merged if their values agree; otherwise they stay
+    separate rows.
 
     Raises:
-        InputError: a table that does not fit its schema or the tasks that there are.
+        InputError: a table does not match its schema or the known tasks.
     """
     found: dict[Key, list[PublishedRow]] = {}
     for number in paper_tables():
@@ -58,7 +58,7 @@ def published_rows(registry: Registry) -> list[PublishedRow]:
             )
             for index, other in enumerate(same):
                 if _agree(row, other):
-                    same[index] = _joined(other, row)
+                    same[index] = _merged(other, row)
                     break
             else:
                 same.append(row)
@@ -66,10 +66,10 @@ def published_rows(registry: Registry) -> list[PublishedRow]:
 
 
 def _rows_of(number: int, registry: Registry) -> Iterator[PublishedRow]:
-    """The rows of one table; numbers that are not printed, or not legible, are left out."""
+    """The rows of one table, without numbers that are missing or illegible in print."""
     table = load(str(number))
-    says = table.reference
-    reference = "; ".join(says) if isinstance(says, list) else says
+    given = table.reference
+    reference = "; ".join(given) if isinstance(given, list) else given
     by_row: dict[Key, list[TableCell]] = {}
     for cell in cells(table, registry):
         key = (cell.name, cell.model, cell.task, cell.protocol, cell.decoding, cell.cited)
@@ -107,8 +107,8 @@ def _agree(one: PublishedRow, other: PublishedRow) -> bool:
     return all(one.values[name] == other.values[name] for name in one.values.keys() & other.values)
 
 
-def _joined(one: PublishedRow, other: PublishedRow) -> PublishedRow:
-    """Two rows that agree where both have a value."""
+def _merged(one: PublishedRow, other: PublishedRow) -> PublishedRow:
+    """Merge two rows that agree on the metrics they share."""
     notes = dict.fromkeys(note for note in (one.note, other.note) if note)
     references = dict.fromkeys(each for each in (one.reference, other.reference) if each)
     return replace(

@@ -1,4 +1,4 @@
-"""Published tables as data: columns, rows, and the numbers in them."""
+"""Published tables as data: columns, rows and their values."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,11 @@ from vlm_harness.specs.schemas import ModelSpec, Name, NamedSpec, Spec
 
 
 class Column(Spec):
-    """One number of every row."""
+    """One value of every row."""
 
     task: Name
     metric: Name
-    protocol: Name | None = Field(None, description="where it is not the row's")
+    protocol: Name | None = Field(None, description="overrides the protocol of the row")
     chance: float | None = Field(None, description="random chance, as printed")
 
 
@@ -35,21 +35,21 @@ class Row(Spec):
 
     name: str = Field(description="the model, as printed")
     model: str | None = Field(
-        description="as for --model; null where nothing that is public gives the row again"
+        description="as for --model; null if no public model reproduces the row"
     )
     encoder: str | None = Field(
-        None, description="what sees the image, where no model file says it (model: null)"
+        None, description="vision encoder, if no model file names it (model: null)"
     )
     family: Literal["dual encoder", "mllm", "other"] | None = Field(
-        None, description="where the protocol does not tell it: a matching head is `other`"
+        None, description="if the protocol does not determine it; a matching head is `other`"
     )
     protocol: Name | None = Field(None, description="required, here or in each column")
     decoding: str = Field("greedy", description="as for --decoding")
-    cited: bool = Field(False, description="quoted from another publication")
+    cited: bool = Field(False, description="cited from another publication")
     note: str | None = None
-    columns: list[Column] | None = Field(None, description="where they are not the table's")
+    columns: list[Column] | None = Field(None, description="override the columns of the table")
     values: list[float | None] = Field(
-        description="percent (cosines: as they are); null where there is none, or none is legible"
+        description="percent (cosines: raw); null if missing or illegible"
     )
 
 
@@ -65,7 +65,7 @@ class PublishedTable(NamedSpec):
 
 @dataclass(frozen=True)
 class TableCell:
-    """One number of a table, and what gives it again."""
+    """One value of a table, and the settings that reproduce it."""
 
     name: str
     model: str | None
@@ -86,15 +86,15 @@ class TableCell:
 
     @property
     def digits(self) -> int:
-        """Decimals that are printed: of percentages one, of cosines three."""
+        """Printed decimals: one for percentages, three for cosines."""
         return decimals(self.metric)
 
 
 def load(table: str) -> PublishedTable:
-    """A table of the paper by its number, or a file of that form.
+    """Load a table of the paper by its number, or a file in the same format.
 
     Raises:
-        InputError: no such table, or a file that does not fit the schema.
+        InputError: no such table, or a file that does not match the schema.
     """
     if not table.isdigit():
         return spec_check.parse(PublishedTable, yamlfile.load(Path(table).expanduser()))
@@ -102,9 +102,9 @@ def load(table: str) -> PublishedTable:
     if int(table) not in numbered:
         known = ", ".join(map(str, numbered)) or "none"
         raise InputError(
-            f"the paper has no table {table} of results; it has {known}",
+            f"the paper has no results table {table}; available: {known}",
             where=_paper_folder(),
-            hint="Or give the path of a file of the same form.",
+            hint="Alternatively, give the path of a YAML file in the same format.",
         )
     return spec_check.parse(PublishedTable, yamlfile.load(numbered[int(table)]))
 
@@ -123,11 +123,11 @@ def _paper_folder() -> Path:
 
 
 def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ()) -> list[TableCell]:
-    """The cells of a table, row by row; of ``models`` alone, where any is named.
+    """The cells of a table, row by row; only those of ``models``, if given.
 
     Raises:
-        InputError: a value too many or too few, a name that there is not, a metric or a protocol
-            that a task does not have.
+        InputError: wrong number of values, an unknown name, or a metric or protocol that a task
+            does not have.
     """
     found = [cell for index in range(len(table.rows)) for cell in _row(table, index, registry)]
     known = list(dict.fromkeys(cell.model for cell in found if cell.model is not None))
@@ -138,7 +138,7 @@ def cells(table: PublishedTable, registry: Registry, models: Sequence[str] = ())
                 model,
                 known,
                 where="--model",
-                hint=f"It has: {listing(known) or 'none that can be run'}",
+                hint=f"Models: {listing(known) or 'none that can be run'}",
             )
     return [cell for cell in found if not models or cell.model in models]
 
@@ -149,7 +149,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Tabl
     columns = table.columns if row.columns is None else row.columns
     if len(columns) != len(row.values):
         raise InputError(
-            f"row {row.name!r}: {len(row.values)} values for {len(columns)} columns",
+            f"row {row.name!r} has {len(row.values)} values, expected {len(columns)}",
             where=table.at(*place, "values"),
         )
     try:
@@ -163,9 +163,9 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Tabl
         at = ("columns", number) if row.columns is None else (*place, "columns", number)
         protocol = column.protocol or row.protocol
         if protocol is None:
-            raise InputError(f"row {row.name!r} needs a protocol", where=table.at(*place))
-        says = at if column.protocol else place
-        _check(column, protocol, registry, table.at(*at), table.at(*says, "protocol"))
+            raise InputError(f"row {row.name!r} has no protocol", where=table.at(*place))
+        declared_at = at if column.protocol else place
+        _check(column, protocol, registry, table.at(*at), table.at(*declared_at, "protocol"))
         generates = PROTOCOLS.get(protocol).kind == "generate"
         yield TableCell(
             row.name,
@@ -183,7 +183,7 @@ def _row(table: PublishedTable, index: int, registry: Registry) -> Iterator[Tabl
         )
 
 
-def _check(column: Column, protocol: str, registry: Registry, at: str, says: str) -> None:
+def _check(column: Column, protocol: str, registry: Registry, at: str, protocol_at: str) -> None:
     registry.file("task", column.task, at)
     task = registry.task(column.task)
     METRICS.check(column.metric, at)
@@ -191,14 +191,14 @@ def _check(column: Column, protocol: str, registry: Registry, at: str, says: str
         raise InputError(
             f"task {task.task} does not have the metric {column.metric!r}",
             where=at,
-            hint=f"It has: {listing(task.metrics)}",
+            hint=f"Metrics of the task: {listing(task.metrics)}",
         )
-    PROTOCOLS.check(protocol, says)
+    PROTOCOLS.check(protocol, protocol_at)
     if protocol not in task.protocols.declared:
         raise InputError(
             f"task {task.task} does not declare the protocol {protocol!r}",
-            where=says,
-            hint=f"It declares: {listing(task.protocols.declared)}",
+            where=protocol_at,
+            hint=f"Protocols of the task: {listing(task.protocols.declared)}",
         )
 
 

@@ -1,1 +1,1 @@
-"""What is made of a finished run for people: pictures, not scores."""
+"""Reports, comparison pages, contact sheets and plots of runs."""

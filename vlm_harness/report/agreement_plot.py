@@ -1,4 +1,4 @@
-"""Cosines of pairs and accuracy by cosine, as a figure (``vlm-harness agreement --plot``)."""
+"""Plot pair cosine similarity and accuracy by it (``vlm-harness agreement --plot``)."""
 
 import importlib.util
 import io
@@ -16,7 +16,7 @@ COLOURS = "#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc
 STYLE = {
     "font.size": 11,
     "font.family": "sans-serif",
-    "text.parse_math": False,  # names of models and tasks are no formulas
+    "text.parse_math": False,  # model and task names are not formulas
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
@@ -32,26 +32,28 @@ BARS = 40
 
 
 def check(path: Path) -> None:
-    """Before anything is computed: whether a figure can be drawn into that file.
+    """Check that a plot can be written to ``path``, before anything is computed.
 
     Raises:
-        InputError: no format that is known, no such folder, or matplotlib is not installed.
+        InputError: unknown format, missing folder, or matplotlib is not installed.
     """
-    if path.suffix[1:].lower() not in FORMATS or not path.parent.is_dir():
+    if path.suffix[1:].lower() not in FORMATS:
         raise InputError(
-            f"the plot is a file ({listing(FORMATS)}) in a folder that exists, and {path} is none",
+            f"expected a file name with a known extension ({listing(FORMATS)}), got {path}",
             where="--plot",
         )
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}", where="--plot")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(
-            "a plot needs matplotlib, which is not installed",
+            "plotting needs matplotlib, which is not installed",
             where="--plot",
             hint='Install it with: pip install "vlm-harness[plot]"',
         )
 
 
 def write(reports: Sequence[Report], path: Path) -> None:
-    """Draw the cosines of each report and, below them, accuracy by bin."""
+    """Plot the pair cosines of each report and, below them, accuracy by cosine bin."""
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot, which would look for a display
 
@@ -69,13 +71,13 @@ def write(reports: Sequence[Report], path: Path) -> None:
 def _draw(figure: Any, report: Report) -> None:
     threshold, rows = report["threshold"], report["rows"]
     figure.suptitle(
-        f"{report['task']}: {report['n_pairs']} pairs, as {report['encoder']} sees them",
+        f"{report['task']}: {report['n_pairs']} pairs, embedded by {report['encoder']}",
         x=0.01,
         ha="left",
         fontsize=14,
     )
     upper, lower = figure.subplots(2, 1, sharex=True)
-    upper.set_title("number of pairs by cosine of their two images")
+    upper.set_title("number of pairs by pair cosine similarity")
     cosines = np.array([each["cosine"] for each in report["pairs"]])
     upper.margins(y=0.15)
     upper.hist(cosines, _edges(cosines, threshold), color="#8c959f", rwidth=0.95)
@@ -93,7 +95,7 @@ def _draw(figure: Any, report: Report) -> None:
         va="top",
     )
 
-    lower.set_title("pair accuracy by cosine, 95% intervals")
+    lower.set_title("pair accuracy by pair cosine similarity, with 95% intervals")
     lower.set_ylim(0, 1.04)
     lower.yaxis.set_major_formatter("{x:.0%}")
     chances = {each["pair_accuracy"]["chance"] for row in rows for each in row["bins"]} - {None}
@@ -101,9 +103,10 @@ def _draw(figure: Any, report: Report) -> None:
         lower.axhline(chances.pop(), color="#656d76", linestyle=":", label="chance")
     left, right = lower.get_xlim()
     for number, row in enumerate(rows):
-        aside = 0.006 * (right - left) * (number - (len(rows) - 1) / 2)  # intervals side by side
+        # Shift each model a little, so that intervals do not cover each other.
+        offset = 0.006 * (right - left) * (number - (len(rows) - 1) / 2)
         points = [
-            (bounds["median"] + aside, found["value"], found["ci_low"], found["ci_high"])
+            (bounds["median"] + offset, found["value"], found["ci_low"], found["ci_high"])
             for bounds, each in zip(report["bins"], row["bins"], strict=True)
             if (found := each["pair_accuracy"])["value"] is not None
         ]
@@ -122,7 +125,7 @@ def _draw(figure: Any, report: Report) -> None:
 
 
 def _edges(cosines: np.ndarray, threshold: float) -> np.ndarray:
-    """Bars end at the threshold, so that none holds pairs of both its sides."""
+    """Bin edges; the threshold is one of them, so that no bar has pairs from both sides of it."""
     low, high = min(cosines.min(), threshold), max(cosines.max(), threshold)
     width = max((high - low) / BARS, 1e-4)
     first, last = np.floor((low - threshold) / width), np.ceil((high - threshold) / width)
@@ -131,5 +134,5 @@ def _edges(cosines: np.ndarray, threshold: float) -> np.ndarray:
 
 def _label(row: Any) -> str:
     rho = row["spearman"]
-    said = f": Spearman {rho['rho']:.2f} (p = {rho['p']:.2g}, n = {rho['n']})" if rho else ""
-    return f"{row['label'][:80]}{said}"
+    correlation = f": Spearman {rho['rho']:.2f} (p = {rho['p']:.2g}, n = {rho['n']})" if rho else ""
+    return f"{row['label'][:80]}{correlation}"

@@ -1,4 +1,4 @@
-"""``vlm-harness compare --html``: two sides as one page, with the samples that flipped."""
+"""``vlm-harness compare --html``: two sides on one page, with the samples that flipped."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ from vlm_harness.report.page import Options, Written, facts, write_page
 from vlm_harness.types import SETTINGS, Cell, Setting
 
 Names = dict[tuple[Cell, Cell], str]
-"""What each two cells that were compared are called on the page."""
+"""The name of each compared pair of cells on the page."""
 
 
 def write(found: Comparison, path: Path, options: Options) -> Written:
     """Write a comparison as a page.
 
     Raises:
-        InputError: it cannot be written, or would be larger than it may.
+        InputError: the page cannot be written, or would exceed ``options.max_size``.
     """
     names = _names(found.flips)
     answers = [
@@ -43,26 +43,26 @@ def write(found: Comparison, path: Path, options: Options) -> Written:
         options,
         charts={"differences": {"kind": "differences", "data": differences}} if differences else {},
         comparison=True,
-        title=f"{a} and {b}" if a != b else f"{a}: two ways",
+        title=f"{a} vs. {b}" if a != b else f"{a}: two configurations",
         lead=" · ".join(
-            f"{side.name}: {_asked([getattr(f, side.name.lower()) for f in found.flips])}, "
+            f"{side.name}: {_configuration([getattr(f, side.name.lower()) for f in found.flips])}, "
             f"run {side.run.name}"
             for side in (found.a, found.b)
         ),
         notes=list(found.notes),
-        sections={**sections, "runs": "How it was run"}.items(),
+        sections={**sections, "runs": "Run details"}.items(),
         rows=[
             {"task": names[row.a, row.b], "clustered": row.n_clusters < row.n, "found": row}
             for row in found.rows
         ],
-        flips=[_counted(names[each.a, each.b], each) for each in found.flips],
+        flips=[_flip_counts(names[each.a, each.b], each) for each in found.flips],
         units=units_note(dict.fromkeys(row.metric for row in found.rows)),
         runs=[facts(run) for run in runs.values()],
     )
 
 
 def _names(flips: Sequence[Flips]) -> Names:
-    """Tasks; with the protocols where one was compared under several."""
+    """Task names; with protocols if a task was compared under several."""
     tasks = [each.a.task for each in flips]
     return {
         (each.a, each.b): " / ".join(
@@ -74,17 +74,17 @@ def _names(flips: Sequence[Flips]) -> Names:
     }
 
 
-def _asked(cells: Sequence[Cell]) -> str:
-    """A model, and how it was asked as far as that is the same throughout."""
+def _configuration(cells: Sequence[Cell]) -> str:
+    """The model, and the settings that are the same in all cells and not the default."""
     same = {name: {cell.grid[name] for cell in cells} for name in CHOOSABLE}
-    said = []
+    parts = []
     for name, values in same.items():
         setting = SETTINGS.get(name, Setting(""))
         usual = setting.usual if name == "image_mode" else setting.absent
-        said += [
+        parts += [
             f"{setting.words}{value}" for value in values if len(values) == 1 and value != usual
         ]
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _differences(rows: Sequence[Row], names: Names) -> list[dict[str, Any]]:
     return found
 
 
-def _counted(name: str, flips: Flips) -> dict[str, Any]:
+def _flip_counts(name: str, flips: Flips) -> dict[str, Any]:
     units = flips.counts()
-    # The widest is what stands together among the samples.
-    return {"task": name, "units": units, "whole": list(units)[-1]}
+    # The last unit is the largest: one card of the sample browser.
+    return {"task": name, "units": units, "card_unit": list(units)[-1]}

@@ -1,7 +1,7 @@
-"""Pairs of a run as one PNG, to be put on a slide. Drawn with Pillow and its own font alone.
+"""Render pairs of a run as one PNG, for a slide. Needs only Pillow and its built-in font.
 
-Every part is a small picture, and larger parts are put together from smaller ones: so the cards of
-a row end at one height, and what stands below the images of a pair begins at one.
+Each part is a small image, and larger parts are composed of smaller ones. This way all cards of a
+row have the same height, and the text below the images of a pair starts at the same height.
 """
 
 import io
@@ -18,34 +18,33 @@ from vlm_harness.errors import InputError
 from vlm_harness.files import write_bytes
 from vlm_harness.report.pairs import Absent, Answer, Mark, Sheet, Tile
 
-Picture = Image.Image
 T = TypeVar("T")
 
-# In pixels, for a sheet that is shown at about half its size, and is sharp there.
+# Sizes in pixels, for a sheet that is shown at about half its size.
 MARGIN = 88  # around the sheet
 GUTTER = 48  # between cards
 PADDING = 40  # within a card
 GAP = 32  # between the samples of a pair
-IMAGE, ALONE = 500, 760  # width of a sample, and of one on a sheet of one card
-NAMES = 0.42  # of that; models with longer names stand above their answers
-MAX_PIXELS = 40_000_000  # a larger sheet is halved; Pillow warns of 90 million as of a bomb
-MAX_TEXT = 1000  # characters that are looked at; more than the limits of lines let through
+IMAGE, SINGLE = 500, 760  # width of a sample; the second is for a sheet with one card
+NAMES = 0.42  # share of that width; longer model names go above their answers
+MAX_PIXELS = 40_000_000  # larger sheets are halved; Pillow warns at 90 million
+MAX_TEXT = 1000  # characters; more than any number of lines below can show
 
 WHITE, GREY, BORDER, EMPTY = "#ffffff", "#656d76", "#d0d7de", "#f1f3f5"
-# In a square with sides of one; the font has no such signs.
+# Strokes in the unit square, because the font lacks these glyphs.
 MARKS: dict[Mark, tuple[str, list[list[tuple[float, float]]]]] = {
-    "right": ("#1a7f37", [[(0.08, 0.55), (0.38, 0.85), (0.92, 0.18)]]),
-    "wrong": ("#cf222e", [[(0.14, 0.14), (0.86, 0.86)], [(0.14, 0.86), (0.86, 0.14)]]),
+    "correct": ("#1a7f37", [[(0.08, 0.55), (0.38, 0.85), (0.92, 0.18)]]),
+    "incorrect": ("#cf222e", [[(0.14, 0.14), (0.86, 0.86)], [(0.14, 0.86), (0.86, 0.14)]]),
     "missing": (GREY, [[(0.15, 0.5), (0.85, 0.5)]]),
 }
-LOOKALIKES = str.maketrans("–—−•×", "---·x")  # often written, and lacking in the font
-UNKNOWN = "\ufffd"  # lacking too, and so drawn as an empty box
+LOOKALIKES = str.maketrans("–—−•×", "---·x")  # common characters that the font lacks
+UNKNOWN = "\ufffd"  # also missing, so it is rendered as an empty box
 
 
 class Style(NamedTuple):
     size: int
     colour: str = "#1f2328"
-    bolder: int = 0  # pixels; the font has one weight alone
+    bolder: int = 0  # pixels; the font has only one weight
     ground: str = WHITE
 
     @property
@@ -53,28 +52,28 @@ class Style(NamedTuple):
         return round(1.35 * self.size)
 
 
-TITLE, HEADING, GOLD = Style(54, bolder=2), Style(38, bolder=1), Style(34, bolder=1)
+TITLE, HEADING, TARGET = Style(54, bolder=2), Style(38, bolder=1), Style(34, bolder=1)
 TEXT, NAME, SMALL, REASON = Style(34), Style(34, GREY), Style(28, GREY), Style(28, GREY, 0, EMPTY)
 
 
 def write(sheet: Sheet, path: Path) -> None:
-    """Draw a sheet into a PNG file.
+    """Render a sheet to a PNG file.
 
     Raises:
-        InputError: the file cannot be written, or the picture would be too large.
+        InputError: the file cannot be written, or the image would be too large.
     """
     buffer = io.BytesIO()
-    _draw(sheet).save(buffer, "PNG")
+    _render(sheet).save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
-def _draw(sheet: Sheet) -> Picture:
+def _render(sheet: Sheet) -> Image.Image:
     columns = min(2, len(sheet.tiles))
     across = max(_across(tile) for tile in sheet.tiles)
-    card = across * ((IMAGE if columns > 1 else ALONE) + GAP) - GAP + 2 * PADDING
+    card = across * ((IMAGE if columns > 1 else SINGLE) + GAP) - GAP + 2 * PADDING
     width = columns * (card + GUTTER) - GUTTER
     count = f"{len(sheet.tiles)} of {sheet.n_pairs} pairs"
-    # A run's own id can be long; it is cut only where a user has made it longer still.
+    # Generated run ids fit at the smaller size; only longer ones, set by a user, are cut.
     title = TITLE if _width(_printable(sheet.run_id), TITLE) < width else HEADING
     heading = [_text(sheet.run_id, title, width, 2), _text(count, NAME, width)]
     parts = [_stack(heading, 4)]
@@ -86,7 +85,7 @@ def _draw(sheet: Sheet) -> Picture:
             parts = [part.reduce(factor) for part in parts]
         if _area(parts) > MAX_PIXELS:
             raise InputError(
-                "so many pairs, with so many answers to each, are too much for one picture",
+                "too many pairs and answers for one image",
                 where="--pairs",
                 hint=f"Show {max(1, columns * (len(parts) - 2))} or fewer.",
             )
@@ -97,7 +96,7 @@ def _draw(sheet: Sheet) -> Picture:
     return page
 
 
-def _area(parts: Sequence[Picture]) -> int:
+def _area(parts: Sequence[Image.Image]) -> int:
     return sum(part.width * part.height for part in parts)
 
 
@@ -105,13 +104,13 @@ def _area(parts: Sequence[Picture]) -> int:
 
 
 def _across(tile: Tile) -> int:
-    """How many samples stand side by side: up to three, else in rows of nearly one length."""
+    """Samples per row: up to three; more are split into rows of similar length."""
     n_rows = -(-len(tile.samples) // 3)
     return -(-len(tile.samples) // n_rows)
 
 
-def _framed(cards: Sequence[Picture]) -> Picture:
-    """A row of cards."""
+def _framed(cards: Sequence[Image.Image]) -> Image.Image:
+    """A row of cards with frames."""
     height = max(card.height for card in cards) + 2 * PADDING
     frames = []
     for card in cards:
@@ -123,29 +122,29 @@ def _framed(cards: Sequence[Picture]) -> Picture:
     return _beside(frames, GUTTER)
 
 
-def _card(tile: Tile, width: int) -> Picture:
-    cosines = [f"cosine of the pair: {value:.3f} ({by})" for by, value in tile.cosines.items()]
+def _card(tile: Tile, width: int) -> Image.Image:
+    cosines = [f"pair cosine similarity: {value:.3f} ({by})" for by, value in tile.cosines.items()]
     small = [_text(line, SMALL, width) for line in (f"pair {tile.pair}", *cosines)]
     parts = [_stack([_text(tile.task, HEADING, width), *small], 4)]
     across = _across(tile)
     column = (width + GAP) // across - GAP
     for samples in _chunks(tile.samples, across):
-        height = max(_height(asked.images, column) for asked in samples)
+        height = max(_height(sample.images, column) for sample in samples)
         cells = [
             [
-                _images(asked.images, column, height),
-                _text(asked.question, TEXT, column, 5),
-                _text(f"Right answer: {asked.gold}", GOLD, column, 2),
-                *_answers(tile.rows, asked.answers, column),
+                _images(sample.images, column, height),
+                _text(sample.question, TEXT, column, 5),
+                _text(f"Correct answer: {sample.target}", TARGET, column, 2),
+                *_answers(tile.rows, sample.answers, column),
             ]
-            for asked in samples
+            for sample in samples
         ]
         parts.append(_stack([_beside(row, GAP) for row in zip(*cells, strict=True)], 14))
     return _stack(parts, 24)
 
 
-def _answers(names: Sequence[str], answers: Sequence[Answer], width: int) -> Iterator[Picture]:
-    """A row for each model: its mark, its name, and beside or below that what it said."""
+def _answers(names: Sequence[str], answers: Sequence[Answer], width: int) -> Iterator[Image.Image]:
+    """One row per model: its mark, its name, and its answer beside or below the name."""
     longest = max(_width(_printable(name), NAME) for name in names) + 1
     for name, answer in zip(names, answers, strict=True):
         mark = _mark(answer.mark)
@@ -158,7 +157,7 @@ def _answers(names: Sequence[str], answers: Sequence[Answer], width: int) -> Ite
             yield _beside([mark, _stack([_text(name, NAME, rest), words])])
 
 
-def _mark(mark: Mark) -> Picture:
+def _mark(mark: Mark) -> Image.Image:
     colour, strokes = MARKS[mark]
     size, finer = 30, 4  # Pillow draws lines with jagged edges
     mask = Image.new("L", (size * finer, size * finer))
@@ -173,15 +172,15 @@ def _mark(mark: Mark) -> Picture:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def _height(images: Sequence[Picture | Absent], width: int) -> int:
-    """Of the frames around images: that of the highest image, but at most that of a square."""
+def _height(images: Sequence[Image.Image | Absent], width: int) -> int:
+    """Height of the frames around images: that of the tallest image, at most square."""
     width //= max(1, min(3, len(images)))
     shapes = [(4, 3) if isinstance(image, Absent) else image.size for image in images]
     return max([TEXT.line * 2, *(min(width, width * high // wide) for wide, high in shapes)])
 
 
-def _images(images: Sequence[Picture | Absent], width: int, height: int) -> Picture:
-    """Those of one sample: one as a rule, several in rows of three."""
+def _images(images: Sequence[Image.Image | Absent], width: int, height: int) -> Image.Image:
+    """The images of one sample; usually one, several in rows of three."""
     if not images:
         return _frame(Absent("No image was shown", ""), width, height)
     across = min(3, len(images))
@@ -190,8 +189,8 @@ def _images(images: Sequence[Picture | Absent], width: int, height: int) -> Pict
     return _stack([_beside(row, 8) for row in rows], 8)
 
 
-def _frame(image: Picture | Absent, width: int, height: int) -> Picture:
-    """An image as large as fits, or why there is none."""
+def _frame(image: Image.Image | Absent, width: int, height: int) -> Image.Image:
+    """An image scaled to fit, or the reason why it cannot be shown."""
     frame = Image.new("RGB", (width, height), EMPTY)
     if isinstance(image, Absent):
         lines = [(image.reason, 4), (image.path, 2)]
@@ -207,8 +206,8 @@ def _frame(image: Picture | Absent, width: int, height: int) -> Picture:
 # --- text -----------------------------------------------------------------------------------------
 
 
-def _text(text: str, style: Style, width: int, limit: int = 1) -> Picture:
-    """Text of any kind, wrapped; what does not fit into ``limit`` lines is cut off."""
+def _text(text: str, style: Style, width: int, limit: int = 1) -> Image.Image:
+    """Any text, wrapped; what does not fit into ``limit`` lines is cut off."""
     lines = _wrapped(_printable(text), style, width - style.bolder, limit)
     page = Image.new("RGB", (width, style.line * len(lines)), style.ground)
     pen = ImageDraw.Draw(page)
@@ -224,7 +223,7 @@ def _wrapped(text: str, style: Style, width: int, limit: int) -> list[str]:
     while len(lines) < limit - 1 and _fitting(text, style, width) < len(text):
         end = _fitting(text, style, width)
         space = text.rfind(" ", 0, end + 1)
-        end = space if space > 0 else end  # a word that is longer than a line is broken
+        end = space if space > 0 else end  # words longer than a line are broken
         lines.append(text[:end])
         text = text[end:].lstrip()
     if _fitting(text, style, width) < len(text):
@@ -233,7 +232,7 @@ def _wrapped(text: str, style: Style, width: int, limit: int) -> list[str]:
 
 
 def _fitting(text: str, style: Style, width: int) -> int:
-    """How many characters of a text fit into a line: one at least."""
+    """Number of characters of a text that fit on one line; at least one."""
     ends = range(1, len(text) + 1)
     return max(1, bisect_right(ends, width, key=lambda end: _width(text[:end], style)))
 
@@ -243,9 +242,9 @@ def _width(text: str, style: Style) -> int:
 
 
 def _printable(text: str) -> str:
-    """One line of what the font has; what looks alike for some of the rest, boxes for all other."""
+    """One line of characters that the font has; others become similar ones, or boxes."""
     text = unicodedata.normalize("NFKD", " ".join(text.split())[:MAX_TEXT].translate(LOOKALIKES))
-    # Accents are marks of their own now, and go; so do joiners, and what turns the direction.
+    # NFKD separates accents: drop them, and joiners and text direction marks too.
     kept = (c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
     return " ".join("".join(c if _has_glyph(c) else UNKNOWN for c in kept).split())
 
@@ -263,14 +262,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-# --- putting together -----------------------------------------------------------------------------
+# --- layout ---------------------------------------------------------------------------------------
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _beside(parts: Sequence[Picture], gap: int = 0) -> Picture:
+def _beside(parts: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     width = sum(part.width + gap for part in parts) - gap
     page = Image.new("RGB", (width, max(part.height for part in parts)), WHITE)
     x = 0
@@ -280,7 +279,7 @@ def _beside(parts: Sequence[Picture], gap: int = 0) -> Picture:
     return page
 
 
-def _stack(parts: Sequence[Picture], gap: int = 0) -> Picture:
+def _stack(parts: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     height = sum(part.height + gap for part in parts) - gap
     page = Image.new("RGB", (max(part.width for part in parts), height), WHITE)
     y = 0

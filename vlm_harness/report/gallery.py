@@ -1,8 +1,8 @@
-"""The samples of runs as data for a page: what was shown, asked and answered, by group.
+"""The samples of runs as data for a page: images, prompts and answers, by group.
 
-A task's samples stand in groups (sets, else pairs, else alone) and carry one line for every
-answerer (a model, and how it was asked) and order of the options. Texts that many lines share,
-prompts and captions, are kept once.
+Samples are grouped by set, else by pair, else each one is its own group. A sample has one line per
+answerer (a model in one configuration) and option order. Texts that many lines share (prompts and
+captions) are stored once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,25 @@ from vlm_harness.types import Cell, ImageRef, LogLine
 
 Data = dict[str, Any]
 LONG = 20_000
-"""Characters of a text that a page shows; the log has them all."""
+"""Maximum characters of a text on a page; the log has the complete text."""
 VERDICTS = {"unparsed": "u", "error": "e"}
 
 
 class Answers(NamedTuple):
-    """What a run answered in one cell of its grid."""
+    """The answers of a run in one cell of its grid."""
 
     run: Run
     cell: Cell
     task: str
-    """What the task is called on the page; tasks of one name are the same."""
+    """Name of the task on the page; equal names mean the same task."""
     label: str
-    """What tells it from the others of the task."""
+    """What distinguishes these answers from others to the same task."""
     lines: Sequence[LogLine]
 
 
 @dataclass
 class _Interned:
-    """Values that are written once and referred to by number."""
+    """Values that are stored once and referred to by number."""
 
     numbers: dict[Any, int] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class _Interned:
 
 @dataclass
 class _Task:
-    """One task as some answerers were asked it: the same samples, whatever run they are in."""
+    """One task with the answers of all runs to it."""
 
     answers: list[Answers] = field(default_factory=list)
     _samples: dict[str, Data] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class _Task:
     _candidates: _Interned = field(default_factory=_Interned)
 
     def add(self, answers: Answers, root: str) -> None:
-        """``root``: where the run found its images."""
+        """Add answers; ``root`` is the folder where the run found its images."""
         self.answers.append(answers)
         for line in answers.lines:
-            self._take(len(self.answers) - 1, line, root)
+            self._add_line(len(self.answers) - 1, line, root)
 
-    def _take(self, number: int, line: LogLine, root: str) -> None:
-        """A line of the answerer of that number."""
+    def _add_line(self, number: int, line: LogLine, root: str) -> None:
+        """Add a line of answerer ``number``."""
         sample = self._samples.setdefault(
             line.sample_id,
             {
@@ -77,13 +77,13 @@ class _Task:
         )
         if line.pair_cosine is not None:
             sample.setdefault("cosines", {})[number] = round(line.pair_cosine, 4)
-        found = self._line(number, line, sample["target"])
+        found = self._line_data(number, line, sample["target"])
         found["images"] = [Shown(each.path, each.sha256, root) for each in line.images or ()]
         found["normal"] = line.image_mode == "normal"
         sample["lines"].append(found)
 
-    def _line(self, number: int, line: LogLine, target: int) -> Data:
-        """With short names, and without what is as it mostly is: a page may have many."""
+    def _line_data(self, number: int, line: LogLine, target: int) -> Data:
+        """One line, with short keys and without defaults, because a page may have many lines."""
         response = line.response
         text = response.text
         found: Data = {"a": number, "v": _verdict(line), "p": line.prediction}
@@ -101,26 +101,26 @@ class _Task:
         if line.order != sorted(line.order):
             found["o"] = line.order
         if line.shown != [line.options[index] for index in line.order]:
-            # With the letters that they had there: (a) is another option in another order.
+            # The options with their letters in this order: (a) differs between orders.
             found["w"] = self._candidates.number(tuple(line.shown))
         if line.order_index:
             found["i"] = line.order_index
-        for short, said in (("d", line.extraction), ("e", line.error)):
-            if said:
-                found[short] = said[:LONG]
+        for short, note in (("d", line.extraction), ("e", line.error)):
+            if note:
+                found[short] = note[:LONG]
         if line.target != target:
             found["g"] = line.target
         return found
 
     def data(self, position: Mapping[str, int], images: _Interned) -> Data:
-        """As the page gets it; samples in the order of ``position``, as far as it is known."""
+        """The task as page data, with samples in the order of ``position`` where it is known."""
         samples = sorted(
             self._samples.items(), key=lambda item: position.get(item[0], len(position))
         )
         groups: dict[tuple[str, str], list[int]] = {}
         for number, (_, sample) in enumerate(samples):
             sample["lines"].sort(key=lambda line: (line["a"], line.get("i", 0)))
-            _settle_images(sample, images)
+            _share_images(sample, images)
             kind = next((kind for kind in ("set", "pair") if sample[kind] is not None), "sample")
             key = sample["id" if kind == "sample" else kind]
             groups.setdefault((kind, key), []).append(number)
@@ -139,10 +139,10 @@ class _Task:
         }
 
 
-def _settle_images(sample: Data, images: _Interned) -> None:
-    """Say once what most lines were shown; a line that was shown others says which (``m``).
+def _share_images(sample: Data, images: _Interned) -> None:
+    """Store the images of a sample once; a line that was shown other images lists them (``m``).
 
-    Of the same image, the file's checksum is known best: some backends read none, and log none.
+    Checksums come from any line that has them: some backends read no images and log none.
     """
     lines = sample["lines"]
     known = {each.path: each for line in lines for each in line["images"] if each.sha256}
@@ -160,7 +160,7 @@ def _settle_images(sample: Data, images: _Interned) -> None:
 
 
 def _verdict(line: LogLine) -> str:
-    """r(ight), w(rong), t(ied), u(nparsed), e(rror)."""
+    """``r`` (correct), ``w`` (incorrect), ``t`` (tied), ``u`` (unparsed) or ``e`` (error)."""
     if line.correct:
         return "r"
     return VERDICTS.get(line.status) or ("t" if line.prediction is None else "w")
@@ -170,11 +170,11 @@ def _verdict(line: LogLine) -> str:
 class Gallery:
     tasks: Sequence[Data]
     shown: Sequence[Shown]
-    """Images, as samples refer to them by number."""
+    """Images; samples refer to them by position."""
     refs: Mapping[tuple[str, str], ImageRef]
-    """Where they are, by root and path, as far as it is known."""
+    """Image files by root and path, where known."""
     notes: Sequence[str]
-    """What could not be looked for, and why."""
+    """Tasks whose images could not be looked up, and why."""
 
     @property
     def n_samples(self) -> int:
@@ -182,7 +182,7 @@ class Gallery:
 
 
 def collect(answers: Sequence[Answers], data_dir: str | None) -> Gallery:
-    """The samples of some cells of runs, and where their images are."""
+    """Collect the samples of some cells and locate their images."""
     tasks: dict[str, _Task] = {}
     for each in answers:
         tasks.setdefault(each.task, _Task()).add(each, str(each.run.data_root(data_dir)))
@@ -192,14 +192,14 @@ def collect(answers: Sequence[Answers], data_dir: str | None) -> Gallery:
     found = []
     for task in tasks.values():
         positions: dict[str, int] = {}
-        # Of runs that found the same in another place, each has images of its own to be looked for.
+        # Runs may have read the same task from different folders: look up the images of each.
         by_root = {str(each.run.data_root(data_dir)): each for each in reversed(task.answers)}
         for each in by_root.values():
             root = each.run.data_root(data_dir)
             try:
-                samples = each.run.read_again(each.cell.task, root).samples
+                samples = each.run.load_task(each.cell.task, root).samples
             except InputError as error:
-                notes[f"{each.task}: shown without images, since {error.message}"] = None
+                notes[f"{each.task}: shown without images: {error.message}"] = None
                 continue
             positions = {sample.id: number for number, sample in enumerate(samples)}
             refs.update({(str(root), r.path): r for sample in samples for r in sample.images})

@@ -1,4 +1,4 @@
-"""A page that shows samples: what a report and a comparison have in common."""
+"""A page with samples: the common part of reports and comparisons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,11 @@ MB = 1_000_000
 class Options:
     """
     Attributes:
-        max_size: of the page in MB; images are made smaller, and in the end left out, to fit.
-        image_size: longer side of an image in pixels, at most; 0 for a page without images.
-        measure: where cosines of pairs come from, as for ``agreement.analyse``.
-        progress: told of the images that are made small.
+        max_size: maximum size of the page in MB. Images are scaled down to fit, and left out if
+            they still do not fit.
+        image_size: maximum length of an image's longer side in pixels; 0 for no images.
+        measure: source of pair cosine similarities, as for ``agreement.analyse``.
+        progress: called for each thumbnail made.
     """
 
     tasks: Sequence[str] = ()
@@ -67,10 +68,10 @@ def write_page(
     comparison: bool = False,
     **context: Any,
 ) -> Written:
-    """A page with the samples of some cells, in at most ``options.max_size`` MB.
+    """Write a page with the samples of some cells, of at most ``options.max_size`` MB.
 
     Raises:
-        InputError: it would be larger even without images, or cannot be written.
+        InputError: the page would be too large even without images, or cannot be written.
     """
     most = int(options.max_size * MB)
     gallery = collect(answers, options.data_dir)
@@ -83,30 +84,34 @@ def write_page(
             "tasks": gallery.tasks,
             "images": images.entries,
         }
-        said = f"{images.n} images of at most {images.size} px." if images.n else "No images."
+        images_note = (
+            f"{images.n} images of at most {images.size} px." if images.n else "No images."
+        )
         return html.render(
             template,
             (*html.SCRIPTS, "gallery.js", "report.js"),
             data,
             images.chunks,
             styles=["gallery.css"],
-            drawn=charts.keys(),
+            chart_names=charts.keys(),
             gallery_notes=gallery.notes,
-            images_said=said,
+            images_note=images_note,
             **context,
         ).encode()
 
-    unseen = Thumbnails(0, [], [{"path": image.path, "note": NO_ROOM} for image in gallery.shown])
-    content = page(unseen)
+    no_images = Thumbnails(
+        0, [], [{"path": image.path, "note": NO_ROOM} for image in gallery.shown]
+    )
+    content = page(no_images)
     room = most - len(content) - 20_000
     if room < 0:
         raise InputError(
-            f"the page takes {len(content) / MB:.1f} MB without any image, and may take "
+            f"the page is {len(content) / MB:.1f} MB without images; the limit is "
             f"{options.max_size:g} MB",
             where="--max-size",
-            hint="Allow more, or choose fewer tasks with --task.",
+            hint="Raise the limit, or choose fewer tasks with --task.",
         )
-    images = unseen
+    images = no_images
     if options.image_size:
         images = thumbnails.make(
             gallery.shown, gallery.refs, room, options.image_size, options.progress
@@ -117,8 +122,16 @@ def write_page(
     return Written(path, len(content), gallery.n_samples, images.n, images.size, notes)
 
 
+def is_verified(run: Run, model: str) -> bool:
+    """Whether the project has run the model's checkpoint name and revision, according to its spec.
+
+    The spec is that of the manifest; manifests without the key count as verified.
+    """
+    return run.manifest.identity.models.get(model, {}).get("verified", True) is not False
+
+
 def facts(run: Run) -> Data:
-    """What the manifest says of a run, in words."""
+    """What the manifest records about a run, as text."""
     manifest = run.manifest
     environment = manifest.environment
     cores = environment.cpu_count
@@ -147,6 +160,7 @@ def facts(run: Run) -> Data:
         "name": run.name,
         "command_line": manifest.command_line,
         "facts": {name: value for name, value in found.items() if value not in ("", None)},
+        "unverified": [name for name in manifest.models if not is_verified(run, name)],
     }
 
 

@@ -1,7 +1,8 @@
-"""A few pairs of a run: which ones, what was shown, what was answered. From the log and the data.
+"""Choose a few pairs of a run, with their images, questions and answers, for a contact sheet.
 
-Everything but the pixels and the question is in the log. Both come from the task, loaded again as
-the manifest has it; labels are those of the log, so no overlay is needed and no spec file.
+The log has everything except the pixels and the question. Both come from the task, which is
+reloaded from the manifest. Labels are those of the log, so neither label corrections nor spec files
+are needed.
 """
 
 from collections import Counter
@@ -22,9 +23,9 @@ from vlm_harness.types import Cell, ImageRef, LogLine, Manifest, Sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST = 800  # pixels; photographs of many megapixels would otherwise fill the memory
-LONG = 60  # characters; of a longer text the part that was decisive may be cut off
-Mark = Literal["right", "wrong", "missing"]
+LARGEST = 800  # pixels; limits the memory that large photographs take
+LONG = 60  # characters; in a longer text the decisive part may be cut off
+Mark = Literal["correct", "incorrect", "missing"]
 
 
 class Answer(NamedTuple):
@@ -40,15 +41,16 @@ class Absent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One sample of a pair, as it was asked."""
+class TileSample:
+    """One sample of a pair: its question, images and answers."""
 
     question: str
     images: Sequence["Image | Absent"]
-    """Empty where none was shown."""
-    gold: str
+    """Empty if no image was shown."""
+    target: str
+    """The correct option."""
     answers: Sequence[Answer]
-    """One for each row of the tile."""
+    """One per row of the tile."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class Tile:
     task: str
     pair: str
     cosines: Mapping[str, float]
-    """Of the two image embeddings, by dual encoder."""
+    """Pair cosine similarity by dual encoder."""
     rows: Sequence[str]
-    """Who answered: the model, and the protocol where it was asked under several."""
-    samples: Sequence[Asked]
+    """Who answered: the model, with its protocol if it has answers under several."""
+    samples: Sequence[TileSample]
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,16 @@ class Sheet:
     run_id: str
     tiles: Sequence[Tile]
     n_pairs: int
-    """Of the run, as far as they are answered."""
+    """Completely answered pairs of the run."""
     notes: Sequence[str]
 
 
 Pair = Mapping[str, Mapping[Cell, LogLine]]
-"""The lines of a pair, by sample and row."""
+"""The lines of a pair, by sample and cell."""
 
 
 class _Log(NamedTuple):
-    """What was answered to a task, as far as it can be shown."""
+    """The answers to a task that a sheet can show."""
 
     spec: TaskSpec
     rows: Sequence[Cell]
@@ -88,10 +90,11 @@ class _Log(NamedTuple):
 def collect(
     folder: Path, tasks: Sequence[str] = (), pairs: int = 6, data_dir: str | None = None
 ) -> Sheet:
-    """Choose pairs of a run and gather all that is to be drawn of them.
+    """Choose pairs of a run and collect what a sheet shows of them.
 
     Raises:
-        InputError: no run folder, a task that is not in it, no pair, or data that are not there.
+        InputError: not a run folder, a task that the run does not have, no complete pair, or
+            missing data.
     """
     run = Run(folder)
     check_paired(folder, tasks, dict.fromkeys(cell.task for cell in run.paired))
@@ -103,9 +106,9 @@ def collect(
     chosen = _choose(logs, pairs, prefer_few_options=not tasks)
     if not chosen:
         raise InputError(
-            "no pair is answered yet, of both its images",
+            "no pair is completely answered yet",
             where=folder,
-            hint="The command that began the run goes on with it.",
+            hint="Rerun the original command to resume it.",
         )
     root = run.data_root(data_dir)
     tiles = [tile for name, keys in chosen.items() for tile in _tiles(logs[name], run, keys, root)]
@@ -114,12 +117,12 @@ def collect(
     if len(tiles) < n_pairs and not all(
         _agree(p) for log in logs.values() for p in log.pairs.values()
     ):
-        notes.append("Pairs that tell the models apart come first.")
+        notes.append("Pairs on which the models differ come first.")
     return Sheet(run.name, tiles, n_pairs, notes)
 
 
 def _read(run: Run, cells: Sequence[Cell]) -> _Log:
-    """What the first cell of each model and protocol answered in the first order of the options."""
+    """The answers of the first cell of each model and protocol, in the first option order."""
     task = run.spec(cells[0].task)
     first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
@@ -139,11 +142,11 @@ def _read(run: Run, cells: Sequence[Cell]) -> _Log:
 
 
 def _choose(logs: Mapping[str, _Log], count: int, prefer_few_options: bool) -> dict[str, list[str]]:
-    """Pairs by task: first those that tell the models apart, by turns from all tasks."""
+    """Choose pairs on which the models differ first, alternating between tasks."""
     ranked = []
     for name, log in logs.items():
         n_options = _n_options(log) if prefer_few_options else 0
-        # By length and name: "10" after "9", whatever order the run was in.
+        # By length, then name: "10" comes after "9", whatever the order of the log.
         agreed = sorted((_agree(pair), len(key), key) for key, pair in log.pairs.items())
         for turn, (agree, _, key) in enumerate(agreed):
             ranked.append(((n_options, agree, turn), name, key))
@@ -154,7 +157,7 @@ def _choose(logs: Mapping[str, _Log], count: int, prefer_few_options: bool) -> d
 
 
 def _agree(pair: Pair) -> bool:
-    """Whether each image of a pair was got right by all who were asked, or by none."""
+    """Whether, on each sample of a pair, all models are correct or all are incorrect."""
     return all(len({line.correct for line in by.values()}) == 1 for by in pair.values())
 
 
@@ -168,16 +171,16 @@ def _n_options(log: _Log) -> int:
 
 def _tiles(log: _Log, run: Run, chosen: Iterable[str], root: Path) -> Iterator[Tile]:
     spec = log.spec
-    task = run.read_again(spec.task, root)
+    task = run.load_task(spec.task, root)
     samples = {sample.id: sample for sample in task.samples}
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     position = {name: index for index, name in enumerate(samples)}
     cells = [each for each in run.manifest.identity.cells if each.cell.task == spec.task]
-    # That of the first cell which has one: captions are scored without.
+    # Of the first cell that has one: captions are scored without a question.
     question = next((each.question for each in cells if each.question), spec.prompt.question)
     n_protocols = Counter(row.model for row in log.rows)
     for key in chosen:
-        # A run logs its lines in an order that is good for caches; the task's is that of the pair.
+        # Lines are logged in a cache-friendly order; show samples in the order of the task.
         pair = sorted(log.pairs[key].items(), key=lambda m: position.get(m[0], len(position)))
         yield Tile(
             task=spec.task,
@@ -193,27 +196,28 @@ def _tiles(log: _Log, run: Run, chosen: Iterable[str], root: Path) -> Iterator[T
                 for row in log.rows
             ],
             samples=[
-                _asked(question, samples.get(name), lines, log.rows, refs) for name, lines in pair
+                _tile_sample(question, samples.get(name), lines, log.rows, refs)
+                for name, lines in pair
             ],
         )
 
 
-def _asked(
+def _tile_sample(
     question: str,
     sample: Sample | None,
     lines: Mapping[Cell, LogLine],
     rows: Iterable[Cell],
     refs: Mapping[str, ImageRef],
-) -> Asked:
+) -> TileSample:
     some = next(iter(lines.values()))
     logged = [line.images or [] for line in lines.values()]
-    # Some backends read no image, and log no checksum; another model's line may have it.
+    # Some backends read no images and log no checksums; another model's line may have them.
     shown = max(logged, key=lambda entry: sum(image.sha256 is not None for image in entry))
-    return Asked(
+    return TileSample(
         question=_question(question, sample, some),
-        # Those that the log names: under --images swapped they are the other sample's.
+        # As logged: with --images swapped, these are the images of the other sample.
         images=[_image(image.path, image.sha256, refs.get(image.path)) for image in shown],
-        gold=some.options[some.target],
+        target=some.options[some.target],
         answers=[answer(lines.get(row)) for row in rows],
     )
 
@@ -228,22 +232,22 @@ def _question(template: str, sample: Sample | None, line: LogLine) -> str:
 
 def _image(path: str, sha256: str | None, ref: ImageRef | None) -> "Image | Absent":
     if ref is None or not ref.exists():
-        return Absent("The image is not there", path)
+        return Absent("Image not found", path)
     try:
-        picture = images.load(ref)
+        image = images.load(ref)
     except SampleError:
         return Absent("The image cannot be read", path)
-    if sha256 not in (None, picture.sha256):
-        return Absent("The file is not the one that was shown: its checksum differs", path)
-    picture.pixels.thumbnail((LARGEST, LARGEST))
-    return picture.pixels
+    if sha256 not in (None, image.sha256):
+        return Absent("The image file has changed since the run (checksum mismatch)", path)
+    image.pixels.thumbnail((LARGEST, LARGEST))
+    return image.pixels
 
 
 def answer(line: LogLine | None) -> Answer:
-    """What a line says was answered, in words."""
+    """The answer of a line, as text."""
     if line is None:
         return Answer("missing", "not answered yet")
-    mark: Mark = "right" if line.correct is True else "wrong"
+    mark: Mark = "correct" if line.correct is True else "incorrect"
     text, prediction = line.response.text, line.prediction
     if line.status == "error":
         return Answer(mark, f"error: {line.error}")
@@ -258,15 +262,18 @@ def answer(line: LogLine | None) -> Answer:
 
 
 def _notes(manifest: Manifest, cells: Sequence[Cell]) -> list[str]:
-    """What must be known to read the sheet rightly."""
+    """What readers need to know to interpret the sheet."""
     mode, labels = cells[0].image_mode, cells[0].labels
     several = len({(cell.model, cell.task, cell.protocol) for cell in cells}) < len(cells)
     orders = any(cell.order_mode in ("both", "cyclic") for cell in cells)
     notes = [
-        (mode == "swapped", "Images swapped: right is what holds for the pair's other image."),
-        (mode == "none", "Asked without images."),
-        (labels == "original", "Labels as published."),
-        (several or orders, "Of each model the first command and first order of the options."),
+        (
+            mode == "swapped",
+            "Images swapped: the correct answer is that of the pair's other image.",
+        ),
+        (mode == "none", "No images were shown."),
+        (labels == "original", "Original labels, as published."),
+        (several or orders, "Only the first command and the first option order of each model."),
         (manifest.finished is None, "The run is not finished."),
     ]
     return [text for holds, text in notes if holds]

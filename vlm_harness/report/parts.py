@@ -1,4 +1,4 @@
-"""What a report tells of scores: drawn, by category and right answer, calibration, agreement.
+"""The parts of a report: scores, breakdowns, calibration, agreement.
 
 Plain data, for templates and for ``charts.js``.
 """
@@ -27,23 +27,25 @@ class Row(NamedTuple):
 
     result: ResultRow
     name: str
-    """What the task is called on the page."""
+    """Name of the task on the page."""
     label: str
-    """Who answered, as everywhere on the page."""
+    """Label of the answerer, the same everywhere on the page."""
     run: str
     link: str
-    """To its samples."""
+    """URL fragment that shows its samples."""
+    verified: bool
+    """Whether the project has run the model's checkpoint name and revision."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What names it, by the heads of columns."""
+        """Values of the columns that identify a row, by heading."""
         return {**self.result.grid, "run": self.run}
 
 
 FEW = 12
-"""Right answers that are told apart; more, as captions have, are no kinds of questions."""
+"""Most options for a breakdown by correct answer; captions have more."""
 MOST = 60
-"""Categories that are shown."""
+"""Most categories shown."""
 
 
 def charts(
@@ -52,7 +54,7 @@ def charts(
     calibrations: Sequence[Data],
     agreements: Sequence[agreement.Report],
 ) -> dict[str, Data]:
-    """What ``charts.js`` draws, by the name of its place on the page."""
+    """The data of each chart, by the name of its place on the page."""
     scores = _dots(rows)
     return {
         **({"scores": {"kind": "dots", "name": "Scores", "data": scores}} if scores else {}),
@@ -92,9 +94,7 @@ def _brief(text: str) -> str:
 
 
 def _dots(rows: Sequence[Row]) -> list[Data]:
-    """The score to quote of each task that is a share; without what the names of all tasks begin
-    with.
-    """
+    """The primary metrics that are shares, labelled without the common prefix of task names."""
     prefix = common_prefix(row.name for row in rows)
     return [
         _dot(f"{row.name.removeprefix(prefix)}: {display.short(name)}", row.label, name, metric)
@@ -104,16 +104,16 @@ def _dots(rows: Sequence[Row]) -> list[Data]:
     ]
 
 
-# --- parts of it ----------------------------------------------------------------------------------
+# --- breakdowns -----------------------------------------------------------------------------------
 
 
 def breakdowns(answers: Sequence[Answers], rows: Sequence[Row]) -> Iterator[Data]:
-    """Of each task by category, and by what the right answer was."""
+    """Break down each task by category and by correct answer."""
     for task in dict.fromkeys(each.task for each in answers):
         own = [
             (each, row.result) for each, row in zip(answers, rows, strict=True) if each.task == task
         ]
-        # Pairs of two categories are in neither: samples are, then.
+        # A pair with two categories counts in neither; fall back to samples.
         for metric in (own[0][1].primary_metric, "individual_accuracy"):
             found = [
                 {"value": category, "label": each.label, "n": estimate.n, "metric": estimate}
@@ -127,7 +127,7 @@ def breakdowns(answers: Sequence[Answers], rows: Sequence[Row]) -> Iterator[Data
                 break
         found = [{**by, "label": each.label} for each, _ in own for by in _by_answer(each)]
         if found:
-            yield _breakdown(task, "right answer", "individual_accuracy", found)
+            yield _breakdown(task, "correct answer", "individual_accuracy", found)
 
 
 def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
@@ -140,14 +140,14 @@ def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
     caption = f"{display.title(metric)}{unit}, with 95% intervals; dashed: chance."
     caption = caption[0].upper() + caption[1:]
     if len(n) > MOST:
-        caption += f" Of {len(n):,} the {MOST} with most samples."
+        caption += f" Shown: the {MOST} of {len(n):,} values with the most samples."
     return {
         "task": task,
         "title": f"by {by}",
         "by": by,
         "metric": metric,
         "rows": rows,
-        "said": "said" in rows[0],
+        "has_share": "share" in rows[0],
         "caption": caption,
         "chart": [
             _dot(str(row["value"]), row["label"], metric, row["metric"])
@@ -158,21 +158,21 @@ def _breakdown(task: str, by: str, metric: str, rows: Sequence[Data]) -> Data:
 
 
 def _by_answer(answers: Answers) -> list[Data]:
-    """Accuracy where each option was right, and how often the model said it, right or not."""
+    """Accuracy by correct option, and the share of answers that chose each option."""
     options = {tuple(sorted(line.options)) for line in answers.lines}
     if len(options) != 1 or len(min(options)) > FEW:
         return []
     rules = answers.run.spec(answers.cell.task).grouping
     seed = answers.run.manifest.identity.seed
-    said = Counter(
+    chosen = Counter(
         line.options[line.prediction] for line in answers.lines if line.prediction is not None
     )
     found = []
     for option in min(options):
         records = [record(line) for line in answers.lines if line.options[line.target] == option]
         metric = estimate(individual_accuracy(records, rules), seed=seed)
-        share = said[option] / len(answers.lines)
-        found.append({"value": option, "n": len(records), "metric": metric, "said": share})
+        share = chosen[option] / len(answers.lines)
+        found.append({"value": option, "n": len(records), "metric": metric, "share": share})
     return found
 
 
@@ -203,7 +203,7 @@ def _bins(calibrations: Sequence[Data]) -> list[Data]:
 def agreements(
     answers: Sequence[Answers], options: Options
 ) -> tuple[list[agreement.Report], list[str]]:
-    """Of tasks whose samples come in pairs; where it cannot be made, a note says why."""
+    """Agreement reports of tasks with paired samples, and a note for each that failed."""
     paired = {cell.task for each in answers for cell in each.run.paired}
     tasks = dict.fromkeys(each.cell.task for each in answers if each.cell.task in paired)
     found, notes = [], []
@@ -211,19 +211,19 @@ def agreements(
         own = [each for each in answers if each.cell.task == task]
         logged = any(line.pair_cosine is not None for each in own for line in each.lines)
         if options.measure is agreement.from_log and not logged:
-            continue  # no dual encoder answered it: nothing is wrong
+            continue  # no dual encoder answered this task, which is no error
         runs = list({each.run.path: each.run for each in own}.values())
         try:
             reports = agreement.analyse(
                 [run.path for run in runs], options.measure, [task], options.threshold
             )
         except InputError as error:
-            notes.append(f"No analysis of agreement for {task}: {error.message}.")
+            notes.append(f"No agreement analysis for {task}: {error.message}.")
             continue
         names = run_names(runs)
         label = {(names[each.run.path], *each.cell.grid.values()): each.label for each in own}
         for report in reports:
-            for row in report["rows"]:  # called as everywhere on the page
+            for row in report["rows"]:  # the same label everywhere on the page
                 key = (row["run"], *(row[name] for name in GRID))
                 row["label"] = label.get(key, row["label"])
         found += [report for report in reports if report["n_pairs"]]

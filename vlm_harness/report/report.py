@@ -1,4 +1,4 @@
-"""``vlm-harness report``: runs as one HTML page that opens from disk."""
+"""``vlm-harness report``: runs on one HTML page that opens from disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from vlm_harness.logs.run import Run, run_names
 from vlm_harness.metrics.display import units_note
 from vlm_harness.report import parts
 from vlm_harness.report.gallery import Answers
-from vlm_harness.report.page import Options, Written, facts, write_page
+from vlm_harness.report.page import Options, Written, facts, is_verified, write_page
 from vlm_harness.types import Cell, ResultRow
 
 SECTIONS = {
     "scores": "Scores",
-    "breakdown": "Categories",
+    "breakdown": "Breakdown",
     "calibration": "Calibration",
     "agreement": "Agreement",
     "samples": "Samples",
-    "runs": "How it was run",
+    "runs": "Run details",
 }
 
 
@@ -29,15 +29,15 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
     """Write the report of some runs.
 
     Raises:
-        InputError: no run folder, a task that is in none, a log that cannot be read, a file that
-            cannot be written or would be larger than it may.
+        InputError: a folder is not a run folder, no run has a requested task, a log cannot be
+            read, or the page cannot be written or would exceed ``options.max_size``.
     """
     runs = [Run(f) for f in {folder.resolve(): folder for folder in folders}.values()]
     answers = _answers(runs, options.tasks)
     rows = _rows(answers)
     results = [row.result for row in rows]
     fields = varying(results)
-    if "command" not in fields and any(map(_commanded, answers)):
+    if "command" not in fields and any(map(_uses_other_command, answers)):
         fields = ["command", *fields]
     fields += [name for name in ("labels", "run") if len({row.fields[name] for row in rows}) > 1]
     breakdowns = list(parts.breakdowns(answers, rows))
@@ -71,11 +71,11 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
     )
 
 
-# --- what is read ---------------------------------------------------------------------------------
+# --- answers and results --------------------------------------------------------------------------
 
 
 def _answers(runs: Sequence[Run], asked: Sequence[str]) -> list[Answers]:
-    """What the runs answered; tasks of one name that are not the same are told apart by theirs."""
+    """The answers of the runs; different tasks of the same name also get the name of their run."""
     known = dict.fromkeys(cell.task for run in runs for cell in run.cells)
     for name in asked:
         if name not in known:
@@ -88,24 +88,24 @@ def _answers(runs: Sequence[Run], asked: Sequence[str]) -> list[Answers]:
         lines = run.lines_by_cell(wanted)
         for cell in wanted:
             task = run.task(cell.task)
-            what = to_json([cell.task, task.spec.version, task.data], sort_keys=True)
+            content = to_json([cell.task, task.spec.version, task.data], sort_keys=True)
             taken = {name for (one, _), name in names.items() if one == cell.task}
             new = f"{cell.task} [{names_of[run.path]}]" if taken else cell.task
-            name = names.setdefault((cell.task, what), new)
+            name = names.setdefault((cell.task, content), new)
             found.append(Answers(run, cell, name, "", lines[cell]))
     found = [each for each in found if each.lines]
     if not found:
         raise InputError(
-            "nothing is answered yet",
+            "no samples are answered yet",
             where=listing(str(run.path) for run in runs),
-            hint="The command that began a run goes on with it.",
+            hint="Rerun the original command to resume it.",
         )
     named = labels([(names_of[each.run.path], each.cell) for each in found])
     return [each._replace(label=label) for each, label in zip(found, named, strict=True)]
 
 
 def _rows(answers: Sequence[Answers]) -> list[parts.Row]:
-    """The results of each cell, from ``results.json``; of an unfinished run, from its log."""
+    """The results of each cell: from ``results.json``, or from the log of an unfinished run."""
     recorded: dict[Path, dict[Cell, ResultRow]] = {}
     names = run_names(list({each.run.path: each.run for each in answers}.values()))
     found = []
@@ -116,7 +116,9 @@ def _rows(answers: Sequence[Answers]) -> list[parts.Row]:
             recorded[run.path] = {row.cell: row for row in rows}
         result = recorded[run.path].get(each.cell) or _summarised(each)
         link = urlencode({"task": printable(each.task)})
-        found.append(parts.Row(result, each.task, each.label, names[run.path], link))
+        verified = is_verified(run, result.model)
+        row = parts.Row(result, each.task, each.label, names[run.path], link, verified)
+        found.append(row)
     return found
 
 
@@ -133,28 +135,29 @@ def _summarised(answers: Answers) -> ResultRow:
 
 
 def _notes(runs: Sequence[Run], answers: Sequence[Answers]) -> list[str]:
-    """What must be known to read the page rightly."""
+    """What readers need to know to interpret the page."""
     notes = []
     for run in runs:
         identity = run.manifest.identity
         if not run.finished:
-            notes.append(f"{run.name} is not finished: scores are of what is answered so far.")
+            notes.append(f"{run.name} is not finished: scores cover the answers so far.")
         if identity.limit is not None:
-            notes.append(f"{run.name} was limited to {identity.limit} samples a task.")
+            notes.append(f"{run.name} is a partial run: at most {identity.limit} samples per task.")
         if identity.samples:
-            notes.append(f"{run.name} was of {len(identity.samples)} chosen samples alone.")
+            n = len(identity.samples)
+            notes.append(f"{run.name} covers only {n} selected samples (--samples).")
     modes = {each.cell.image_mode for each in answers}
     if "swapped" in modes:
-        notes.append("Under images swapped, right is what holds for the pair's other image.")
+        notes.append("Images swapped: the correct answer is that of the pair's other image.")
     if "none" in modes:
-        notes.append("Under images none, no image was shown.")
+        notes.append("Images none: no image was shown.")
     if "original" in {each.cell.labels for each in answers}:
-        notes.append("Under labels original, right is what was published, errors included.")
+        notes.append("Labels original: correct answers are those published, errors included.")
     return notes
 
 
-def _commanded(answers: Answers) -> bool:
-    """Whether a cell was asked by another command than the first of its task."""
+def _uses_other_command(answers: Answers) -> bool:
+    """Whether a cell uses a command other than the first of its task."""
     cell = answers.cell
     return cell.command in list(answers.run.spec(cell.task).prompt.commands)[1:]
 

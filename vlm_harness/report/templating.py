@@ -1,8 +1,8 @@
-"""HTML pages that carry all they need in themselves: styles, scripts, data and images.
+"""Self-contained HTML pages: styles, scripts, data and images are part of the file.
 
-Templates escape what is put into them. Beyond that, a page forbids itself by its content security
-policy any script but its own (each named by its checksum) and any request, to whatever host: what a
-model wrote cannot do a thing there, even where escaping should fail.
+Templates escape all values. In addition, the content security policy of a page allows only its own
+scripts (each by its checksum) and no network requests. Text written by a model can do nothing on
+the page, even if escaping fails.
 """
 
 import base64
@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parent / "html"
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
 SCRIPTS = (*LIBRARIES, "charts.js", "tables.js")
 NONE = "–"
+UNVERIFIED = "the checkpoint name and revision were not run by the project"
 STYLES = ("vendor/dataTables.min.css", "page.css")
 
 
@@ -37,15 +38,15 @@ def render(
     styles: Iterable[str] = (),
     **context: Any,
 ) -> str:
-    """A page.
+    """Render a page.
 
     Args:
-        template: a file of ``html/``, or of ``leaderboard/site/``.
-        scripts: files likewise, in the order in which they are run.
-        data: what ``page.load`` gives to scripts; its texts as ``printable`` makes them.
-        images: chunks of base64 texts (``thumbnails.py``), put last: what is seen first need not
-            wait for them.
-        styles: files, beside those of every page.
+        template: a file in ``html/`` or ``leaderboard/site/``.
+        scripts: files in the same folders, in the order in which they run.
+        data: what ``page.load`` returns to scripts; all texts pass through ``printable``.
+        images: chunks of base64 texts (``thumbnails.py``); they come last, so that the page is
+            shown before they are read.
+        styles: files to add to those of every page.
     """
     sources = {name: _source(name) for name in ("page.js", *scripts)}
     hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()) for s in sources.values()]
@@ -59,7 +60,7 @@ def render(
             "form-action 'none'",
         )
     )
-    text = to_json(_shown(data), separators=(",", ":"), allow_nan=False)
+    text = to_json(_escaped(data), separators=(",", ":"), allow_nan=False)
     packed = gzip.compress(text.encode(), 6, mtime=0)
     return _templates().get_template(template).render(
         policy=policy,
@@ -72,14 +73,14 @@ def render(
     )  # fmt: skip
 
 
-def _shown(data: Any) -> Any:
-    """Plain data, with what would steer a page or a terminal shown as escapes in all its texts."""
+def _escaped(data: Any) -> Any:
+    """Plain data, with characters that control a page or terminal escaped in all texts."""
     if type(data) is str:
         return printable(data)
     if isinstance(data, Mapping):
-        return {key: _shown(value) for key, value in data.items()}
+        return {key: _escaped(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_shown(value) for value in data]
+        return [_escaped(value) for value in data]
     return data
 
 
@@ -103,9 +104,10 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Control characters and turns of the direction of writing are shown, not obeyed.
+        # Show control characters and text direction marks as escapes.
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
+    environment.globals["unverified_title"] = UNVERIFIED
     environment.filters.update(
         number=_number,
         interval=_interval,

@@ -1,4 +1,4 @@
-"""Small pictures of a run's images for an HTML page, within a number of bytes."""
+"""Thumbnails of a run's images for an HTML page, within a limit of bytes."""
 
 import base64
 import hashlib
@@ -13,36 +13,36 @@ from vlm_harness.errors import SampleError
 from vlm_harness.types import ImageRef
 
 SIZES = (448, 384, 320, 256, 224, 192, 160, 128, 96, 64)
-"""Of the longer side, in pixels; no image is made larger than it is."""
+"""Length of the longer side in pixels; images are never enlarged."""
 PROBES = 24
-"""Images that are made small in a size to learn how many bytes it takes."""
+"""Number of images that are scaled to estimate how many bytes a size takes."""
 CHUNK = 64
-"""Images in one element of the page."""
+"""Number of images in one element of the page."""
 _Small = Callable[[Iterable["Shown"], int], Iterator[bytes | str]]
 Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
-NOT_THERE = "the image is not there"
-CHANGED = "the file is not the one that was shown: its checksum differs"
-NO_ROOM = "left out: the page would be larger than --max-size"
+"""Called with the number of images done and their total."""
+NOT_THERE = "image not found"
+CHANGED = "the image file has changed since the run (checksum mismatch)"
+NO_ROOM = "left out to keep the page within --max-size"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An image that a log names."""
+    """An image that a log refers to."""
 
     path: str
     sha256: str | None
     root: str = ""
-    """Where the run found its data: a path may be another file elsewhere."""
+    """Where the run found its data: the same path may be a different file elsewhere."""
 
 
 @dataclass(frozen=True)
 class Thumbnails:
     """
     Attributes:
-        size: longer side in pixels, at most; 0 where there are none.
-        chunks: base64 of WebP files, ``CHUNK`` in each but the last, one a line.
-        entries: for each image its path, and either its ``number`` in the chunks or a ``note``.
+        size: maximum length of the longer side in pixels; 0 if there are no thumbnails.
+        chunks: base64-encoded WebP files, one per line and ``CHUNK`` per chunk except the last.
+        entries: the path of each image, and either its ``number`` in the chunks or a ``note``.
     """
 
     size: int
@@ -61,7 +61,10 @@ def make(
     largest: int = SIZES[0],
     progress: Progress = lambda done, total: None,
 ) -> Thumbnails:
-    """In the largest size in which all fit into ``budget`` bytes; else as many as do."""
+    """Make thumbnails of the largest size at which all fit into ``budget`` bytes.
+
+    If they fit at no size, images are left out at the smallest one.
+    """
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
         def small(some: Iterable[Shown], size: int) -> Iterator[bytes | str]:
@@ -93,21 +96,21 @@ def _size(shown: Sequence[Shown], small: _Small, budget: int, largest: int) -> i
     sizes = [size for size in SIZES if size <= largest] or [largest]
     for size in sizes:
         found = [len(each) for each in small(probes, size) if isinstance(each, bytes)]
-        # A tenth more: those that were not looked at may be larger.
+        # 10% more, because images that were not probed may be larger.
         if sum(found) * 4 / 3 * 1.1 * len(shown) <= budget * len(probes):
             return size
     return sizes[-1]
 
 
 def _small(shown: Shown, ref: ImageRef | None, size: int) -> bytes | str:
-    """A WebP file, or why there is none."""
+    """A WebP file, or the reason why there is none."""
     if ref is None or not ref.exists():
         return NOT_THERE
     try:
         data = images.read(ref)
         if shown.sha256 not in (None, hashlib.sha256(data).hexdigest()):
             return CHANGED
-        pixels = images.decode(data, ref, about=size)
+        pixels = images.decode(data, ref, min_side=size)
     except SampleError as error:
         return str(error)
     pixels.thumbnail((size, size), reducing_gap=2.0)

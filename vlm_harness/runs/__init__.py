@@ -1,1 +1,1 @@
-"""Executing a run: plan, run folder, batches, cache."""
+"""Executes a run: plan, run folder, batches, cache."""

@@ -1,20 +1,21 @@
-"""What goes into a batch: in which order, how much of it, and whether it was too much."""
+"""Forms batches: order of the requests, batch size, and out-of-memory handling."""
 
 import gc
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
-from vlm_harness.backends.interface import PROMPTS_A_ROW, Backend, SharesRows
+from vlm_harness.backends.interface import MAX_PROMPTS_PER_ROW, Backend, SharesRows
 from vlm_harness.runs.plan import Item
 from vlm_harness.types import ImageRef
 
 
 def sort(items: list[Item]) -> None:
-    """In place: what is about the same images lies together, whatever task asks, in one kind.
+    """Sort items in place so that requests about the same images are adjacent, across tasks.
 
-    Images of one group lie side by side, since their prompts are often the same; long prompts come
-    first, beside others that are as long: little is padding, and too large a batch shows at once.
+    Requests of one kind stay together. Images of a group are adjacent, since their prompts are
+    often the same. Groups with long prompts come first, next to prompts of similar length: this
+    reduces padding, and a batch size that does not fit into memory fails immediately.
     """
     groups: dict[str, tuple[int, int]] = {}
     images: dict[tuple[ImageRef, ...], tuple[int, ...]] = {}
@@ -34,64 +35,68 @@ def sort(items: list[Item]) -> None:
 
 
 def batch_kind(item: Item) -> tuple[str, str, int]:
-    """Only requests of one kind, decoding and length can go into one batch."""
+    """Requests in a batch must share kind, decoding and maximum length."""
     request = item.request
     return request.kind, request.decoding, request.max_new_tokens
 
 
 def batch_end(
-    backend: Backend, queue: Sequence[Item], start: int, most: int, batch_size: int
+    backend: Backend, queue: Sequence[Item], start: int, end_limit: int, batch_size: int
 ) -> tuple[int, int]:
-    """Where ``batch_size`` rows are full (a request each, but where the backend shares rows), and
-    how many they are.
+    """End index of the batch that begins at ``start``, and its number of rows.
+
+    The batch has at most ``batch_size`` rows, and ends at ``end_limit`` at the latest. A row is one
+    request, or several if the backend shares rows.
     """
     row_of = backend.row_of if isinstance(backend, SharesRows) else lambda request: object()
     prompts: dict[Hashable, int] = {}
     n_rows = 0
-    stop = min(most, len(queue))
+    stop = min(end_limit, len(queue))
     for end in range(start, stop):
         row = row_of(queue[end].request)
-        begins = prompts.get(row, 0) % PROMPTS_A_ROW == 0
-        if begins and n_rows == batch_size:
+        is_new_row = prompts.get(row, 0) % MAX_PROMPTS_PER_ROW == 0
+        if is_new_row and n_rows == batch_size:
             return end, batch_size
-        n_rows += begins
+        n_rows += is_new_row
         prompts[row] = prompts.get(row, 0) + 1
     return max(start, stop), n_rows
 
 
 class BatchSize:
-    """How many rows a batch has: what was asked, else what the memory of the GPU turns out to hold.
+    """Number of rows per batch: as requested, or adapted to the memory of the GPU.
 
-    ``auto`` begins with the family's own and doubles while twice what a batch took beside the
-    weights would fit into a CUDA device. What was too much is not tried again.
+    ``auto`` starts with the default of the model family, and doubles as long as twice the
+    activation memory of a batch would fit on the CUDA device. After an out-of-memory error it does
+    not grow again.
     """
 
-    MOST = 512
+    MAX = 512
 
     def __init__(
         self,
-        asked: int | Literal["auto"],
+        requested: int | Literal["auto"],
         default: int,
         share_if_doubled: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self.size = default if asked == "auto" else asked
-        self._grows = asked == "auto"
+        self.size = default if requested == "auto" else requested
+        self._grows = requested == "auto"
         self._share_if_doubled = share_if_doubled
 
-    def went_well(self, n_rows: int) -> None:
-        """After a batch: only one that was full tells what fits."""
-        if self._grows and n_rows >= self.size and 2 * self.size <= self.MOST:
+    def on_success(self, n_rows: int) -> None:
+        """Grow after a batch if possible; only a full batch shows what fits."""
+        if self._grows and n_rows >= self.size and 2 * self.size <= self.MAX:
             share = self._share_if_doubled()
             if share is not None and share < 0.9:
                 self.size *= 2
 
-    def was_too_much(self, n_rows: int) -> None:
+    def on_out_of_memory(self, n_rows: int) -> None:
+        """Retry with half the rows of the failed batch, and stop growing."""
         self.size = max(1, n_rows // 2)
         self._grows = False
 
 
 class GpuMemory:
-    """Of CUDA devices: what a loaded model takes, and what its batches take beside that."""
+    """CUDA memory: the share of a loaded model, and the peak of its batches."""
 
     def __init__(self, device: str) -> None:
         torch = sys.modules.get("torch")  # present only where a backend needed it
@@ -99,7 +104,7 @@ class GpuMemory:
         self._cuda: Any = torch.cuda if torch is not None and on_gpu else None
         if self._cuda is None:
             return
-        gc.collect()  # the model before
+        gc.collect()  # the previous model
         self._cuda.empty_cache()
         self._weights = []
         for number in range(self._cuda.device_count()):
@@ -107,7 +112,7 @@ class GpuMemory:
             self._weights.append(self._cuda.memory_allocated(number))
 
     def share_if_doubled(self) -> float | None:
-        """Highest share of a device that batches of twice the size would take; None without one."""
+        """Highest share of a device's memory that a doubled batch would need; None without CUDA."""
         if self._cuda is None:
             return None
         shares: list[float] = []
@@ -121,6 +126,6 @@ class GpuMemory:
 def is_out_of_memory(error: Exception) -> bool:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return True
-    said = str(error).lower()
+    message = str(error).lower()
     marks = ("out of memory", "alloc_failed", "can't allocate memory")
-    return isinstance(error, RuntimeError) and any(mark in said for mark in marks)
+    return isinstance(error, RuntimeError) and any(mark in message for mark in marks)

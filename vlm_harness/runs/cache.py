@@ -1,8 +1,8 @@
-"""What models computed before, kept across runs in one SQLite file (``--cache``).
+"""Caches model answers across runs in one SQLite file (``--cache``).
 
-Entries are found by a checksum over all that they depend on: the model (weights, arguments, dtype,
-versions of the libraries), the rendered prompt, the candidates, the contents of the images, and how
-text is drawn. So nothing has to be thrown away when something changes: it is not found any more.
+The cache key is a checksum of everything an answer depends on: the model (weights, arguments,
+dtype, library versions), the rendered prompt, the candidates, the image contents, and the decoding.
+Entries never have to be invalidated: after a change they are simply not found.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
 SCHEMA = 1
-AT_ONCE = 500
-"""Keys of one question; SQLite takes 999 at least."""
+KEYS_PER_QUERY = 500
+"""Maximum number of keys in one SQL query; SQLite supports at least 999."""
 
 
 def cache_file() -> Path:
-    """``$VLM_HARNESS_CACHE``, else ``cache.sqlite`` in the user's cache folder."""
+    """``$VLM_HARNESS_CACHE``, or ``cache.sqlite`` in the user's cache folder."""
     chosen = os.environ.get("VLM_HARNESS_CACHE")
     if chosen:
         return Path(chosen).expanduser().resolve()
@@ -46,17 +46,17 @@ def cache_file() -> Path:
 
 
 class Cache:
-    """Values by key, in one file that several processes may use at once.
+    """A key-value store in one file, safe for concurrent use by several processes.
 
     Raises:
-        InputError: the file cannot be used, here and in every method.
+        InputError: the file cannot be used. All methods raise it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._explained():
+        with self._as_input_error():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One file: no write-ahead log, which would not work on network drives either.
+            # No write-ahead log: it needs more files, and does not work on network drives.
             self._database = sqlite3.connect(path, timeout=60)
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, model TEXT NOT NULL, "
@@ -67,102 +67,102 @@ class Cache:
         self._database.close()
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The values of those keys that are known."""
+        """The stored values; unknown keys are omitted."""
         found: dict[bytes, bytes] = {}
-        left = iter(dict.fromkeys(keys))
-        with self._explained():
-            while some := list(islice(left, AT_ONCE)):
-                marks = ",".join("?" * len(some))
+        remaining = iter(dict.fromkeys(keys))
+        with self._as_input_error():
+            while chunk := list(islice(remaining, KEYS_PER_QUERY)):
+                marks = ",".join("?" * len(chunk))
                 found.update(
                     self._database.execute(
                         f"SELECT key, value FROM entries WHERE key IN ({marks})",
-                        some,
+                        chunk,
                     )
                 )
         return found
 
     def put(self, model: str, entries: Mapping[bytes, bytes]) -> None:
         rows = [(key, model, value, time.time()) for key, value in entries.items()]
-        with self._explained(), self._database:
+        with self._as_input_error(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
 
     def by_model(self) -> dict[str, int]:
-        """How many entries there are of each model."""
-        with self._explained():
+        """Number of entries per model."""
+        with self._as_input_error():
             return dict(
                 self._database.execute("SELECT model, count(*) FROM entries GROUP BY model")
             )
 
     def clear(self, model: str | None = None) -> int:
-        """Drop the entries of a model, or all; returns how many they were."""
+        """Delete the entries of a model, or all entries; returns the number deleted."""
         where, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
-        with self._explained():
+        with self._as_input_error():
             with self._database:
-                dropped = self._database.execute(f"DELETE FROM entries{where}", values)
+                deleted = self._database.execute(f"DELETE FROM entries{where}", values)
             self._database.execute("VACUUM")
-        return dropped.rowcount
+        return deleted.rowcount
 
     def size(self) -> int:
-        """Bytes of the file."""
+        """File size in bytes."""
         return self.path.stat().st_size
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_input_error(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise InputError(
                 f"the cache cannot be used: {error}",
                 where=self.path,
-                hint="Run without --cache, put it elsewhere with $VLM_HARNESS_CACHE, or delete it.",
+                hint="Run without --cache, set $VLM_HARNESS_CACHE to another file, or delete it.",
             ) from None
 
 
 class ModelCache:
-    """What one model is known to have computed; counts how often that helped.
+    """The cached answers of one model; counts lookups and hits.
 
-    ``warn`` is told where the file fails meanwhile, which stops no run.
+    If the cache file fails during a run, ``warn`` is called and the run continues without it.
     """
 
     def __init__(
         self, cache: Cache, name: str, identity: Mapping[str, Any], warn: Callable[[str], None]
     ) -> None:
         self._cache, self._name, self._warn = cache, name, warn
-        self._model = hashlib.sha256(_text([SCHEMA, identity]).encode())
-        self._works = True
-        self.n_asked = 0
-        self.n_known = 0
+        self._model = hashlib.sha256(_to_json([SCHEMA, identity]).encode())
+        self._enabled = True
+        self.n_lookups = 0
+        self.n_hits = 0
 
     def key(self, *parts: Any) -> bytes:
         digest = self._model.copy()
-        digest.update(_text(parts).encode())
+        digest.update(_to_json(parts).encode())
         return digest.digest()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
-        with self._unless_it_fails():
+        with self._disabled_on_error():
             found = self._cache.get(keys)
-        self.n_asked += len(keys)
-        self.n_known += sum(key in found for key in keys)
+        self.n_lookups += len(keys)
+        self.n_hits += sum(key in found for key in keys)
         return found
 
     def put(self, entries: Mapping[bytes, bytes]) -> None:
-        if entries and self._works:
-            with self._unless_it_fails():
+        if entries and self._enabled:
+            with self._disabled_on_error():
                 self._cache.put(self._name, entries)
 
     @contextmanager
-    def _unless_it_fails(self) -> Iterator[None]:
+    def _disabled_on_error(self) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            self._works = False
+            self._enabled = False
             self._warn(str(error))
 
     # --- responses -------------------------------------------------------------------------------
 
     def request_key(self, request: Request, loader: ImageLoader) -> bytes | None:
-        """None where an answer cannot be known before: an image is unreadable, text is drawn."""
+        """Cache key; None if the answer is not cacheable (unreadable image, sampled text)."""
         if request.kind == "generate" and _is_sampled(request.decoding):
             return None
         try:
@@ -175,55 +175,57 @@ class ModelCache:
         )  # fmt: skip
 
     def responses(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
-        """What is known, in order."""
+        """The cached responses in order; None for each request that is not cached."""
         keys = [self.request_key(request, loader) for request in requests]
         found = self.get([key for key in keys if key is not None])
         return [_response(found[key]) if key is not None and key in found else None for key in keys]
 
-    def keep(
+    def store(
         self,
         requests: Sequence[Request],
         responses: Sequence[Response | None],
         loader: ImageLoader,
     ) -> None:
-        """Failures are not kept: another try may go well."""
+        """Cache responses. Failures are not cached, since a retry may succeed."""
         entries = {}
         for request, response in zip(requests, responses, strict=True):
             if response is None or response.error or not _finite(response):
                 continue
             key = self.request_key(request, loader)
             if key is not None:
-                entries[key] = _text(dataclasses.asdict(response)).encode()
+                entries[key] = _to_json(dataclasses.asdict(response)).encode()
         self.put(entries)
 
 
 class CacheUse:
-    """The cache of a run: what it was for each of its models."""
+    """The cache of a run, with one ``ModelCache`` per model."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._models: list[ModelCache] = []
 
-    def of(self, spec: ModelSpec, info: Model, warn: Callable[[str], None]) -> ModelCache | None:
-        """None where it cannot be known whether a model of that name is the same."""
+    def for_model(
+        self, spec: ModelSpec, info: Model, warn: Callable[[str], None]
+    ) -> ModelCache | None:
+        """None if the model cannot be identified across runs."""
         identity = identity_of(spec, info)
         if identity is None:
             return None
         self._models.append(ModelCache(self._cache, spec.model, identity, warn))
         return self._models[-1]
 
-    def numbers(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         return {
             "path": str(self._cache.path),
             "bytes": self._cache.size(),
-            "asked": sum(each.n_asked for each in self._models),
-            "known": sum(each.n_known for each in self._models),
+            "asked": sum(each.n_lookups for each in self._models),
+            "known": sum(each.n_hits for each in self._models),
         }
 
 
 def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
-    """All that a model's answers depend on; None where its weights have no name of their own."""
-    # Answers that are looked up or made up are there at once, and by other things than images.
+    """Everything a model's answers depend on; None if its weights cannot be identified."""
+    # Recorded and fake answers cost nothing, and do not depend on the images alone.
     if not family(spec).reads_images or spec.checkpoint == LOADED:
         return None
     weights = fingerprint(family(spec).files(spec)) or [info.checkpoint, info.revision]
@@ -241,7 +243,7 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
 
 
 def _is_sampled(text: str) -> bool:
-    """Whether a decoding draws text at random."""
+    """Whether a decoding samples text at random."""
     name, arguments = decoding.parse(text)
     return bool(decoding.DECODINGS.get(name)(**arguments).get("do_sample"))
 
@@ -254,7 +256,7 @@ def _finite(response: Response) -> bool:
 
 
 def _response(value: bytes) -> Response | None:
-    """None where the entry is damaged."""
+    """The cached response; None if the entry is damaged."""
     try:
         fields = json.loads(value)
         if fields["scores"] is not None:
@@ -264,5 +266,5 @@ def _response(value: bytes) -> Response | None:
         return None
 
 
-def _text(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return to_json(value, sort_keys=True)

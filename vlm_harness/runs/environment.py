@@ -1,4 +1,4 @@
-"""Versions of libraries, and hardware."""
+"""Library versions and hardware of this machine."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of those libraries that answers may depend on, as far as they are installed."""
+    """Versions of the installed libraries that answers may depend on."""
     found = {}
     for package in PACKAGES:
         try:
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware."""
+    """Library versions and hardware, for the manifest."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -47,7 +47,7 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _git_commit() -> str | None:
-    """The commit of a checkout of this package, marked where files differ from it."""
+    """The commit of a checkout of this package, with ``-dirty`` if files were changed."""
     root = paths.bundled()  # the top of a checkout
     if not (root / ".git").exists():
         return None

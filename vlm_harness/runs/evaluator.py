@@ -1,7 +1,7 @@
 """The evaluator, as stages: resolve, plan, open the run folder, execute, summarise, write.
 
-One grid of models x tasks x protocols x commands x decodings runs in one process; each model is
-loaded once, and only if it has something left to do.
+A grid of models x tasks x protocols x commands x decodings runs in one process. Each model is
+loaded once, and only if it has remaining samples.
 """
 
 import sys
@@ -24,7 +24,7 @@ from vlm_harness.runs.execute import execute, n_workers
 from vlm_harness.runs.folder import RunFolder
 from vlm_harness.runs.interrupts import Interrupts
 from vlm_harness.runs.plan import Plan, plan
-from vlm_harness.runs.state import Progress, State
+from vlm_harness.runs.state import Progress, RunState
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import Dtype, ModelSpec, RunConfig
 from vlm_harness.types import Labels, Model
@@ -34,9 +34,9 @@ class FinishedRun(Run):
     """A run that was just finished.
 
     Attributes:
-        n_new: lines written by this call; zero where the run was finished before.
-        cache: under ``--cache``: ``path``, ``bytes``, and how many answers (of dual encoders,
-            embeddings) were ``asked`` of it and ``known``.
+        n_new: number of lines written by this call; zero if the run was already finished.
+        cache: with ``--cache``: its ``path`` and size in ``bytes``, and how many answers (for dual
+            encoders: embeddings) were looked up (``asked``) and found (``known``).
     """
 
     def __init__(
@@ -86,45 +86,46 @@ def evaluate(
 ) -> FinishedRun:
     """Evaluate models on tasks, as ``vlm-harness run`` does.
 
-    Every argument is the option of that name; those that the command takes several times take a
-    list. The same call finds its run again: an unfinished run is resumed, a finished one is read.
+    Every argument is the option of the same name; repeatable options take a list. Repeating a call
+    resumes an unfinished run, and reads a finished one.
 
     Args:
-        models: names as for ``--model``, model specs, or loaded backends; one or several.
-        tasks: names, groups or globs; one or several.
-        protocol: ``similarity``, ``generate``, ``choice``, ``likelihood``; the first that the model
-            and the task support where none is given.
-        command: names of the task's commands, or ``all``; its first where none is given.
+        models: one or more names as for ``--model``, model specs, or loaded backends.
+        tasks: one or more names, groups or globs.
+        protocol: ``similarity``, ``generate``, ``choice``, ``likelihood``; by default the first one
+            that both model and task support.
+        command: names of the task's commands, or ``all``; by default the first one.
         decoding: ``NAME[:k=v,...]``.
-        order: which permutations of the options are shown; the task's where None.
+        order: which permutations of the options to show; by default the task's setting.
         images: ``none`` for the blind baseline, ``swapped`` to exchange the images of a pair.
         labels: whether published label corrections are applied.
-        limit: at most so many samples per task, in complete groups.
-        samples: ids of samples; no others are evaluated.
+        limit: maximum number of samples per task, in complete groups.
+        samples: ids of the samples to evaluate; by default all.
         batch_size: rows per batch.
-        workers: threads that read images ahead; as the device allows where None.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best that there is where None.
-        dtype: ``auto`` is float32 on a CPU and the checkpoint's own on a GPU.
-        seed: for random orders and bootstrap intervals.
-        data_dir: where the data are; ``$VLM_HARNESS_DATA`` or the user's cache where None.
-        include_path: folders or files with more task, model and prompt files.
-        output_dir: where run folders are.
-        run_id: name of the run folder; models, tasks and a hash where None.
-        fresh: overwrite an earlier run of this name.
-        cache: keep answers for other runs, and use those kept.
-        model_args: fields of the model file, or arguments of its backend.
-        max_errors: stop after so many failed samples, or such a share of them.
+        workers: number of image prefetch threads; by default chosen for the device.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; by default the best available.
+        dtype: ``auto`` is float32 on a CPU and the checkpoint's dtype on a GPU.
+        seed: seed for random orders and bootstrap intervals.
+        data_dir: data folder; by default ``$VLM_HARNESS_DATA`` or the user's cache folder.
+        include_path: additional folders or files with task, model and prompt specs.
+        output_dir: parent folder of run folders.
+        run_id: name of the run folder; by default models, tasks and a hash.
+        fresh: overwrite an existing run of this name.
+        cache: reuse cached answers, and cache new ones.
+        model_args: fields of the model spec, or arguments of its backend.
+        max_errors: stop if more samples than this fail (``N`` or ``P%``).
         timeout: seconds after which a sample counts as failed.
-        trust_remote_code: run code that is part of a checkpoint.
-        progress: told while the run goes; nothing is printed where None.
-        argv: the command line that the manifest records.
+        trust_remote_code: allow code from a checkpoint to run.
+        progress: callbacks during the run; by default nothing is printed.
+        argv: command line to record in the manifest.
 
     Returns:
         The run: ``results``, ``lines()``, ``to_pandas()``, ``manifest``, ``path``.
 
     Raises:
-        InputError: anything unfit, before weights are loaded where it can be known by then.
-        TooManyErrors: more samples failed than ``max_errors`` allows, or all of them.
+        InputError: invalid arguments, or missing data or models; raised before weights are loaded
+            if possible.
+        TooManyErrors: more samples failed than ``max_errors`` allows, or all samples failed.
     """
     options = {name: value for name, value in locals().items() if name in RunConfig.model_fields}
     for name in unknown:
@@ -146,7 +147,7 @@ def evaluate(
 
 
 def _models(models: object) -> list[AnyModel]:
-    """One model or several, as a list; a path is as its text."""
+    """One or more models as a list; paths become strings."""
     one = isinstance(models, str | Path | ModelSpec | Backend)
     if not one and (not isinstance(models, Iterable) or isinstance(models, Mapping | bytes)):
         raise _no_model(models)
@@ -156,7 +157,7 @@ def _models(models: object) -> list[AnyModel]:
             found.append(str(model))
         elif isinstance(model, type) or not isinstance(model, str | ModelSpec | Backend):
             raise _no_model(model)
-        elif not isinstance(model, str) or model not in found:  # twice is meant once
+        elif not isinstance(model, str) or model not in found:  # drop duplicate names
             found.append(model)
     return found
 
@@ -164,7 +165,7 @@ def _models(models: object) -> list[AnyModel]:
 def _no_model(found: object) -> InputError:
     name = f"the class {found.__name__}" if isinstance(found, type) else repr(found)[:100]
     return InputError(
-        f"{name} is no model",
+        f"{name} is not a model",
         where="models",
         hint="A model is a name, a checkpoint folder, a ModelSpec, or an object with info() and "
         "respond(requests, loader); or pass a list of those.",
@@ -172,7 +173,7 @@ def _no_model(found: object) -> InputError:
 
 
 def _plain(value: Any) -> Any:
-    """Paths as text, and collections as lists, as a configuration file has them."""
+    """Convert paths to strings and collections to lists, as in a configuration file."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
@@ -190,7 +191,7 @@ def evaluate_config(
     interrupts: Interrupts | None = None,
     argv: Sequence[str] | None = None,
 ) -> FinishedRun:
-    """Run what a configuration says; ``models``, where given, stand for those that it names."""
+    """Run a configuration; ``models``, if given, replace those that it names."""
     registry = Registry.standard(config.include_path)
     specs: list[ModelSpec] = []
     loaded: dict[str, Backend] = {}
@@ -204,7 +205,7 @@ def evaluate_config(
             specs.append(from_object(model))
             loaded[specs[-1].model] = model
     interrupts = interrupts or Interrupts()
-    with interrupts.held("planning"):
+    with interrupts.deferred("planning"):
         planned = plan(config, registry, specs, loaded)
     return run(planned, progress or Progress(), argv or sys.argv, loaded, interrupts)
 
@@ -216,25 +217,25 @@ def run(
     loaded: Mapping[str, Backend] | None = None,
     interrupts: Interrupts | None = None,
 ) -> FinishedRun:
-    """Execute a plan: what an earlier try finished is kept, the rest is done."""
+    """Execute a plan. An unfinished run is resumed: only its remaining samples are evaluated."""
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(planned, argv))
-        state = State(planned, folder, progress, interrupts or Interrupts())
+        state = RunState(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total and folder.finished:
             _check_same_objects(planned, folder.path)
-        if state.n_done == state.total:  # nothing to do: the record of how it was done stays
+        if state.n_done == state.total:  # nothing to do; keep the recorded environment
             repaired = folder.repair()
             results = state.write_results()
             if folder.finished:
                 folder.update_checksums(repaired)
-            else:  # stopped after its last line
+            else:  # interrupted after the last line
                 folder.write_manifest({}, finished=True)
             return FinishedRun(folder.path, results, 0)
         infos: dict[str, Model] = {}
-        used = None
+        cache_use = None
         if planned.config.cache:
-            used = CacheUse(stack.enter_context(closing(Cache(cache_file()))))
+            cache_use = CacheUse(stack.enter_context(closing(Cache(cache_file()))))
         try:
             for model in planned.models:
                 todo = state.todo.pop(model.model, [])
@@ -255,11 +256,12 @@ def run(
                 )
                 reads = family(model).reads_images
                 workers = n_workers(planned.config.workers, device, reads)
-                known = used.of(model, infos[model.model], progress.warn) if used else None
-                state.begin(model.model)
+                info = infos[model.model]
+                cache = cache_use.for_model(model, info, progress.warn) if cache_use else None
+                state.start_model(model.model)
                 computed = family(model).answers == "computed"
-                execute(backend, todo, state, size, workers, known, computed)
-                # The next model needs the memory that this one holds.
+                execute(backend, todo, state, size, workers, cache, computed)
+                # Free the memory for the next model.
                 del backend
             state.check_not_all_failed()
         finally:
@@ -267,25 +269,24 @@ def run(
                 state.write_results()
         folder.write_manifest(infos, finished=True)
         return FinishedRun(
-            folder.path, state.results(), state.n_new, used.numbers() if used else None
+            folder.path, state.results(), state.n_new, cache_use.stats() if cache_use else None
         )
 
 
 def _check_same_objects(planned: Plan, path: Path) -> None:
-    """Refuse to read a finished run for an object that may have changed since."""
+    """Refuse to read a finished run of a model object that may have changed since."""
     for model in planned.models:
         if model.checkpoint == LOADED and model.revision is None:
             raise InputError(
-                f"the run is finished, and whether {model.model} is still the same object cannot "
-                "be known",
+                f"the run is finished, but the object {model.model} may have changed since",
                 where=path,
-                hint="Read it with open_run(), evaluate again with fresh=True, or let info() give "
-                "a revision, which names another run when it changes.",
+                hint="Read the run with open_run(), overwrite it with fresh=True, or return a "
+                "revision from info(): a new revision starts a new run.",
             )
 
 
 def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:
-    """The backend of a model of a plan, with its weights."""
+    """Load the backend of a model, including its weights."""
     config = planned.config
     progress.loading(model.model)
     options = LoadOptions(

@@ -1,4 +1,4 @@
-"""Sends requests through a backend in batches, and hands on every response as it comes."""
+"""Sends requests to a backend in batches, and logs every response."""
 
 import os
 import traceback
@@ -23,73 +23,76 @@ from vlm_harness.runs.batches import (
     batch_kind,
     is_out_of_memory,
 )
-from vlm_harness.runs.cache import AT_ONCE, ModelCache
+from vlm_harness.runs.cache import KEYS_PER_QUERY, ModelCache
 from vlm_harness.runs.plan import Item
-from vlm_harness.runs.state import State
+from vlm_harness.runs.state import RunState
 from vlm_harness.types import OptionScore, Request, Response
 
 
 def execute(
     backend: Backend,
     items: Sequence[Item],
-    state: State,
+    state: RunState,
     size: BatchSize,
     workers: int,
-    known: ModelCache | None,
+    cache: ModelCache | None,
     computed: bool,
 ) -> None:
-    """Send items through a backend in batches, and hand every response on as it comes.
+    """Evaluate items in batches, and pass every response to ``state``.
 
-    A model that computes its responses owes one to every request; of recorded ones, some may be
-    missing.
+    Args:
+        computed: whether the model computes its responses. If so, every request must get one;
+            recorded responses may be missing.
     """
     preprocess = backend.preprocess if isinstance(backend, PreprocessesImages) else None
     with (
         ImageLoader(workers=workers, prepare=preprocess) as loader,
         _Prefetcher(backend, workers, state.progress.warn) as prefetcher,
     ):
-        if known is not None:
-            items = _recall(backend, items, known, state, loader)
+        if cache is not None:
+            items = _reuse_cached(backend, items, cache, state, loader)
         for _, group in groupby(items, key=batch_kind):
             queue = list(group)
-            most = len(queue)
+            max_requests = len(queue)
             start = 0
-            coming: tuple[int, int] | None = None  # the batch that is made ready meanwhile
+            next_batch: tuple[int, int] | None = None  # end and rows of the prefetched batch
             while start < len(queue):
-                end, n_rows = coming or batch_end(backend, queue, start, start + most, size.size)
+                end, n_rows = next_batch or batch_end(
+                    backend, queue, start, start + max_requests, size.size
+                )
                 requests = [item.request for item in queue[start:end]]
                 prepared = prefetcher.take()
-                coming = batch_end(backend, queue, end, end + most, size.size)
-                following = [item.request for item in queue[end : coming[0]]]
-                loader.prefetch(ref for request in following for ref in request.all_images)
-                prefetcher.prepare(following, loader)
+                next_batch = batch_end(backend, queue, end, end + max_requests, size.size)
+                next_requests = [item.request for item in queue[end : next_batch[0]]]
+                loader.prefetch(ref for request in next_requests for ref in request.all_images)
+                prefetcher.prepare(next_requests, loader)
                 try:
-                    with state.interrupts.held("this batch"):
+                    with state.interrupts.deferred("this batch"):
                         responses = _respond(backend, requests, loader, state, computed, prepared)
                         for item, response in zip(queue[start:end], responses, strict=True):
                             state.add(item, response, loader.sha256)
-                        if known is not None and not isinstance(backend, RecallsValues):
-                            known.keep(requests, responses, loader)
+                        if cache is not None and not isinstance(backend, RecallsValues):
+                            cache.store(requests, responses, loader)
                 except _OutOfMemory:
-                    # A row may be many requests, and one of them too much by itself.
-                    most = len(requests) // 2
-                    size.was_too_much(n_rows)
-                    state.progress.warn(f"out of memory: going on with batches of {most}")
+                    # Limit requests, not only rows: a row can hold many requests.
+                    max_requests = len(requests) // 2
+                    size.on_out_of_memory(n_rows)
+                    state.progress.warn(f"out of memory: retrying with batch size {max_requests}")
                     prefetcher.take()
-                    coming = None
+                    next_batch = None
                     continue
                 state.check_errors()
-                size.went_well(n_rows)
+                size.on_success(n_rows)
                 start = end
 
 
 class _Prefetcher:
-    """Has a backend that can ``prepare`` batches do so in a thread, one batch ahead."""
+    """Prepares the next batch in a thread, if the backend supports it (``PreparesBatches``)."""
 
     def __init__(self, backend: Backend, workers: int, warn: Callable[[str], None]) -> None:
         self._backend = backend if isinstance(backend, PreparesBatches) else None
         self._pool = ThreadPoolExecutor(1) if self._backend is not None and workers else None
-        self._coming: Future[Any] | None = None
+        self._pending: Future[Any] | None = None
         self._warn = warn
 
     def __enter__(self) -> "_Prefetcher":
@@ -101,53 +104,54 @@ class _Prefetcher:
 
     def prepare(self, requests: Sequence[Request], loader: ImageLoader) -> None:
         if requests and self._pool is not None and self._backend is not None:
-            self._coming = self._pool.submit(self._backend.prepare, requests, loader)
+            self._pending = self._pool.submit(self._backend.prepare, requests, loader)
 
     def take(self) -> Any:
-        """What was made of the batch that is next by now; None where nothing was."""
-        coming, self._coming = self._coming, None
-        if coming is None:
+        """The prepared next batch; None if nothing was prepared."""
+        pending, self._pending = self._pending, None
+        if pending is None:
             return None
-        error = coming.exception()
+        error = pending.exception()
         if error is None:
-            return coming.result()
-        # Bad input is told again where it is asked for; anything else would go on unseen.
+            return pending.result()
+        # Input errors are raised again when the batch is computed; report all others here.
         if not isinstance(error, InputError | SampleError) and self._pool is not None:
-            self._warn(f"batches are not made ready ahead: {type(error).__name__}: {error}")
+            self._warn(f"batch prefetching disabled: {type(error).__name__}: {error}")
             self._pool.shutdown(wait=False)
             self._pool = None
         return None
 
 
-def _recall(
+def _reuse_cached(
     backend: Backend,
     items: Sequence[Item],
-    known: ModelCache,
-    state: State,
+    cache: ModelCache,
+    state: RunState,
     loader: ImageLoader,
 ) -> Sequence[Item]:
-    """Hand answers of earlier runs on; returns the items that are left to be asked."""
+    """Log the cached answers of earlier runs; returns the remaining items."""
     if isinstance(backend, RecallsValues):
-        backend.recall(known, [item.request for item in items], loader)
+        backend.recall(cache, [item.request for item in items], loader)
         return items
-    left = []
-    remaining = iter(items)
-    while some := list(islice(remaining, AT_ONCE)):
-        responses = known.responses([item.request for item in some], loader)
-        for item, response in zip(some, responses, strict=True):
+    remaining = []
+    queue = iter(items)
+    while chunk := list(islice(queue, KEYS_PER_QUERY)):
+        responses = cache.responses([item.request for item in chunk], loader)
+        for item, response in zip(chunk, responses, strict=True):
             if response is None:
-                left.append(item)
+                remaining.append(item)
             else:
                 state.add(item, response, loader.sha256)
-    return left
+    return remaining
 
 
-def n_workers(asked: int | None, device: str, reads_images: bool) -> int:
+def n_workers(requested: int | None, device: str, reads_images: bool) -> int:
+    """Number of prefetch threads: as requested, else chosen for the device."""
     if not reads_images:
         return 0
-    if asked is not None:
-        return asked
-    # A model on the CPU has every core for itself; what others take slows it by as much.
+    if requested is not None:
+        return requested
+    # A model on the CPU uses all cores; prefetch threads would only slow it down.
     return 0 if device == "cpu" else min(8, os.cpu_count() or 1)
 
 
@@ -156,11 +160,11 @@ class _OutOfMemory(Exception):
 
 
 def _checked(request: Request, response: object, computed: bool) -> Response | None:
-    """The response; an error where it is none that can be scored and logged."""
+    """The response, or an error if it cannot be scored and logged."""
     if response is None and not computed:
         return None
     if not isinstance(response, Response):
-        return Response(error=f"expected a Response, and the model gave {_type(response)}")
+        return Response(error=f"expected a Response, but the model returned {_type(response)}")
     if response.error is not None:
         return response if isinstance(response.error, str) else Response(error=repr(response.error))
     problem = _problem(request, response)
@@ -170,15 +174,15 @@ def _checked(request: Request, response: object, computed: bool) -> Response | N
 def _problem(request: Request, response: Response) -> str | None:
     if request.kind == "generate":
         if response.scores is not None:
-            return "expected text, and the model gave scores"
+            return "expected text, but the model returned scores"
         text = response.text
         return None if isinstance(text, str | None) else f"text is {_type(text)}, not str"
     n = len(request.candidates)
     if response.scores is not None and len(response.scores) != n:
-        return f"the model gave {len(response.scores)} scores for {n} candidates"
+        return f"the model returned {len(response.scores)} scores for {n} candidates"
     for score in response.scores or ():
         if not isinstance(score, OptionScore):
-            return f"expected an OptionScore per candidate, and the model gave {_type(score)}"
+            return f"expected an OptionScore per candidate, but the model returned {_type(score)}"
         if not isinstance(score.score, Real):
             return f"a score is {_type(score.score)}, not float"
     if not isinstance(response.pair_cosine, Real | None):
@@ -194,11 +198,11 @@ def _respond(
     backend: Backend,
     requests: Sequence[Request],
     loader: ImageLoader,
-    state: State,
+    state: RunState,
     computed: bool,
     prepared: Any = None,
 ) -> Sequence[Response | None]:
-    """One batch; where it fails, each request alone, so that one bad sample costs only itself."""
+    """Compute one batch. If it fails, retry its requests individually to isolate bad samples."""
     limit = state.planned.config.timeout
     try:
         with deadline(limit and limit * len(requests)):
@@ -220,7 +224,7 @@ def _respond(
     except SampleError as error:
         if len(requests) == 1:
             return [Response(error=str(error))]
-    # A model's library can raise anything; the run must outlive a sample that it cannot take.
+    # Model libraries can raise anything; one bad sample must not stop the run.
     except Exception as error:
         if is_out_of_memory(error):
             if len(requests) > 1:
@@ -229,7 +233,7 @@ def _respond(
         if len(requests) == 1:
             state.folder.log_traceback(traceback.format_exc())
             return [Response(error=f"{type(error).__name__}: {error}")]
-        state.log_once(traceback.format_exc())  # it may be of the batch, and slow every other down
+        state.log_once(traceback.format_exc())  # the cause may affect, and slow down, every batch
     return [
         response
         for request in requests

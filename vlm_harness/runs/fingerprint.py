@@ -1,4 +1,4 @@
-"""Cheap checksums of weights and of images."""
+"""Cheap checksums of weights and images."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from vlm_harness.tasks.task import Task
 
 
 def images_digest(task: Task) -> str:
-    """A cheap checksum of a task's images: paths and sizes. Contents are in the lines."""
+    """A cheap checksum of a task's images (paths and sizes). Log lines contain the full ones."""
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     digest = hashlib.sha256()
     for path in sorted(refs):
@@ -21,11 +21,11 @@ SMALL = 64 * 2**20
 
 
 def fingerprint(paths: Sequence[Path]) -> str | None:
-    """A cheap checksum of local weights; None for the hub.
+    """A cheap checksum of local weights; None if there are no local files (hub checkpoints).
 
-    Over files of up to 64 MB, and of larger ones over the size, both ends, and a part of every
-    tensor of safetensors: training changes a tensor all over, or not at all. (The archives of
-    ``torch.save`` end in checksums.)
+    Files of up to 64 MB are hashed completely. For larger files it covers the size, both ends, and
+    a part of every safetensors tensor, since training changes either all of a tensor or nothing.
+    (Archives of ``torch.save`` end with checksums.)
     """
     if not paths:
         return None
@@ -56,7 +56,7 @@ def fingerprint(paths: Sequence[Path]) -> str | None:
 
 
 def _tensors(file: Path) -> list[int]:
-    """Where the middle of each tensor of a file of safetensors lies; none of another file."""
+    """Byte offset of the middle of each tensor in a safetensors file; empty for other files."""
     if file.suffix != ".safetensors":
         return []
     with file.open("rb") as stream:
@@ -66,4 +66,4 @@ def _tensors(file: Path) -> list[int]:
             ends = [each["data_offsets"] for name, each in header.items() if name[:2] != "__"]
             return sorted(8 + length + (start + end) // 2 for start, end in ends)
         except (ValueError, TypeError, KeyError, AttributeError):
-            return []  # loading it says what is wrong
+            return []  # loading the file reports the error

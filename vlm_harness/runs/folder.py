@@ -1,10 +1,10 @@
-"""The run folder: manifest, sample logs that are written as the run goes, results.
+"""The run folder: manifest, sample logs (written during the run), and results.
 
     <output-dir>/<run-id>/manifest.json
                           results.json
                           samples/<model>__<task>__<protocol>.jsonl
 
-A line is written whole and flushed; a run that was stopped anywhere goes on from its lines.
+Each line is flushed when it is written, so an interrupted run can be resumed from its logs.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from vlm_harness.logs.lines import (
     dump_line,
     log_path,
     read_manifest,
-    read_written,
+    read_raw_lines,
     slug,
 )
 from vlm_harness.logs.lock import locked
@@ -49,21 +49,21 @@ from vlm_harness.types import (
 )
 
 IMAGES_CHECKED = 100
-"""Images of a finished run that are compared with those there are."""
+"""Number of images of a finished run whose checksums are verified."""
 
 
 def default_run_id(plan: Plan, digest: str) -> str:
-    """``<models>__<tasks>__<hash>``: the same command finds its run again."""
+    """``<models>__<tasks>__<hash>``, so that rerunning a command resumes its run."""
     models = "+".join(slug(model.model) for model in plan.models)
     tasks = "+".join(slug(pattern) for pattern in plan.config.tasks)
     return f"{models[:60]}__{tasks[:60]}__{digest[:10]}"
 
 
 class RunFolder:
-    """One run on disk, locked against a second process.
+    """A run on disk, locked against other processes.
 
     Raises:
-        InputError: the folder is in use, or holds another run than the one asked for.
+        InputError: the folder is in use, or contains a different run.
     """
 
     def __init__(self, plan: Plan, argv: Sequence[str]) -> None:
@@ -72,9 +72,9 @@ class RunFolder:
         run_id = plan.config.run_id or default_run_id(plan, self.digest)
         if not re.fullmatch(r"\w[\w.+-]*", run_id):
             raise InputError(
-                f"{run_id!r} cannot name a folder",
+                f"{run_id!r} is not a valid run id",
                 where="--run-id",
-                hint=f"Letters, digits and . _ + - are allowed, as in {slug(run_id)}.",
+                hint=f"Letters, digits and . _ + - are allowed, e.g. {slug(run_id)}.",
             )
         self.path = Path(plan.config.output_dir) / run_id
         self._plan = plan
@@ -103,7 +103,7 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         for stream in self._streams.values():
-            with suppress(OSError):  # what is left to be flushed failed before, and was told
+            with suppress(OSError):  # writing failed before, and was reported then
                 stream.close()
         self._streams.clear()
         self._lock.__exit__(kind, error, trace)
@@ -115,25 +115,25 @@ class RunFolder:
         manifest = self._recorded
         if manifest is None and any((self.path / "samples").iterdir()):
             raise InputError(
-                "the folder holds sample logs without a manifest.json: what they were made of is "
-                "not known",
+                "the folder contains sample logs but no manifest.json, so the run cannot be "
+                "identified",
                 where=self.path,
-                hint="Put the manifest back, choose another --run-id, or delete the folder.",
+                hint="Restore the manifest, choose another --run-id, or delete the folder.",
             )
         if manifest is not None and manifest.identity_sha256 != self.digest:
             changed = difference(manifest.identity.to_dict(), self._identity)
             raise InputError(
-                f"the folder holds another run: {changed}",
+                f"the folder contains a different run: {changed}",
                 where=self.path,
-                hint="Choose another --run-id, or --fresh to throw the old run away.",
+                hint="Choose another --run-id, or overwrite the run with --fresh.",
             )
 
     def _overwrite(self) -> None:
-        """Delete an earlier run; refuse where the folder holds something else."""
+        """Delete an earlier run; refuse to delete anything that is not a run."""
         samples = self.path / "samples"
         if not (self.path / "manifest.json").is_file() and any(samples.iterdir()):
             raise InputError(
-                "--fresh deletes runs, and this folder holds none: there is no manifest.json",
+                "--fresh only overwrites runs, but this folder has no manifest.json",
                 where=self.path,
                 hint="Choose another --run-id.",
             )
@@ -145,21 +145,21 @@ class RunFolder:
             path.unlink()
 
     def check_same_dtype(self, model: Model) -> None:
-        """``--dtype auto`` differs between CPU and GPU: one run must not mix the two."""
+        """Refuse to resume in another dtype (``--dtype auto`` differs between CPU and GPU)."""
         before = self._recorded.models.get(model.name) if self._recorded else None
         if before and before.dtype != model.dtype and any((self.path / "samples").iterdir()):
             raise InputError(
-                f"the run was begun with {model.name} in {before.dtype}, and it is now in "
-                f"{model.dtype}",
+                f"cannot resume the run: {model.name} was loaded in {before.dtype} before, and is "
+                f"now in {model.dtype}",
                 where=self.path,
-                hint=f"Go on with --dtype {before.dtype}, or begin anew with --fresh.",
+                hint=f"Resume with --dtype {before.dtype}, or overwrite the run with --fresh.",
             )
 
     # --- manifest --------------------------------------------------------------------------------
 
     @property
     def _recorded(self) -> Manifest | None:
-        """The manifest as it is on disk; None of a run that begins now."""
+        """The manifest on disk; None for a new run."""
         return read_manifest(self.path) if (self.path / "manifest.json").is_file() else None
 
     @property
@@ -193,15 +193,15 @@ class RunFolder:
         write_json(self.path / "manifest.json", manifest)
 
     def _log_checksums(self) -> dict[str, str]:
-        """Checksums of the sample logs, by path in the folder; every line was flushed."""
+        """Checksums of the sample logs by path in the folder. All lines must be flushed."""
         paths = dict.fromkeys(self.log_path(planned.cell) for planned in self._plan.cells)
         found = (path for path in paths if path.is_file())
         return {path.relative_to(self.path).as_posix(): checksum(path) for path in found}
 
     def update_checksums(self, repaired: Iterable[Path]) -> None:
-        """Of a finished run: checksums of logs that were repaired, and all where it has none yet.
+        """Update the log checksums of a finished run for ``repaired`` logs, or all if it has none.
 
-        Those of other logs stay as they are, so that one that was edited is still known by its sum.
+        The checksums of other logs are kept, so that edited logs can still be detected.
         """
         manifest = read_manifest(self.path)
         known = manifest.logs
@@ -222,28 +222,28 @@ class RunFolder:
     def finished_lines(
         self, cells: Iterable[Cell], planned: Container[tuple[Any, ...]]
     ) -> dict[tuple[Any, ...], LogLine]:
-        """Lines of an earlier try that are of this run and did not fail, by key.
+        """Lines to resume from, by key: planned lines in the logs that are not errors.
 
-        The files stay as they are until ``heal``.
+        Failed samples are left out, so that they are retried. Files are unchanged until ``repair``.
         """
-        kept: dict[tuple[Any, ...], LogLine] = {}
+        finished: dict[tuple[Any, ...], LogLine] = {}
         for path in dict.fromkeys(self.log_path(cell) for cell in cells):
             if not path.exists():
                 continue
             n_read = n_bytes = 0
             lines = {}
-            for line, data in read_written(path):
+            for line, data in read_raw_lines(path):
                 n_read += 1
                 n_bytes += len(data)
                 if line.status != "error" and line.key in planned:
                     lines[line.key] = line
             if len(lines) != n_read or n_bytes != path.stat().st_size:
                 self._unrepaired[path] = lines.keys()
-            kept.update(lines)
-        return kept
+            finished.update(lines)
+        return finished
 
-    def check_fits(self, line: LogLine, item: Item) -> None:
-        """Refuse a line that says of its sample what the task does not."""
+    def check_line(self, line: LogLine, item: Item) -> None:
+        """Refuse to resume from a line that contradicts the task."""
         sample = item.sample
         for name, found, expected in (
             ("options", line.options, list(sample.options)),
@@ -254,21 +254,22 @@ class RunFolder:
         ):
             if found != expected:
                 raise InputError(
-                    f"the line of {sample.id} was changed: {name} is {found!r}, not {expected!r}",
+                    f"the log line of sample {sample.id} was changed: {name} is {found!r}, "
+                    f"expected {expected!r}",
                     where=self.log_path(item.planned.cell),
-                    hint="Without the line, the same command asks the sample again.",
+                    hint="Delete the line and rerun the same command to retry the sample.",
                 )
 
     def repair(self) -> list[Path]:
-        """Take lines that were torn, doubled or failed out of the files, before others come.
+        """Remove truncated, duplicate, failed and unplanned lines, before new lines are appended.
 
         Returns:
-            The files that were changed.
+            The changed files.
         """
         for path, keys in self._unrepaired.items():
             kept = {
                 line.key: data
-                for line, data in read_written(path)
+                for line, data in read_raw_lines(path)
                 if line.status != "error" and line.key in keys
             }
             write_bytes(path, b"".join(kept.values()))
@@ -277,9 +278,9 @@ class RunFolder:
         return repaired
 
     def check_same_images(self, lines: Iterable[LogLine]) -> None:
-        """Refuse to go on where images are not those that the lines were made of.
+        """Refuse to resume a run whose images have changed.
 
-        Of a finished run, which computes nothing any more, only some are looked at.
+        For a finished run, which computes nothing new, only about ``IMAGES_CHECKED`` are verified.
         """
         checksums = {
             image.path: image.sha256
@@ -302,15 +303,15 @@ class RunFolder:
         ]
         if changed:
             raise InputError(
-                f"the run was begun with other images: {listing(changed, 3)}",
+                f"the run was started with different images: {listing(changed, 3)}",
                 where=self.path,
-                hint="Choose another --run-id, or --fresh to throw the old run away.",
+                hint="Choose another --run-id, or overwrite the run with --fresh.",
             )
 
     def write(
         self, item: Item, response: Response, outcome: Outcome, checksums: Mapping[str, str]
     ) -> LogLine:
-        """Append the line of one sample."""
+        """Append the log line of one sample."""
         line = make_line(item, response, outcome, checksums)
         path = self.log_path(item.planned.cell)
         try:
@@ -324,7 +325,7 @@ class RunFolder:
         return line
 
     def log_traceback(self, text: str) -> None:
-        # The sample's line says what failed; that the rest has no place must not stop the run.
+        # The log line of the sample has the error. Failing to write the traceback is not fatal.
         path = self.path / "errors.log"
         with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{_now()}\n{text}\n")
@@ -334,13 +335,13 @@ def _has_checksum(ref: ImageRef, sha256: str) -> bool:
     try:
         return images.checksum(ref) == sha256
     except SampleError:
-        return True  # it is not another image, and its sample was answered
+        return True  # unreadable now, but not a different image; its sample was answered before
 
 
 def make_line(
     item: Item, response: Response, outcome: Outcome, checksums: Mapping[str, str]
 ) -> LogLine:
-    """One line, complete enough to be scored again without model, data or images."""
+    """The log line of one sample; can be scored again without model, data or images."""
     sample, request = item.sample, item.request
     return LogLine(
         **item.planned.cell.fields,
@@ -368,8 +369,8 @@ def _answer(response: Response) -> AnswerRecord:
         return AnswerRecord(text=response.text)
     if response.scores is None:
         return AnswerRecord()
-    # Two lists of numbers read more easily than a list of objects, and are smaller.
-    # JSON has no NaN; such a score has made the line an error already.
+    # Lists of numbers are smaller and easier to read than a list of objects.
+    # JSON has no NaN; a line with such a score already has status error.
     scores = [_number(option.score) for option in response.scores]
     if all(option.n_tokens is None for option in response.scores):
         return AnswerRecord(scores=scores)

@@ -1,7 +1,7 @@
-"""What a run is: all that its scores depend on, as plain data with a checksum.
+"""The identity of a run: everything its scores depend on, as plain data with a checksum.
 
-The same command finds its run again by that checksum, and a run is refused where it is gone on with
-as another.
+The default run id contains the checksum, so that rerunning a command resumes its run. A run cannot
+be resumed with a different identity.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from vlm_harness.specs.schemas import TaskSpec
 
 
 def identity(plan: Plan) -> dict[str, Any]:
-    """All that scores depend on, as plain data. Batch size and device are not in it."""
+    """Everything that scores depend on, as plain data. Excludes batch size and device."""
     config = plan.config
     reads_images = any(family(model).reads_images for model in plan.models)
     return {
@@ -48,6 +48,6 @@ def identity(plan: Plan) -> dict[str, Any]:
 
 
 def _modules(task: TaskSpec) -> dict[str, dict[str, str]]:
-    """Checksums of the foreign code that some metrics are."""
+    """Checksums of third-party metric modules."""
     found = hf_evaluate.modules(task)
     return {"modules": {name: each.sha256 for name, each in found.items()}} if found else {}

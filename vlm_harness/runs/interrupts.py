@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM once: the batch is finished and written. Twice: at once. Nothing is lost."""
+"""Handles Ctrl-C and SIGTERM: the first stops after the current batch, the second immediately.
+
+Finished samples are never lost.
+"""
 
 import os
 import signal
@@ -7,36 +10,39 @@ from contextlib import contextmanager
 
 
 class Interrupts:
-    """Turns signals into a ``KeyboardInterrupt``, after the batch where one is being computed."""
+    """Turns signals into a ``KeyboardInterrupt``, deferred to the end of the current batch."""
 
     def __init__(self) -> None:
         self._until = ""
-        self._asked = False
+        self._requested = False
 
     def install(self) -> None:
-        """In the main thread; a person sends SIGINT, a cluster's scheduler SIGTERM."""
+        """Install the handlers; call from the main thread. Cluster schedulers send SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self._until and not self._asked:
-            self._asked = True
-            message = f"\nstopping after {self._until}; Ctrl-C again stops at once\n"
-            os.write(2, message.encode())  # a stream might be in the middle of another write
+        if self._until and not self._requested:
+            self._requested = True
+            message = f"\nstopping after {self._until}; press Ctrl-C again to stop immediately\n"
+            os.write(2, message.encode())  # sys.stderr may be in the middle of a write
             return
         raise KeyboardInterrupt
 
     @contextmanager
-    def held(self, until: str) -> Iterator[None]:
-        """While something is done that is better finished: a batch is computed and written.
+    def deferred(self, until: str) -> Iterator[None]:
+        """Defer interrupts to the end of the block, such as a batch.
+
+        Args:
+            until: name of the block, for the message.
 
         Raises:
-            KeyboardInterrupt: at its end, where it was asked for meanwhile.
+            KeyboardInterrupt: at the end, if an interrupt arrived in the block.
         """
         self._until = until
         try:
             yield
         finally:
             self._until = ""
-        if self._asked:
+        if self._requested:
             raise KeyboardInterrupt

@@ -1,9 +1,9 @@
-"""Whether a run's answers depend on how it was batched, as they must not.
+"""Checks that a run's answers do not depend on the batch size.
 
-A part of a run is done again at other batch sizes, and compared with what is in the log. Where sums
-are added up in another order, scores move by rounding; an answer flips where that is more than the
-gap between the best two options. In float32 hardly any should; in half precision some do, and a
-difference between two models that is no larger than that share says nothing.
+A subset of a run is evaluated again at other batch sizes, and compared with the log. Another batch
+size changes the order of summation, and so the rounding of scores; an answer flips if that change
+exceeds the gap between the best two options. In float32 almost no answers flip. In half precision
+some do, and a difference between two models that is not larger than this share is meaningless.
 """
 
 import math
@@ -34,21 +34,21 @@ def check_invariance(
     count: int = COUNT,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Do about ``count`` samples of each task of a finished run again at each batch size.
+    """Evaluate about ``count`` samples per task of a finished run again at each batch size.
 
     Returns:
-        A row for each batch size, model and protocol: ``dtype``, number of lines ``n``, ``flips``
-        (lines with another prediction), ``texts`` (lines with another text),
+        One row per batch size, model and protocol: ``dtype``, number of lines ``n``, ``flips``
+        (lines with a different prediction), ``texts`` (lines with a different text),
         ``max_score_difference``.
 
     Raises:
-        InputError: as the run itself.
+        InputError: as ``evaluate``.
     """
     recorded = Run(folder)
     progress = progress or Progress()
     before = {line.key: line for line in recorded.lines()}
     samples = {
-        task: _some([line for line in before.values() if line.task == task], count)
+        task: _sample_ids([line for line in before.values() if line.task == task], count)
         for task in dict.fromkeys(cell.task for cell in recorded.cells)
     }
     registry = Registry.standard(config.include_path)
@@ -56,16 +56,16 @@ def check_invariance(
     for name in dict.fromkeys(config.model):
         spec = resolve(name, registry, config.model_args)
         model = recorded.manifest.models.get(spec.model)
-        # A task may have been asked under other protocols than the next.
-        asked: dict[str, list[str]] = {}
+        # Tasks can have different protocols.
+        protocols_by_task: dict[str, list[str]] = {}
         for cell in recorded.cells:
             if cell.model == spec.model and samples[cell.task]:
-                asked.setdefault(cell.task, []).append(cell.protocol)
-        loaded: dict[str, Backend] = {}  # once for all batch sizes
+                protocols_by_task.setdefault(cell.task, []).append(cell.protocol)
+        loaded: dict[str, Backend] = {}  # loaded once for all batch sizes
         for size in sizes:
             pairs: dict[str, list[tuple[LogLine, LogLine]]] = {}
-            for task, protocols in asked.items():
-                with tempfile.TemporaryDirectory() as place:
+            for task, protocols in protocols_by_task.items():
+                with tempfile.TemporaryDirectory() as folder_name:
                     settings = config.model_copy(
                         update={
                             "tasks": [task],
@@ -73,7 +73,7 @@ def check_invariance(
                             "samples": samples[task],
                             "limit": None,
                             "batch_size": size,
-                            "output_dir": place,
+                            "output_dir": folder_name,
                             "run_id": "again",
                             "fresh": False,
                         }
@@ -98,13 +98,13 @@ def check_invariance(
 
 
 def compare(pairs: Iterable[tuple[LogLine, LogLine]]) -> dict[str, Any]:
-    """What differs between lines of one key."""
+    """Differences between pairs of lines with the same key."""
     pairs = list(pairs)
     differences = [
         abs(a - b)
         for one, other in pairs
         for a, b in zip(
-            # A line that failed on one side has no scores.
+            # A failed line has no scores.
             one.response.scores or (),
             other.response.scores or (),
             strict=False,
@@ -119,8 +119,8 @@ def compare(pairs: Iterable[tuple[LogLine, LogLine]]) -> dict[str, Any]:
     }
 
 
-def _some(lines: Sequence[LogLine], count: int) -> list[str]:
-    """Ids spread over a task's samples, in whole sets or pairs where there are any."""
+def _sample_ids(lines: Sequence[LogLine], count: int) -> list[str]:
+    """About ``count`` sample ids, evenly spaced over the task, in complete pairs or sets."""
     groups: dict[str, dict[str, None]] = {}
     for line in lines:
         groups.setdefault(line.cluster, {})[line.sample_id] = None

@@ -1,4 +1,4 @@
-"""The first stage of a run: what is to be done, checked before anything heavy is loaded."""
+"""The first stage of a run: plans the grid, and checks it before any weights are loaded."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ DEFAULT_PROTOCOLS = ("generate", "similarity", "choice", "likelihood")
 
 @dataclass(frozen=True)
 class Item:
-    """One line to be written: a sample, asked in one way."""
+    """One log line to be written: a sample in one cell and option order."""
 
     planned: "PlannedCell"
     sample: Sample
@@ -45,13 +45,13 @@ class Item:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells this line from all others of the run."""
+        """Unique key of the log line within the run."""
         return line_key(self.planned.cell, self.sample.id, self.prompt.order)
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedCell:
-    """One cell of the grid with all that it is made from."""
+    """One cell of the grid, with everything needed to evaluate it."""
 
     cell: Cell
     model: ModelSpec
@@ -67,17 +67,17 @@ class PlannedCell:
     def _partners(self) -> Mapping[str, Sample]:
         return self.task.partners()
 
-    def asked(self) -> Iterator[tuple[Sample, int, Order]]:
-        """Every sample in every order, with the number of the order among the sample's."""
+    def samples_in_orders(self) -> Iterator[tuple[Sample, int, Order]]:
+        """Every sample in each of its option orders, with the index of the order."""
         for sample in self.task.samples:
             for index, order in enumerate(orders(self.order, sample, self.seed)):
                 yield sample, index, order
 
     @cached_property
     def expected(self) -> ExpectedCell:
-        """How many lines and groups the cell has when complete."""
+        """Number of lines and groups of the complete cell."""
         lines, groups = 0, {"pair": set[Any](), "set": set[Any]()}
-        for sample, index, _ in self.asked():
+        for sample, index, _ in self.samples_in_orders():
             lines += 1
             for kind, keys in groups.items():
                 if getattr(sample, kind) is not None:
@@ -91,10 +91,10 @@ class PlannedCell:
         )
 
     def items(self) -> Iterator[Item]:
-        """Every line of the cell, in the order of the task."""
-        for sample, index, order in self.asked():
+        """All items of the cell, in the order of the task."""
+        for sample, index, order in self.samples_in_orders():
             if self.image_mode == "swapped" and sample.id not in self._partners:
-                continue  # its pair is incomplete, and is counted as such
+                continue  # its pair is incomplete, and counted as incomplete
             prompt = self.builder.prompt(sample, order, self.cell.command)
             request = self.protocol.request(sample, prompt, self.use)
             partner = self._partners.get(sample.id)
@@ -108,7 +108,7 @@ class PlannedCell:
             yield Item(self, sample, index, prompt, request)
 
     def _partner_image(self, sample: Sample, partner: Sample | None) -> ImageRef | None:
-        """The other image of the pair than the one that is shown."""
+        """The image of the pair that is not shown."""
         if partner is None:
             return None
         other = sample if self.image_mode == "swapped" else partner
@@ -124,7 +124,7 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a run, and what they were made from."""
+    """All cells of a run, with their models, tasks and options."""
 
     config: RunConfig
     models: Sequence[ModelSpec]
@@ -139,13 +139,15 @@ def plan(
     models: Sequence[ModelSpec],
     loaded: Container[str] = (),
 ) -> Plan:
-    """Resolve names, load data, and check that everything asked for can be done.
+    """Resolve names, load data, and check that the run is possible.
 
-    Everything that is missing is gathered, so that a newcomer without data and without weights
-    learns of both at once. ``loaded`` names models that need no checkpoint to be found.
+    Missing data and missing weights are reported together, in one error.
+
+    Args:
+        loaded: names of models that are already loaded, so that their checkpoints are not checked.
 
     Raises:
-        InputError: anything that is unfit, before any weights are loaded.
+        InputError: invalid options, or missing data or weights; raised before weights are loaded.
     """
     _check_models(models)
     specs = _task_specs(config, registry)
@@ -153,12 +155,12 @@ def plan(
         decoding.parse(text)
     chosen = _chosen_protocols(config, models, specs)
     root = data_dir(config.data_dir)
-    shown = config.images != "none" and any(family(model).reads_images for model in models)
+    needs_images = config.images != "none" and any(family(m).reads_images for m in models)
     problems = _Problems()
-    tasks = _load_tasks(config, registry, specs, root, shown, problems)
+    tasks = _load_tasks(config, registry, specs, root, needs_images, problems)
     for model in models:
         if model.model not in loaded:
-            with problems.gathered():
+            with problems.collected():
                 family(model).check(model)
     problems.raise_all()
     _check_samples(config.samples, tasks)
@@ -171,29 +173,38 @@ def plan(
         for cell in _cells(config, registry, model, task, protocol)
     ]
     _check_effect(config, cells)
-    for cell in cells:  # a template that fails, fails here
+    for cell in cells:  # fail early if a template fails
         next(cell.items(), None)
     return Plan(config, models, tasks, cells, root)
 
 
 def _check_models(models: Sequence[ModelSpec]) -> None:
     if not models:
-        raise InputError("no model was named", where="--model", hint="vlm-harness list models")
+        raise InputError(
+            "no model given",
+            where="--model",
+            hint="`vlm-harness list models` lists the available models.",
+        )
     names = [model.model for model in models]
     for model in models:
         if names.count(model.model) > 1:
             raise InputError(
-                f"two models are both called {model.model!r}",
+                f"two models have the same name, {model.model!r}",
                 where="--model",
-                hint="Folders are named by their last part: rename one, or write a model file.",
+                hint="A checkpoint folder is named after its last path component: rename one, or "
+                "write a model file.",
             )
 
 
 def _task_specs(config: RunConfig, registry: Registry) -> dict[str, TaskSpec]:
-    """The tasks that were asked for, and whose metrics can be computed."""
+    """The specs of the requested tasks. Their metrics are checked."""
     names = registry.select_tasks(config.tasks)
     if not names:
-        raise InputError("no task was named", where="--tasks", hint="vlm-harness list tasks")
+        raise InputError(
+            "no task given",
+            where="--tasks",
+            hint="`vlm-harness list tasks` lists the available tasks.",
+        )
     specs = {name: registry.task(name) for name in names}
     for spec in specs.values():
         check_metrics(spec)
@@ -204,7 +215,7 @@ def _task_specs(config: RunConfig, registry: Registry) -> dict[str, TaskSpec]:
 def _chosen_protocols(
     config: RunConfig, models: Sequence[ModelSpec], specs: Mapping[str, TaskSpec]
 ) -> dict[tuple[str, str], list[str]]:
-    """The protocols to run, by model and task. Each that was asked for is run at least once."""
+    """The protocols to run by model and task. Every requested protocol runs at least once."""
     chosen = {
         (model.model, name): _protocols(model, spec, config.protocol)
         for model in models
@@ -221,13 +232,13 @@ def _load_tasks(
     registry: Registry,
     specs: Mapping[str, TaskSpec],
     root: Path,
-    shown: bool,
+    needs_images: bool,
     problems: "_Problems",
 ) -> dict[str, Task]:
-    """The tasks with their samples; where images are shown, those must be there."""
+    """Load the tasks with their samples; check that images exist if they are needed."""
     tasks: dict[str, Task] = {}
     for name, spec in specs.items():
-        with problems.gathered():
+        with problems.collected():
             tasks[name] = load_task(
                 spec,
                 registry,
@@ -236,44 +247,45 @@ def _load_tasks(
                 limit=config.limit,
                 samples=config.samples,
             )
-            if shown:
+            if needs_images:
                 check_images(tasks[name], root)
     return tasks
 
 
 def _check_effect(config: RunConfig, cells: Sequence[PlannedCell]) -> None:
-    """Refuse options that no cell of the grid takes notice of."""
-    worded = any(cell.protocol.uses_prompt for cell in cells)
-    writes = any(cell.protocol.kind == "generate" for cell in cells)
-    for option, given, used, what in (
-        ("--command", bool(config.command), worded, "shows a model any words"),
-        ("--order", config.order not in (None, "fixed"), worded, "shows a model any options"),
-        ("--decoding", any(text != "greedy" for text in config.decoding), writes, "writes text"),
+    """Reject options that have no effect on any cell of the grid."""
+    prompts = any(cell.protocol.uses_prompt for cell in cells)
+    generates = any(cell.protocol.kind == "generate" for cell in cells)
+    decodes = any(text != "greedy" for text in config.decoding)
+    for option, given, used, action in (
+        ("--command", bool(config.command), prompts, "uses a prompt"),
+        ("--order", config.order not in (None, "fixed"), prompts, "shows options in a prompt"),
+        ("--decoding", decodes, generates, "generates text"),
     ):
         if given and not used and cells:
             names = {each.cell.protocol for each in cells}
             raise InputError(
-                f"it has no effect: no protocol of this run ({listing(names)}) {what}",
+                f"the option has no effect: no protocol of this run ({listing(names)}) {action}",
                 where=option,
-                hint="Leave it out, or choose another --protocol.",
+                hint="Omit the option, or choose another --protocol.",
             )
 
 
-def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[str]:
-    """The protocols to run, checked against what the task declares and the backend can do."""
+def _protocols(model: ModelSpec, task: TaskSpec, requested: Sequence[str]) -> list[str]:
+    """The protocols to run, out of those that the task declares and the backend supports."""
     provides = family(model).provides
     declared = task.protocols.declared
-    able = [name for name in declared if PROTOCOLS.get(name).kind in provides]
-    if not asked:
-        default = next((name for name in DEFAULT_PROTOCOLS if name in able), None)
+    supported = [name for name in declared if PROTOCOLS.get(name).kind in provides]
+    if not requested:
+        default = next((name for name in DEFAULT_PROTOCOLS if name in supported), None)
         if default is None:
             raise InputError(
-                f"model {model.model} (backend {model.backend}) can be run under none of the "
-                f"protocols of task {task.task}: {listing(declared)}",
+                f"model {model.model} (backend {model.backend}) supports none of the protocols of "
+                f"task {task.task}: {listing(declared)}",
                 hint=f"The backend {model.backend} provides {listing(provides)}.",
             )
         return [default]
-    for name in asked:
+    for name in requested:
         PROTOCOLS.check(name, "--protocol")
         if name not in declared:
             raise not_found(
@@ -281,23 +293,23 @@ def _protocols(model: ModelSpec, task: TaskSpec, asked: Sequence[str]) -> list[s
                 name,
                 declared,
                 where="--protocol",
-                hint=f"It declares: {{}} ({task.at('protocols')}).",
+                hint=f"Declared protocols: {{}} ({task.at('protocols')}).",
             )
-    # Of a grid of dual encoders and MLLMs, each is asked in those ways that it can answer.
-    found = [name for name in dict.fromkeys(asked) if name in able]
+    # In a grid of dual encoders and generative VLMs, each model runs the protocols it supports.
+    found = [name for name in dict.fromkeys(requested) if name in supported]
     if not found:
-        _refuse(asked[0], model, task)
+        _refuse(requested[0], model, task)
     return found
 
 
 def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
     provides = family(model).provides
-    able = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
+    supported = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
     raise InputError(
         f"the protocol {protocol!r} needs a backend that provides {PROTOCOLS.get(protocol).kind!r},"
-        f" and the backend {model.backend} of model {model.model} provides {listing(provides)}",
+        f" but the backend {model.backend} of model {model.model} provides {listing(provides)}",
         where="--protocol",
-        hint=f"Protocols of task {task.task} for this model: {listing(able) or 'none'}.",
+        hint=f"Protocols of task {task.task} for this model: {listing(supported) or 'none'}.",
     )
 
 
@@ -310,26 +322,26 @@ def _cells(
     check_extractors(task.spec, name, use, list(option_lists)[:100])
     if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
         raise InputError(
-            f"model {model.model} cannot be asked without an image under {name!r}",
+            f"model {model.model} cannot be evaluated without images under protocol {name!r}",
             where="--images none",
         )
     if config.images == "swapped" and not task.partners():
         raise InputError(
-            f"task {task.spec.task}: there is no whole pair to swap images within",
+            f"task {task.spec.task} has no complete pair whose images could be swapped",
             where="--images swapped",
         )
-    asks = prompt_builder(task.spec, name, use, registry)
+    builder = prompt_builder(task.spec, name, use, registry)
     if not protocol.uses_prompt:
         commands = [NO_COMMAND]
-        asks = replace(asks, commands={NO_COMMAND: ""}, question="")
+        builder = replace(builder, commands={NO_COMMAND: ""}, question="")
     elif not config.command:
-        commands = [asks.default_command]
+        commands = [builder.default_command]
     elif "all" in config.command:
-        commands = list(asks.commands)
+        commands = list(builder.commands)
     else:
         commands = list(dict.fromkeys(config.command))
         for command in commands:
-            asks.check_command(command, task.spec.task, name)
+            builder.check_command(command, task.spec.task, name)
     order: OrderMode = (config.order or task.spec.order) if protocol.uses_prompt else "fixed"
     decodings = ["none"]
     if protocol.kind == "generate":
@@ -347,7 +359,7 @@ def _cells(
                 labels=config.labels,
             )
             yield PlannedCell(
-                cell, model, task, protocol, use, asks, order, config.images, config.seed
+                cell, model, task, protocol, use, builder, order, config.images, config.seed
             )
 
 
@@ -357,7 +369,7 @@ def check_extractors(
     use: ProtocolUse,
     option_lists: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Raise an InputError for an unknown extractor, or one that cannot work with the options."""
+    """Raise an InputError for an unknown extractor, or one that does not support the options."""
     if not isinstance(use, GenerateUse):
         return
     where = task.at("protocols", protocol, "extract")
@@ -371,42 +383,42 @@ def check_extractors(
 
 
 def check_metrics(task: TaskSpec) -> None:
-    """Raise an InputError where a task names a metric that there is not, or cannot be computed."""
+    """Raise an InputError if a task names an unknown metric, or one that cannot be computed."""
     for name in task.metrics:
         METRICS.check(name, task.at("metrics"))
         if "positive" in METRICS.declared(name).needs and task.positive is None:
             raise InputError(
-                f"task {task.task}: the metric {name!r} is about one option, and none is named",
+                f"task {task.task}: the metric {name!r} needs a positive option, but none is set",
                 where=task.at("metrics"),
-                hint='Name it by its text, as in `positive: "Yes"`.',
+                hint='Set it to the text of an option, e.g. `positive: "Yes"`.',
             )
     for name in task.chance:
         METRICS.check(name, task.at("chance", name))
 
 
-def _check_samples(asked: Sequence[str], tasks: Mapping[str, Task]) -> None:
-    """Every id of ``--samples`` must be in a task; a task without any of them is left out."""
+def _check_samples(requested: Sequence[str], tasks: Mapping[str, Task]) -> None:
+    """Raise an InputError if an id of ``--samples`` is in no task."""
     known = {name for task in tasks.values() for name in task.ids}
-    for name in asked:
+    for name in requested:
         if name not in known:
             raise not_found(
                 f"no task has a sample {name!r}",
                 name,
                 known,
                 where="--samples",
-                hint=f"There are {len(known)} samples, such as {listing(sorted(known)[:5])}.",
+                hint=f"There are {len(known)} samples, e.g. {listing(sorted(known)[:5])}.",
             )
 
 
 def check_images(task: Task, root: Path) -> None:
-    """Raise an InputError where an image of a task is not there; none is opened."""
+    """Raise an InputError if images of a task are missing. Does not open them."""
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     missing = [path for path, ref in refs.items() if not ref.exists()]
     if missing:
         from vlm_harness.datasets.files import how_to_get
 
         raise InputError(
-            f"task {task.spec.task}: {len(missing)} of {len(refs)} images are not there, the first "
+            f"task {task.spec.task}: {len(missing)} of {len(refs)} images are missing, e.g. "
             f"{root / missing[0]}",
             where=task.spec.at("sample", "images"),
             hint=how_to_get(task.spec.dataset, root),
@@ -414,21 +426,21 @@ def check_images(task: Task, root: Path) -> None:
 
 
 class _Problems:
-    """Errors that are gathered, to be raised as one."""
+    """Collects errors, to raise them as one."""
 
     def __init__(self) -> None:
         self._errors: list[InputError] = []
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
+    def collected(self) -> Iterator[None]:
         try:
             yield
         except InputError as error:
             self._errors.append(error)
 
     def raise_all(self) -> None:
-        """Raise one error for all of them; what helps against several is said once."""
-        # Tasks that share their data miss them together: one message, at the first of them.
+        """Raise one error for all problems; a hint that they share is given once."""
+        # Tasks that share missing data: one message, located at the first task.
         unique = {(error.message, error.hint): error for error in reversed(self._errors)}
         by_hint: dict[str | None, list[InputError]] = {}
         for error in reversed(unique.values()):

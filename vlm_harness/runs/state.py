@@ -1,4 +1,4 @@
-"""What of a run is done, what is left, and the results so far."""
+"""State of a run in progress: finished lines, remaining items, and results so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from vlm_harness.runs.plan import Item, Plan, PlannedCell
 from vlm_harness.types import Cell, LogLine, Response, ResultRow
 
 Key = tuple[Any, ...]
-ALL_FAIL = 16
-"""Where so many samples of a model fail before one succeeds, the model is to blame."""
+MAX_INITIAL_FAILURES = 16
+"""Stop if this many samples of a model fail before the first success: the model is broken."""
 
 
 class Progress:
-    """What the evaluator tells while it works. The default says nothing."""
+    """Callbacks for the progress of a run; override any of them. By default nothing is reported."""
 
     def start(self, run: Path, total: int, done: int) -> None: ...
 
@@ -34,56 +34,57 @@ class Progress:
 
 
 @dataclass
-class State:
-    """What is done, what is left, and the results so far."""
+class RunState:
+    """Finished lines, remaining items, and results so far."""
 
     planned: Plan
     folder: RunFolder
     progress: Progress
     interrupts: Interrupts
     todo: dict[str, list[Item]] = field(default_factory=dict)
-    """What is left for each model, what can be shared lying together."""
+    """Remaining items by model, sorted so that items that can share computation are adjacent."""
     total: int = 0
     n_new: int = 0
     n_errors: int = 0
     first_error: str | None = None
-    failing: str | None = None
-    """The model of which every sample failed so far, in this call."""
-    n_failing: int = 0
-    first_failing: str | None = None
-    batch_failed: bool = False
+    failing_model: str | None = None
+    """The current model, as long as all of its samples failed in this call; else None."""
+    n_model_errors: int = 0
+    first_model_error: str | None = None
+    batch_error_logged: bool = False
 
     def __post_init__(self) -> None:
         cells = [(planned, list(planned.items())) for planned in self.planned.cells]
-        kept = self.folder.finished_lines(
+        # Resume: lines of an earlier call are reused, failed samples are retried.
+        finished = self.folder.finished_lines(
             (planned.cell for planned, _ in cells),
             {item.key for _, items in cells for item in items},
         )
-        self.folder.check_same_images(kept.values())
-        self._cells = {planned: _CellState(planned) for planned, _ in cells}
+        self.folder.check_same_images(finished.values())
+        self._cells = {planned: _CellProgress(planned) for planned, _ in cells}
         for planned, items in cells:
-            of = self._cells[planned]
-            left = []
+            progress = self._cells[planned]
+            remaining = []
             self.total += len(items)
             for item in items:
-                line = kept.get(item.key)
+                line = finished.get(item.key)
                 if line is None:
-                    left.append(item)
+                    remaining.append(item)
                 else:
-                    self.folder.check_fits(line, item)
-                    of.add(item.key, line)
-            of.left = len(left)
-            self.todo.setdefault(planned.cell.model, []).extend(left)
-        self.n_done = sum(len(of.records) for of in self._cells.values())
+                    self.folder.check_line(line, item)
+                    progress.add(item.key, line)
+            progress.n_remaining = len(remaining)
+            self.todo.setdefault(planned.cell.model, []).extend(remaining)
+        self.n_done = sum(len(each.records) for each in self._cells.values())
         for items in self.todo.values():
             sort(items)
-        self.limit = _allowed_errors(self.planned.config.max_errors, self.total)
+        self.max_errors = _max_errors(self.planned.config.max_errors, self.total)
 
     def add(self, item: Item, response: Response | None, checksums: Mapping[str, str]) -> None:
         """Score and log one response."""
         planned = item.planned
-        of = self._cells[planned]
-        of.left -= 1
+        cell = self._cells[planned]
+        cell.n_remaining -= 1
         if response is not None:
             outcome = answer(
                 planned.cell.protocol,
@@ -95,66 +96,73 @@ class State:
             if outcome.status == "error":
                 self._count_error(item, outcome.detail)
             else:
-                self.failing = None
-            of.add(item.key, self.folder.write(item, response, outcome, checksums))
+                self.failing_model = None
+            cell.add(item.key, self.folder.write(item, response, outcome, checksums))
             self.n_new += 1
         self.progress.advance(planned.cell)
-        if of.left == 0:
+        if cell.n_remaining == 0:
             self._summarise(planned)
             self.folder.write_results(self.results())
 
     def check_errors(self) -> None:
-        """Stop where more samples failed than is allowed; asked after a batch is written."""
-        if self.failing and self.n_failing >= ALL_FAIL and self.limit < self.total:
+        """Stop the run if too many samples failed. Call after a batch is written.
+
+        Raises:
+            TooManyErrors: more samples failed than ``--max-errors`` allows, or the first
+                ``MAX_INITIAL_FAILURES`` samples of a model all failed.
+        """
+        all_failed = self.failing_model and self.n_model_errors >= MAX_INITIAL_FAILURES
+        if all_failed and self.max_errors < self.total:
             raise TooManyErrors(
-                f"stopped: all of the first {self.n_failing} samples of {self.failing} failed\n"
-                f"The first: {self.first_failing}\nThe log is in {self.folder.path}; with "
-                "--max-errors 100% the others are asked all the same."
+                f"stopped: the first {self.n_model_errors} samples of {self.failing_model} all "
+                f"failed\nFirst error: {self.first_model_error}\nLog: {self.folder.path}\n"
+                "To evaluate the remaining samples anyway, use --max-errors 100%."
             )
-        if self.n_errors > self.limit:
+        if self.n_errors > self.max_errors:
             raise TooManyErrors(
                 f"stopped: {self.n_errors} samples failed, more than --max-errors "
-                f"{self.planned.config.max_errors} allows\nThe first: {self.first_error}\n"
-                f"What was finished is kept in {self.folder.path}"
+                f"{self.planned.config.max_errors} allows\nFirst error: {self.first_error}\n"
+                f"Finished samples are saved in {self.folder.path}\n"
+                "Rerun the same command to resume the run and retry the failed samples."
             )
 
     def log_once(self, text: str) -> None:
-        """Of a batch that failed: the first, since every batch may."""
-        if not self.batch_failed:
-            self.batch_failed = True
-            self.folder.log_traceback(f"a batch, of which each sample is asked alone:\n{text}")
+        """Log the traceback of a failed batch, but only the first, since every batch may fail."""
+        if not self.batch_error_logged:
+            self.batch_error_logged = True
+            self.folder.log_traceback(f"batch failed; retrying its samples one by one:\n{text}")
 
-    def begin(self, model: str) -> None:
-        self.failing, self.n_failing, self.first_failing = model, 0, None
+    def start_model(self, model: str) -> None:
+        self.failing_model, self.n_model_errors, self.first_model_error = model, 0, None
 
     def check_not_all_failed(self) -> None:
-        for planned, of in self._cells.items():
-            records = of.records.values()
+        for planned, progress in self._cells.items():
+            records = progress.records.values()
             if records and all(each.status == "error" for each in records):
                 cell = planned.cell
                 raise TooManyErrors(
-                    f"every sample failed of {cell.model} on {cell.task} "
-                    f"({cell.protocol})\nThe first: {of.first_error}\n"
-                    f"The log is in {self.folder.path}"
+                    f"every sample failed: {cell.model} on {cell.task} ({cell.protocol})\n"
+                    f"First error: {progress.first_error}\nLog: {self.folder.path}"
                 )
 
     def write_results(self) -> Results:
-        """All rows, those of unfinished cells too."""
-        for planned, of in self._cells.items():
-            if of.row is None:
+        """Write all rows, including those of unfinished cells."""
+        for planned, progress in self._cells.items():
+            if progress.row is None:
                 self._summarise(planned)
         self.folder.write_results(self.results())
         return self.results()
 
     def results(self) -> Results:
-        return Results(of.row for of in self._cells.values() if of.row is not None)
+        rows = (progress.row for progress in self._cells.values())
+        return Results(row for row in rows if row is not None)
 
     def _summarise(self, planned: PlannedCell) -> None:
-        of = self._cells[planned]
-        of.row = summarise(
+        progress = self._cells[planned]
+        progress.row = summarise(
             planned.task.spec,
             planned.cell,
-            of.records.values(),
+            progress.records.values(),
             planned.expected,
             limit=self.planned.config.limit,
             seed=self.planned.config.seed,
@@ -162,22 +170,22 @@ class State:
 
     def _count_error(self, item: Item, reason: str | None) -> None:
         self.n_errors += 1
-        self.n_failing += 1
-        said = f"{item.planned.cell.task}/{item.sample.id}: {reason}"
-        if self.first_failing is None:
-            self.first_failing = said
+        self.n_model_errors += 1
+        message = f"{item.planned.cell.task}/{item.sample.id}: {reason}"
+        if self.first_model_error is None:
+            self.first_model_error = message
         if self.first_error is None:
-            self.first_error = said
+            self.first_error = message
             self.progress.warn(self.first_error)
 
 
 @dataclass
-class _CellState:
-    """What is known of one cell so far."""
+class _CellProgress:
+    """The lines of one cell so far, and its results once it is finished."""
 
     planned: PlannedCell
     records: dict[Key, Record] = field(default_factory=dict)
-    left: int = 0
+    n_remaining: int = 0
     first_error: str | None = None
     row: ResultRow | None = None
 
@@ -190,8 +198,8 @@ class _CellState:
             self.first_error = line.error
 
 
-def _allowed_errors(text: str, total: int) -> float:
-    """``N``, or ``P%`` of all lines; a share allows at least one, also of a small run."""
+def _max_errors(text: str, total: int) -> float:
+    """``--max-errors``: ``N``, or ``P%`` of all lines. A percentage above 0 allows at least one."""
     if not text.endswith("%"):
         return float(text)
     share = float(text[:-1]) / 100

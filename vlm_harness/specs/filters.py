@@ -1,21 +1,22 @@
-"""Jinja filters of tasks and prompts.
+"""Jinja filters for tasks and prompts.
 
-Filters beside Jinja's own (of which those are missing that draw at random, or only lay out text):
+All of Jinja's own filters are available, except ``random`` and those that only lay out text. The
+harness adds:
 
-| filter | gives |
+| filter | returns |
 |---|---|
-| `basename`, `stem` | the last part of a path, without its ending |
-| `remove_prefix(p)`, `remove_suffix(s)` | the text without it, where it stands |
-| `regex_group(pattern, group=1)` | what the group matched; an error where nothing does |
+| `basename`, `stem` | the last part of a path; the same without its extension |
+| `remove_prefix(p)`, `remove_suffix(s)` | the text without that prefix or suffix |
+| `regex_group(pattern, group=1)` | the text that the group matched; an error if nothing matches |
 | `regex_replace(pattern, new)` | the text with every match replaced |
 | `regex_findall(pattern)` | the list of matches |
-| `caption_with(captions)` | the one caption that holds the word as a word |
-| `row_of(table)` | the table's row for the value as key; an error where there is none |
-| `index_of(list)` | the position of the value in the list; an error where it is missing |
+| `caption_with(captions)` | the one caption that contains the value as a whole word |
+| `row_of(table)` | the row of the table with the value as key; an error if it is missing |
+| `index_of(list)` | the position of the value in the list; an error if it is missing |
 | `without_letter` | the option without its leading `(a) `, `A. ` |
 | `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
-| `from_json` | a value from JSON text |
-| `ceil_div(n)` | the whole number of times n goes in, rounded up: row 1, 2 -> 1; 3, 4 -> 2 |
+| `from_json` | the value of a JSON text |
+| `ceil_div(n)` | the value divided by n, rounded up; for n = 2: 1, 2 -> 1 and 3, 4 -> 2 |
 """
 
 import json
@@ -60,12 +61,12 @@ def _stem(path: str) -> str:
 def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
     match = re.search(pattern, str(text))
     if match is None:
-        raise InputError(f"regex_group: {pattern!r} matches nothing in {str(text)!r}")
+        raise InputError(f"regex_group: {pattern!r} does not match {str(text)!r}")
     return str(match.group(group))
 
 
 def _regex_replace(text: str, pattern: str, new: str) -> str:
-    """``re.sub``, which stops where the text becomes too long."""
+    """``re.sub`` with a limit on the length of the result."""
     text, end, size = str(text), 0, 0
     parts: list[str] = []
     for match in re.finditer(pattern, text):
@@ -77,7 +78,7 @@ def _regex_replace(text: str, pattern: str, new: str) -> str:
 
 
 def _regex_findall(text: str, pattern: str) -> list[Any]:
-    """``re.findall``, which stops where the list becomes too long."""
+    """``re.findall`` with a limit on the size of the result."""
     found: list[Any] = []
     size = 0
     for match in re.finditer(pattern, str(text)):
@@ -89,41 +90,42 @@ def _regex_findall(text: str, pattern: str) -> list[Any]:
 
 
 def _tojson(value: Any) -> str:
-    """Without Jinja's ``indent``, which takes a size, and its escapes for HTML."""
+    """Jinja's ``tojson`` without HTML escapes and without ``indent``, which could be huge."""
     return json.dumps(value, sort_keys=True)
 
 
 def _caption_with(word: str, captions: Sequence[str]) -> str:
-    """The one caption that holds the word as a word (`on` does not stand in `front`).
+    """The one caption that contains the word as a whole word (`front` does not contain `on`).
 
-    None, or several, are an error: which one is meant is not guessed.
+    No match, or more than one, is an error; there is no guessing.
     """
     found = [
         c for c in captions if re.search(rf"(?<!\w){re.escape(str(word))}(?!\w)", str(c), re.I)
     ]
     if len(found) != 1:
         raise InputError(
-            f"caption_with: {len(found)} of the captions hold {word!r}: {list(captions)}"
+            f"caption_with: {len(found)} captions contain {word!r}, expected exactly one: "
+            f"{list(captions)}"
         )
     return str(found[0])
 
 
 def _index_of(value: Any, items: Sequence[Any]) -> int:
     if value not in items:
-        raise InputError(f"index_of: {value!r} is not among {list(items)}")
+        raise InputError(f"index_of: {value!r} is not in {list(items)}")
     return list(items).index(value)
 
 
 def _row_of(key: Any, table: Mapping[str, Any]) -> Any:
     if str(key) not in table:
-        raise InputError(f"row_of: the table has no row {str(key)!r} among its {len(table)}")
+        raise InputError(f"row_of: no row {str(key)!r} in the table ({len(table)} rows)")
     return table[str(key)]
 
 
 def _letter_index(text: str) -> int:
     match = re.fullmatch(r"\s*\(?([A-Za-z])\)?[.:]?\s*", str(text))
     if match is None:
-        raise InputError(f"letter_index: {text!r} is not one letter such as (a), B or c.")
+        raise InputError(f"letter_index: expected one letter such as (a), B or c., got {text!r}")
     return ord(match.group(1).lower()) - ord("a")
 
 

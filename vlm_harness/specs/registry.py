@@ -1,9 +1,9 @@
-"""Names for YAML files: tasks, groups, models, prompts, commands, overlays, tables.
+"""Find YAML files by name: tasks, groups, models, prompts, commands, label corrections, tables.
 
-A file says what it is by its first key (``task:``, ``model:``, ``prompt:``, ``commands:``,
-``overlay:``, ``table:``). Files whose name begins with an underscore are bases to ``include:``, not
-specs.
-Every file is read once, shallowly; it is checked against its schema when its spec is asked for.
+The kind of a file is given by the key that names it: ``task:``, ``model:``, ``prompt:``,
+``commands:``, ``label_corrections:`` (or its old name ``overlay:``) or ``table:``. Files whose name
+begins with an underscore are bases for ``include:``, not specs. Each file is parsed once, when the
+registry is created, and checked against its schema when its spec is requested.
 """
 
 import fnmatch
@@ -19,13 +19,17 @@ from vlm_harness.specs import yamlfile
 from vlm_harness.specs.yamlfile import YamlFile
 
 KINDS = ("task", "model", "overlay", "prompt", "table")
+_KEYS = {kind: (kind,) for kind in KINDS} | {"overlay": ("label_corrections", "overlay")}
+"""The keys that name a file of each kind, the preferred one first."""
+_TITLES = {"overlay": "label corrections"}
+"""How messages call a kind, if not by its name."""
 
 
 class Registry:
     """All specs below the given folders and files.
 
     Raises:
-        InputError: a name defined twice (both files are named), or a file that is not YAML.
+        InputError: a name is defined twice (the message has both files), or a file is not YAML.
     """
 
     def __init__(self, roots: Iterable[Path]) -> None:
@@ -40,20 +44,22 @@ class Registry:
 
     @classmethod
     def standard(cls, include_path: Iterable[str] = ()) -> "Registry":
-        """What ``--include-path``, ``$VLM_HARNESS_PATH`` and the bundled folders hold."""
+        """The specs in ``--include-path``, ``$VLM_HARNESS_PATH`` and the bundled folders."""
         return cls(spec_roots(tuple(include_path)))
 
     def _add(self, file: YamlFile) -> None:
         kind = kind_of(file)
-        names = [*map(str, file.data["commands"])] if kind == "command" else [file.data[kind]]
+        if kind == "command":
+            names = list(map(str, file.data["commands"]))
+        else:
+            names = [file.data[_name_key(kind, file)]]
         for name in names:
-            location = ("commands", name) if kind == "command" else (kind,)
             if name in self._files[kind]:
-                other = self._files[kind][name].where(location)
+                here, other = (_place(kind, name, each) for each in (file, self._files[kind][name]))
                 raise InputError(
-                    f"the {kind} {name!r} is defined twice",
-                    where=file.where(location),
-                    hint=f"It is defined in {other} too; rename one of them.",
+                    f"{_TITLES.get(kind, kind)} {name!r} is defined twice",
+                    where=here,
+                    hint=f"It is also defined in {other}; rename one of them.",
                 )
             self._files[kind][name] = file
 
@@ -65,11 +71,11 @@ class Registry:
         known = self._files[kind]
         if name not in known:
             raise not_found(
-                f"unknown {kind} {name!r}",
+                f"unknown {_TITLES.get(kind, kind)} {name!r}",
                 name,
                 known,
                 where=where,
-                hint=f"There are: {{}}\nLooked in: {self.searched()}",
+                hint=f"Available: {{}}\nLooked in: {self.searched()}",
             )
         return known[name]
 
@@ -80,7 +86,7 @@ class Registry:
         return spec_check.parse(specs.TaskSpec, self.file("task", name))
 
     def model(self, name: str) -> specs.ModelSpec:
-        """A model. ``./`` and ``../`` before its checkpoint are beside the model's own file."""
+        """A model. A checkpoint starting with ``./`` or ``../`` is relative to the model file."""
         file = self.file("model", name)
         spec = spec_check.parse(specs.ModelSpec, file)
         if spec.checkpoint.startswith(("./", "../")):
@@ -103,7 +109,7 @@ class Registry:
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """Tasks by group, in the order of their names."""
+        """Tasks by group, sorted by name."""
         found: dict[str, list[str]] = {}
         for name in self.names("task"):
             groups = self._files["task"][name].data.get("groups")
@@ -112,21 +118,21 @@ class Registry:
         for group in found:
             if group in self._files["task"] and found[group] != [group]:
                 raise InputError(
-                    f"{group!r} is the name of a task and of a group",
+                    f"{group!r} is the name of both a task and a group",
                     where=self._files["task"][group].where(("task",)),
-                    hint=f"The group holds: {listing(found[group])}; rename one of them.",
+                    hint=f"Tasks in the group: {listing(found[group])}. Rename one of them.",
                 )
         return found
 
     def select_tasks(self, patterns: Iterable[str]) -> list[str]:
-        """Task names for names, groups and globs, each task once, in the order asked.
+        """Expand names, groups and globs to task names, in the order given, without duplicates.
 
         Raises:
-            InputError: a name or pattern that fits nothing.
+            InputError: a name or pattern that matches nothing.
         """
         chosen: list[str] = []
         known = self.names("task")
-        groups = self.groups  # first of all: they are checked as they are made
+        groups = self.groups  # computed first, because this also checks them
         for pattern in patterns:
             if pattern in self._files["task"]:
                 chosen.append(pattern)
@@ -138,7 +144,7 @@ class Registry:
                     found.extend(groups[group])
                 if not found:
                     raise InputError(
-                        f"no task or group fits {pattern!r}", hint=f"There are: {listing(known)}"
+                        f"no task or group matches {pattern!r}", hint=f"Tasks: {listing(known)}"
                     )
                 chosen.extend(found)
             else:
@@ -154,30 +160,42 @@ class Registry:
 
 
 def kind_of(file: YamlFile) -> str:
-    """task, model, prompt, overlay, table or command, by the key that names the spec."""
-    # In this order: a task has a `prompt:` section and may name an `overlay:`.
-    found = next((kind for kind in KINDS if kind in file.data), None)
+    """task, model, overlay (label corrections), prompt, table or command."""
+    # In the order of KINDS: a task has a `prompt:` section and may have `label_corrections:`.
+    found = next((kind for kind in KINDS if any(key in file.data for key in _KEYS[kind])), None)
     if found is None and isinstance(file.data.get("commands"), dict):
         return "command"
     if found is None:
         keys = list(file.data)
-        near = suggest(str(keys[0]), (*KINDS, "commands")) if keys else ""
+        kinds = [*(names[0] for names in _KEYS.values()), "commands"]
+        near = suggest(str(keys[0]), kinds) if keys else ""
         raise InputError(
-            f"cannot tell what this file defines: it has the keys {listing(map(str, keys))}{near}",
+            f"cannot tell what this file defines: its keys are {listing(map(str, keys)) or 'none'}"
+            f"{near}",
             where=file.where(),
-            hint="A spec begins with its kind and name: task:, model:, prompt:, overlay:, table: "
-            "or commands:. A base file for include: has a name that begins with an underscore.",
+            hint="A spec has one of these keys, with its name: task, model, prompt, "
+            "label_corrections, table; or it has the key commands. Start the file name of a base "
+            "for include: with an underscore.",
         )
-    name = file.data[found]
+    key = _name_key(found, file)
+    name = file.data[key]
     if not isinstance(name, str):
-        raise InputError(
-            f"{found}: the name must be text, found {name!r}", where=file.where((found,))
-        )
+        raise InputError(f"{key}: the name must be text, found {name!r}", where=file.where((key,)))
     return found
 
 
+def _name_key(kind: str, file: YamlFile) -> str:
+    """The key that holds the name of a file of this kind."""
+    return next(key for key in _KEYS[kind] if key in file.data)
+
+
+def _place(kind: str, name: str, file: YamlFile) -> str:
+    """``file:line`` of the definition of a name."""
+    return file.where(("commands", name) if kind == "command" else (_name_key(kind, file),))
+
+
 def spec_files(root: Path) -> list[Path]:
-    """The YAML files of a folder and below it, in order of name, or the one file."""
+    """The YAML files in a folder and its subfolders, sorted by path; or the file itself."""
     if root.is_file():
         return [root]
     return sorted(
@@ -185,7 +203,7 @@ def spec_files(root: Path) -> list[Path]:
         for path in root.rglob("*")
         if path.suffix in (".yaml", ".yml")
         and not path.name.startswith("_")
-        # .git, .ipynb_checkpoints and the like hold copies
+        # hidden folders (.git, .ipynb_checkpoints) hold copies
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and not path.is_dir()
     )

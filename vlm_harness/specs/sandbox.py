@@ -1,4 +1,4 @@
-"""The Jinja sandbox: what a template may not do."""
+"""The Jinja sandbox: limits on what a template can do."""
 
 import re
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from jinja2.exceptions import SecurityError
 from jinja2.visitor import NodeTransformer
 
 _MAX_SIZE = 1_000_000
-"""Of a text or list that an operation makes, of a number that says how large one shall be."""
+"""Largest text or list that an operation may build, and largest number accepted as a size."""
 
 
 class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Refuses what would take the machine's memory.
+    """Rejects operations that would exhaust the memory of the machine.
 
-    The value of every operation, filter, call and literal is weighed. What one of them can make of
-    values that are light enough is bounded too, once the few are refused beforehand that take a
-    size as a number.
+    The size of the result of every operation, filter, call and literal is checked. Operations that
+    take a size as a number (such as a field width) are checked before they run; all others cannot
+    build anything huge from operands within the limit.
     """
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
@@ -40,17 +40,17 @@ class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             check_percent(left, right)
         return weighed(super().call_binop(context, operator, left, right))
 
-    # The names are Jinja's own: a template's keyword arguments must not meet them.
+    # Names as in Jinja: they must not collide with the keyword arguments of a template.
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        method = getattr(__obj, "__wrapped__", __obj)  # str.format comes wrapped by the sandbox
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
         if getattr(method, "__name__", "") == "join" and args:
-            args = (list(args[0]), *args[1:])  # of a generator, the size is not known
+            args = (list(args[0]), *args[1:])  # a generator has no known size
         _check_method(method, args, kwargs)
         return weighed(super().call(__context, __obj, *args, **kwargs))
 
 
 class _Weighed(NodeTransformer):
-    """Has literals weighed, and what is joined by ``~``; refuses what keeps rendered text."""
+    """Adds size checks to literals and ``~``; rejects blocks that store rendered text."""
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
@@ -80,22 +80,26 @@ WEIGH = "weighed"
 
 
 def weighed(value: Any) -> Any:
-    """The value itself; a SecurityError where it is more than ``_MAX_SIZE`` characters and items,
-    counted as often as they would be written.
+    """Return the value unchanged if it is within ``_MAX_SIZE`` characters and items.
+
+    An object that occurs several times in the value counts each time.
+
+    Raises:
+        SecurityError: the value is larger.
     """
     if isinstance(value, str | bytes):
         allow(len(value), "text")
     elif isinstance(value, list | tuple | dict):
         weight = 0
-        left: list[Any] = [value]
-        while left:
-            some = left.pop()
-            weight += len(some)
+        remaining: list[Any] = [value]
+        while remaining:
+            item = remaining.pop()
+            weight += len(item)
             allow(weight, "list")
-            if isinstance(some, dict):
-                left += [x for x in some.values() if isinstance(x, str | list | tuple | dict)]
-            elif not isinstance(some, str):
-                left += [x for x in some if isinstance(x, str | list | tuple | dict)]
+            if isinstance(item, dict):
+                remaining += [x for x in item.values() if isinstance(x, str | list | tuple | dict)]
+            elif not isinstance(item, str):
+                remaining += [x for x in item if isinstance(x, str | list | tuple | dict)]
     return value
 
 

@@ -1,7 +1,7 @@
-"""Schemas of the YAML files: tasks, models, prompts, commands, overlays, tables, and a run.
+"""Schemas of the YAML files: tasks, models, prompts, commands, label corrections, tables, runs.
 
-Strict: an unknown key is an error that names its file and line and suggests the nearest. The same
-classes give the JSON Schema for editors (``vlm-harness schema task``).
+The schemas are strict: an unknown key is an error that gives file and line and suggests the closest
+key. The JSON Schemas for editors (``vlm-harness schema task``) are generated from these classes.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from vlm_harness.errors import listing
@@ -35,7 +37,7 @@ MetricName = Annotated[
     ),
 ]
 DESCRIPTIVE = "descriptive"
-"""Marks a field that only describes: changing a word of it must not make another run."""
+"""Marks a field that only describes: changing it does not change the identity of a run."""
 
 
 Scalar = str | int | float | bool
@@ -43,7 +45,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def _texts(value: Any, at: yamlfile.Location = ()) -> Iterator[tuple[yamlfile.Location, str]]:
-    """Every text in a value, and where in it."""
+    """Every text in a value, with its location."""
     if isinstance(value, str):
         yield at, value
     elif isinstance(value, dict | list):
@@ -52,12 +54,12 @@ def _texts(value: Any, at: yamlfile.Location = ()) -> Iterator[tuple[yamlfile.Lo
 
 
 def _check_templates(value: Any) -> Any:
-    """Compile every text in a value, so that a template that cannot run is an error of the file."""
+    """Compile every text in a value, so that an invalid template is reported with its file."""
     for at, text in _texts(value):
         try:
             templates.compile_template(text)
         except templates.TemplateError as error:
-            # Which of the value's texts it is, and which line of that, for the message.
+            # Location and line of the text, for the message.
             raise PydanticCustomError(
                 "template", "{message}", {"message": str(error), "at": at, "line": error.line}
             ) from None
@@ -66,11 +68,11 @@ def _check_templates(value: Any) -> Any:
 
 JinjaText = Annotated[str, Field(description="a Jinja template"), AfterValidator(_check_templates)]
 JinjaValue = Annotated[Any, AfterValidator(_check_templates)]
-"""A text that is a Jinja template, a value without one, or lists and mappings of them."""
+"""A Jinja template, a plain value, or lists and mappings of these."""
 
 
 class Spec(BaseModel):
-    """Base of all specs: strict, frozen, and aware of where each value was written."""
+    """Base of all specs: strict and frozen."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
@@ -78,12 +80,12 @@ class Spec(BaseModel):
 
     @classmethod
     def descriptive(cls) -> frozenset[str]:
-        """Names of the fields that only describe."""
+        """Names of the descriptive fields."""
         fields = cls.model_fields.items()
         return frozenset(name for name, each in fields if DESCRIPTIVE in each.metadata)
 
     def essence(self) -> dict[str, Any]:
-        """What a spec says as plain data, without fields that only describe it."""
+        """The spec as plain data, without descriptive fields."""
         found = self.model_dump(mode="json", exclude=set(self.descriptive()))
         for name in found:
             value = getattr(self, name)
@@ -92,23 +94,46 @@ class Spec(BaseModel):
         return found
 
 
+def keys_of(name: str, field: FieldInfo) -> list[str]:
+    """The YAML keys of a field, the preferred one first; the others are old names."""
+    alias = field.validation_alias
+    return list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [name]
+
+
 def _misfit(text: str, *at: str) -> PydanticCustomError:
-    """An error of a whole file that is best mended at one place of it."""
+    """An error that involves several keys, reported at one of them."""
     return PydanticCustomError("misfit", "{message}", {"message": text, "at": at})
 
 
 class NamedSpec(Spec):
-    """A spec that the registry finds by name in a file."""
+    """A spec with a name, by which the registry finds its file."""
 
     _file: yamlfile.YamlFile | None = None
     _origin: str = "(given in code)"
 
     def at(self, *location: str | int) -> str:
         """``file:line`` of a value of this spec."""
-        return self._file.where(location) if self._file else self._origin
+        if self._file is None:
+            return self._origin
+        field = type(self).model_fields.get(str(location[0])) if location else None
+        if field is not None:
+            for key in keys_of(str(location[0]), field):
+                if key in self._file.data:
+                    return self._file.where((key, *location[1:]))
+        return self._file.where(location)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_key_under_two_names(cls, data: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
+            given = [key for key in keys_of(name, field) if key in data]
+            if len(given) > 1:
+                new, old = given[:2]
+                raise _misfit(f"old name of {new!r}, which is also given; keep one of them", old)
+        return data
 
     def _given(self, by: "yamlfile.YamlFile | NamedSpec | str") -> None:
-        """Remember what the spec came from: a file, an option, or the spec that it changes."""
+        """Record the origin of the spec: a file, an option, or the spec that it derives from."""
         private = self.__pydantic_private__
         assert private is not None
         if isinstance(by, NamedSpec):
@@ -125,63 +150,63 @@ class NamedSpec(Spec):
 
 
 class SourceSpec(Spec):
-    """Where the data come from, for ``data prepare``."""
+    """Where to get the data, for ``vlm-harness data prepare``."""
 
     hub: str | None = Field(
         None, pattern=HUB_NAME, description="Hugging Face data set to download, owner/name"
     )
-    revision: str | None = Field(None, description="its pinned commit")
-    folder: str | None = Field(None, description="where it goes, below the data directory")
-    urls: list[str] = Field([], description="pages to fetch it from by hand")
-    instructions: str | None = Field(None, description="what to fetch and where to put it")
+    revision: str | None = Field(None, description="pinned commit of the data set")
+    folder: str | None = Field(None, description="destination, below the data directory")
+    urls: list[str] = Field([], description="pages for a manual download")
+    instructions: str | None = Field(
+        None, description="how to download the data by hand, and where to put them"
+    )
     license: str | None = None
-    sha256: dict[str, str] = Field({}, description="checksum by path below the data directory")
+    sha256: dict[str, str] = Field({}, description="checksums by path below the data directory")
 
 
 class DatasetSpec(Spec):
-    """What is read, row by row."""
+    """The rows of a task, and how to read them."""
 
     reader: Name = Field(
         description="json, jsonl, csv, parquet, image_folder, hub, rendered, or a plugin's"
     )
     path: str | list[str] | None = Field(
-        None, description="below the data directory; of a list, the first that exists"
+        None, description="path below the data directory; of a list, the first that exists is read"
     )
-    name: str | None = Field(None, pattern=HUB_NAME, description="hub: owner/name of the data set")
-    config: str | None = Field(None, description="hub: its configuration")
-    split: str | None = Field(None, description="hub, rendered: which split")
+    name: str | None = Field(None, pattern=HUB_NAME, description="hub: data set, owner/name")
+    config: str | None = Field(None, description="hub: configuration of the data set")
+    split: str | None = Field(None, description="hub, rendered: split")
     revision: str | None = Field(None, description="hub: pinned commit")
     key: str | None = Field(None, description="json: the key that holds the list of rows")
     columns: list[str] | None = Field(
-        None, description="names for rows that are lists (json) or for a CSV without a header"
+        None, description="column names, for rows that are lists (json) or a CSV without a header"
     )
     args: dict[str, Any] = Field({}, description="further arguments of the reader")
-    delimiter: str = Field(
-        ",", description="csv: what separates columns", min_length=1, max_length=1
-    )
+    delimiter: str = Field(",", description="csv: column separator", min_length=1, max_length=1)
     source: Annotated[SourceSpec | None, DESCRIPTIVE] = None
     verified: Annotated[bool, DESCRIPTIVE] = Field(
-        True, description="false: the format was never tried on the benchmark's own files"
+        True, description="false: not yet tested on the original files of the benchmark"
     )
 
 
 class AnyOf(Spec):
-    """Several paths for one image: the first that exists is taken."""
+    """Several paths for one image: the first that exists is used."""
 
     any_of: list[JinjaText] = Field(min_length=1)
 
 
 class SampleSpec(Spec):
-    """How a row becomes a sample. Every value is Jinja over the row and the task's fields."""
+    """How to make a sample from a row. Every value is Jinja over the columns and the fields."""
 
     id: JinjaText
     images: JinjaText | list[JinjaText | AnyOf] = Field(
-        [], description="paths below the data directory, or columns that hold images"
+        [], description="paths below the data directory, or image columns"
     )
     options: JinjaText | list[JinjaText | int | float]
-    target: JinjaText | int = Field(description="index of the right option, from 0")
+    target: JinjaText | int = Field(description="index of the correct option, from 0")
     captions: JinjaText | list[JinjaText] | None = Field(
-        None, description="what similarity scores, in the order of the options"
+        None, description="texts that similarity scores, in the order of the options"
     )
     pair: JinjaText | None = None
     set: JinjaText | None = None
@@ -189,11 +214,11 @@ class SampleSpec(Spec):
 
 
 class GroupRule(Spec):
-    """What a pair or set must be."""
+    """Rules for pairs or sets."""
 
     size: int = Field(2, ge=2)
     distinct_targets: bool = Field(
-        False, description="every member of a whole group must have another right option"
+        False, description="the samples of a complete group must have different correct options"
     )
 
 
@@ -203,12 +228,12 @@ class GroupRules(Spec):
 
 
 class PromptUse(Spec):
-    """How a task asks."""
+    """The prompt of a task."""
 
-    template: Name = Field("plain", description="a name from prompts/")
-    question: JinjaText = Field("", description="may use `options`, in the order shown")
+    template: Name = Field("plain", description="name of a prompt file")
+    question: JinjaText = Field("", description="may use `options` (in the order shown)")
     commands: dict[Name, JinjaText] | list[Name] = Field(
-        {}, description="sentences after the question by name, or names of shared commands"
+        {}, description="instructions after the question, by name; or names of shared commands"
     )
 
 
@@ -220,9 +245,11 @@ class ExtractorUse(Spec):
 
 
 class ProtocolUse(Spec):
-    """How a protocol asks, where it differs from the task's prompt."""
+    """The prompt under one protocol, where it differs from the task's prompt."""
 
-    template: Name | None = Field(None, description="its own template; its commands come with it")
+    template: Name | None = Field(
+        None, description="template of this protocol; brings its own commands"
+    )
     question: JinjaText | None = None
     commands: dict[Name, JinjaText] | list[Name] | None = None
 
@@ -256,7 +283,7 @@ class Protocols(Spec):
         return [name for name in type(self).model_fields if getattr(self, name) is not None]
 
     def use(self, name: str) -> ProtocolUse:
-        """How the task asks under a protocol that it declares."""
+        """The prompt of the task under a protocol that it declares."""
         found: ProtocolUse = getattr(self, name)
         return found
 
@@ -273,75 +300,79 @@ class TaskSpec(NamedSpec):
         None, description="paper, page"
     )
     dataset: DatasetSpec
-    tables: list[Name] = Field([], description="tables that the fields look rows up in, by name")
+    tables: list[Name] = Field([], description="names of tables that the fields use")
     each: dict[FieldName, Annotated[list[Any], Field(min_length=1)]] = Field(
-        {}, description="values by name: a row gives a sample for each (of several, each with each)"
+        {}, description="lists of values; each row yields a sample per value (or combination)"
     )
     fields: dict[FieldName, JinjaValue] = Field(
-        {}, description="Jinja, in order; each may use the row's columns and the fields above it"
+        {}, description="Jinja; each field may use the columns and the fields above it"
     )
-    where: JinjaText | None = Field(None, description="rows for which this is false are left out")
+    where: JinjaText | None = Field(None, description="rows for which this is false are skipped")
     sample: SampleSpec
     exif: Literal["ignore", "apply"] = Field(
-        "ignore", description="apply: turn images upright as their EXIF orientation says"
+        "ignore", description="apply: rotate images by their EXIF orientation"
     )
     grouping: GroupRules = GroupRules()
     prompt: PromptUse = PromptUse()
     protocols: Protocols
     order: Literal["fixed", "both", "cyclic", "random"] = "fixed"
-    overlay: Name | None = Field(None, description="published label corrections")
+    overlay: Name | None = Field(
+        None,
+        validation_alias=AliasChoices("label_corrections", "overlay"),
+        description="name of a file of published label corrections",
+    )
     positive: str | None = Field(
-        None, description="the option that f1, precision, recall and yes_ratio are about"
+        None, description="positive class of f1, precision, recall and yes_ratio"
     )
     metrics: list[MetricName] = ["individual_accuracy"]
     primary_metric: MetricName = "individual_accuracy"
     chance: dict[MetricName, float] = Field(
-        {}, description="where it is not that of a uniform guess"
+        {}, description="chance by metric, if it differs from a uniform guess"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskSpec":
         if self.primary_metric not in self.metrics:
-            text = f"{self.primary_metric!r} is not one of metrics: {listing(self.metrics)}"
+            text = f"{self.primary_metric!r} is not in metrics: {listing(self.metrics)}"
             raise _misfit(text, "primary_metric")
         if not self.protocols.declared:
-            text = "at least one is needed: similarity, generate, choice, likelihood"
+            text = "at least one is required: similarity, generate, choice, likelihood"
             raise _misfit(text, "protocols")
         if self.protocols.similarity is not None and self.sample.captions is None:
-            text = "the protocol similarity scores sample.captions, which are not there"
+            text = "the protocol similarity requires sample.captions"
             raise _misfit(text, "protocols", "similarity")
         return self
 
 
-# --- prompts, commands, overlays, models -------------------------------------------------------
+# --- prompts, commands, label corrections, models ----------------------------------------------
 
 
 class PromptSpec(NamedSpec):
-    """A prompt template that tasks share."""
+    """A shared prompt template."""
 
     prompt: Name
     description: Annotated[str, DESCRIPTIVE] = ""
     option: JinjaText = Field(
         "{{ option }}",
-        description="one option as it is shown and, by likelihood, scored; may use `letter`, "
-        "`number`",
+        description="how to show an option (likelihood also scores it so); may use `option`, "
+        "`letter` and `number`",
     )
     template: JinjaText = Field(
-        description="may use question, options (as shown), letters, command"
+        description="may use `question`, `options` (as shown), `letters`, `command`"
     )
     commands: dict[Name, JinjaText] = Field(
-        {}, description="used where a protocol brings this template without commands of its own"
+        {}, description="default commands of protocols that use this template"
     )
 
 
 class CommandsSpec(NamedSpec):
-    """Named commands that tasks share."""
+    """Shared commands, by name."""
 
     commands: dict[Name, JinjaText]
 
 
 class Correction(Spec):
-    """One corrected label. Options are named by their text, so that it holds in any task."""
+    """One corrected label. Options are given by their text, so that it applies to several tasks."""
 
     id: str | int
     was: str
@@ -352,22 +383,22 @@ class Correction(Spec):
 class OverlaySpec(NamedSpec):
     """Published label corrections."""
 
-    overlay: Name
+    overlay: Name = Field(validation_alias=AliasChoices("label_corrections", "overlay"))
     description: Annotated[str, DESCRIPTIVE] = ""
     reference: Annotated[str | list[str], DESCRIPTIVE]
     verified: Annotated[bool, DESCRIPTIVE] = Field(
-        True, description="the corrections were checked by eye on the images"
+        True, description="false: the corrections were not yet checked against the images"
     )
     corrections: list[Correction] = Field(min_length=1)
 
 
 class TableSpec(NamedSpec):
-    """What the project adds to a benchmark, by a key of its rows, as captions for its questions."""
+    """Values that the project adds to a benchmark by row key, such as captions for questions."""
 
     table: Name
     description: Annotated[str, DESCRIPTIVE] = ""
     reference: Annotated[str | list[str] | None, DESCRIPTIVE] = None
-    rows: dict[str | int, Any] = Field(min_length=1, description="a value by key")
+    rows: dict[str | int, Any] = Field(min_length=1, description="values by key")
 
     @field_validator("rows")
     @classmethod
@@ -376,35 +407,35 @@ class TableSpec(NamedSpec):
 
 
 class ModelSpec(NamedSpec):
-    """A model: which backend runs which checkpoint, and how it wants to be asked."""
+    """A model: a backend, a checkpoint, and the prompt format."""
 
     model: Name
     description: Annotated[str, DESCRIPTIVE] = ""
     backend: Name
     checkpoint: str = Field(
-        description="hub name, local folder or file (./ is beside this file), or architecture:tag"
+        description="hub name, local path (./ is relative to this file), or architecture:tag"
     )
     revision: str | None = None
     prompt_format: JinjaText | None = Field(
-        None, description="Jinja over `prompt` and `images`; else the checkpoint's chat template"
+        None, description="Jinja over `prompt` and `images`; default: the chat template"
     )
     answer_prefix: str | None = Field(
-        None, description="between prompt and answer when answers are scored (LLaVA: one space)"
+        None, description="text between prompt and scored answer (LLaVA: one space)"
     )
     args: dict[str, Any] = Field({}, description="arguments of the backend")
     vision_encoder: Annotated[str | None, DESCRIPTIVE] = Field(
-        None, description="what sees the image, for people: models that share one say the same"
+        None, description="name of the image encoder; the same in all models that share it"
     )
     reference: Annotated[str | list[str] | None, DESCRIPTIVE] = None
     license: Annotated[str | None, DESCRIPTIVE] = None
     verified: Annotated[bool, DESCRIPTIVE] = Field(
-        True, description="false: these weights were never run by the project"
+        True, description="false: the project has not run these weights"
     )
 
 
 # --- a run ----------------------------------------------------------------------------------------
 
-# As it is written: one name needs no list.
+# In YAML, a single name needs no list.
 Many = Annotated[
     list[str],
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
@@ -412,14 +443,14 @@ Many = Annotated[
 
 
 class RunConfig(Spec):
-    """Everything that ``vlm-harness run`` can be told, as options or as ``--config run.yaml``."""
+    """All settings of ``vlm-harness run``, given as options or in ``--config run.yaml``."""
 
-    model: Many = Field(
-        [], description="name from models/, checkpoint folder, or backend:checkpoint"
-    )
+    model: Many = Field([], description="model name, checkpoint folder, or backend:checkpoint")
     tasks: Many = Field([], description="tasks, groups or globs")
-    protocol: Many = Field([], description="default: similarity, or generate, as the model can")
-    command: Many = Field([], description="names of commands, or all; default: the first")
+    protocol: Many = Field(
+        [], description="default: similarity or generate, whichever the model supports"
+    )
+    command: Many = Field([], description="command names, or all; default: the first")
     decoding: Many = Field(["greedy"], description="NAME[:k=v,...]")
     order: Literal["fixed", "both", "cyclic", "random"] | None = Field(
         None, description="default: the task's"
@@ -430,7 +461,7 @@ class RunConfig(Spec):
     samples: Many = []
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     workers: int | None = Field(
-        None, ge=0, description="threads that read images ahead; default: as the device allows"
+        None, ge=0, description="image-loading threads; default: depends on the device"
     )
     device: str | None = None
     dtype: Dtype = "auto"
@@ -443,9 +474,11 @@ class RunConfig(Spec):
     cache: bool = False
     model_args: dict[str, Any] = {}
     max_errors: Annotated[str, WithJsonSchema({"type": ["string", "integer"]})] = Field(
-        "10%", pattern=r"^\d+(\.\d+)?%?$", description="N or P%"
+        "10%", pattern=r"^\d+(\.\d+)?%?$", description="number (N) or percentage (P%) of samples"
     )
-    timeout: float | None = Field(None, gt=0, le=1e6, description="seconds a sample may take")
+    timeout: float | None = Field(
+        None, gt=0, le=1e6, description="time limit per sample, in seconds"
+    )
     trust_remote_code: bool = False
 
     @field_validator(
@@ -456,7 +489,7 @@ class RunConfig(Spec):
     def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str):
             return value
-        if info.field_name in ("decoding", "include_path"):  # whose values may hold commas
+        if info.field_name in ("decoding", "include_path"):  # their values may contain commas
             return [value]
         return [part.strip() for part in value.split(",") if part.strip()]
 
@@ -471,7 +504,8 @@ KINDS: dict[str, type[Spec]] = {
     "model": ModelSpec,
     "prompt": PromptSpec,
     "commands": CommandsSpec,
-    "overlay": OverlaySpec,
+    "label_corrections": OverlaySpec,
+    "overlay": OverlaySpec,  # the old name
     "table": TableSpec,
     "run": RunConfig,
 }

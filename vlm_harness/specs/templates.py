@@ -1,10 +1,11 @@
-"""Jinja, sandboxed and strict: for the fields of a task, for prompts, for a model's prompt format.
+"""Sandboxed, strict Jinja for task fields, prompts and the prompt formats of models.
 
-An unknown name is an error. No template can reach attributes that begin with an underscore, call
-into Python beyond plain values, make a text or list of more than a million characters or items, or
-take longer than ten seconds (in the main thread, where there is SIGALRM).
+An unknown name is an error. A template cannot access attributes that begin with an underscore, call
+Python code other than the methods of plain values, build a text or list of more than a million
+characters or items, or run for more than ten seconds (enforced in the main thread, on systems with
+SIGALRM).
 
-Filters beside Jinja's own are in ``filters``.
+The filters that the harness adds are in ``filters``.
 """
 
 import re
@@ -25,14 +26,14 @@ from vlm_harness.specs.sandbox import WEIGH, Sandbox, allow, weighed
 
 _MAX_RANGE = 10_000
 _MAX_SECONDS = 10
-# `random` would make a run that cannot be repeated; the others take a size and have no use here.
+# `random` would make runs irreproducible; the others take a size and are of no use here.
 _LEFT_OUT = (
     "random", "center", "indent", "wordwrap", "batch", "slice", "urlize", "xmlattr", "pprint",
 )  # fmt: skip
 
 
 class TemplateError(Exception):
-    """A template that cannot be parsed or rendered; the caller adds file and line."""
+    """A template cannot be parsed or rendered. The caller adds file and line."""
 
     def __init__(self, message: str, line: int = 1) -> None:
         super().__init__(message)
@@ -40,7 +41,7 @@ class TemplateError(Exception):
 
 
 def _weighing(function: Any) -> Any:
-    @wraps(function)  # which keeps what Jinja notes on a filter that wants its context
+    @wraps(function)  # keeps the attributes by which Jinja passes its context to a filter
     def weighing(*args: Any, **kwargs: Any) -> Any:
         return weighed(function(*args, **kwargs))
 
@@ -59,7 +60,7 @@ def environment() -> jinja2.Environment:
     env = Sandbox(
         undefined=jinja2.StrictUndefined,
         autoescape=False,
-        optimized=False,  # constants would be computed when it is compiled
+        optimized=False,  # otherwise constants are computed, unchecked, at compile time
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -75,7 +76,7 @@ def environment() -> jinja2.Environment:
 
 
 class Template:
-    """A compiled template. One ``{{ expression }}`` alone keeps the type of its value."""
+    """A compiled template. A lone ``{{ expression }}`` keeps the type of its value."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -97,7 +98,7 @@ class Template:
         """Render.
 
         Raises:
-            TemplateError: an unknown name, a failing filter, an operation the sandbox refuses.
+            TemplateError: an unknown name, a failing filter, an operation that the sandbox rejects.
         """
         if self._constant is not None:
             return self._constant
@@ -107,7 +108,7 @@ class Template:
                     return self._render(context)
                 return _plain(self._expression(context))
         except TimedOut:
-            raise TemplateError(f"it takes longer than {_MAX_SECONDS} seconds") from None
+            raise TemplateError(f"rendering took longer than {_MAX_SECONDS} seconds") from None
         except jinja2.UndefinedError as error:
             raise TemplateError(_explain(error, context)) from None
         except (jinja2.TemplateError, SecurityError) as error:
@@ -115,7 +116,7 @@ class Template:
         except InputError as error:
             raise TemplateError(error.message) from None
         except MemoryError:
-            raise TemplateError("it takes more memory than there is") from None
+            raise TemplateError("out of memory while rendering") from None
         except (
             ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
             re.error,
@@ -133,12 +134,12 @@ class Template:
 
 
 def _plain(value: Any) -> Any:
-    """A value as YAML could have held it, so that nothing half-done leaves a template."""
+    """The value as plain data, as YAML could express it: no generators, no Markup."""
     if isinstance(value, jinja2.Undefined):
-        str(value)  # raises with Jinja's own explanation where the name is unknown
-        raise TemplateError("the expression has no value: it has an `if` without `else`")
+        str(value)  # if the name is unknown, raises with Jinja's own explanation
+        raise TemplateError("the expression has no value: add an `else` to its `if`")
     if isinstance(value, str):
-        return str(value)  # some of Jinja's filters give a Markup
+        return str(value)  # some of Jinja's filters return a Markup
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -146,7 +147,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | range | Iterator | KeysView | ValuesView | ItemsView):
         return [_plain(item) for item in value]
     if callable(value):
-        raise TemplateError("the expression gives a method instead of a value: call it with ()")
+        raise TemplateError("the expression is a method, not a value: call it with ()")
     return value
 
 
@@ -156,7 +157,7 @@ def compile_template(source: str) -> Template:
 
 
 def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
-    """Render every string inside lists and mappings; other values stay as they are."""
+    """Render every string inside lists and mappings; other values are unchanged."""
     if isinstance(value, str):
         return compile_template(value)(context)
     if isinstance(value, list | tuple):
@@ -167,7 +168,7 @@ def render_tree(value: Any, context: Mapping[str, Any]) -> Any:
 
 
 def _constant(tree: nodes.Template) -> str | None:
-    """The text of a template that has nothing to render."""
+    """The text of a template without anything to render, else None."""
     parts = [part for node in tree.body if isinstance(node, nodes.Output) for part in node.nodes]
     if len(tree.body) > 1 or not all(isinstance(part, nodes.TemplateData) for part in parts):
         return None
@@ -192,4 +193,4 @@ def _explain(error: jinja2.UndefinedError, context: Mapping[str, Any]) -> str:
         return message
     known = [name for name in context if isinstance(name, str)]
     near = suggest(match.group(1), known)
-    return f"{message}{near or '; there are: ' + ', '.join(known)}"
+    return f"{message}{near or '; defined names: ' + ', '.join(known)}"

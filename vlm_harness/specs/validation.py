@@ -1,4 +1,4 @@
-"""Checks a YAML file against its schema: each violation with file, line, field, suggestion."""
+"""Check a YAML file against its schema; report each violation with file, line and field."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.specs import yamlfile
-from vlm_harness.specs.schemas import NamedSpec, Scalar, Spec
+from vlm_harness.specs.schemas import NamedSpec, Scalar, Spec, keys_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -17,7 +17,7 @@ def parse(cls: type[S], file: yamlfile.YamlFile) -> S:
     """Check a file against a schema.
 
     Raises:
-        InputError: every violation, each with file, line, field, what was seen and what is allowed.
+        InputError: every violation, with file, line, field, the value found and what is allowed.
     """
     try:
         spec = cls.model_validate(file.data)
@@ -39,13 +39,13 @@ _WANTED = {
     "float_type": "a number",
     "bool_type": "true or false",
 }
-_KEYS = ("extra_forbidden", "missing")  # of which several can be at one place
+_KEYS = ("extra_forbidden", "missing")  # one place can have several of these
 
 
 def _messages(
     cls: type[Spec], file: yamlfile.YamlFile, details: Sequence[ErrorDetails]
 ) -> list[str]:
-    """One message a place, in the order of the file."""
+    """One message per place, in the order of the file."""
     places: dict[yamlfile.Location, list[ErrorDetails]] = {}
     for detail in details:
         places.setdefault(_location(file.data, detail), []).append(detail)
@@ -54,8 +54,8 @@ def _messages(
         deeper = any(other[: len(place)] == place and other != place for other in places)
         wrong = [detail for detail in found if detail["type"] in _WANTED]
         others = [detail for detail in found if detail["type"] not in _WANTED]
-        # Where a value may be of several types, each that it is not of is an error of its own;
-        # that of the type it is of is told, and where it is of none, all are told as one.
+        # For a union, pydantic reports one error per type. If the value has one of the types,
+        # report only the error of that type; if it has none, report all types in one message.
         if wrong and not others and not deeper:
             wanted = " or ".join(dict.fromkeys(_WANTED[detail["type"]] for detail in wrong))
             text = f"must be {wanted}{_seen(wrong[0]['input'])}"
@@ -74,16 +74,24 @@ def _message(
     text = _text(detail)
     if detail["type"] == "extra_forbidden":
         known = _keys_at(cls, place[:-1])
-        near = suggest(str(place[-1]), known)
         return (
-            f"{file.where(place)}: unknown key {'.'.join(map(str, place))!r}{near}\n"
-            f"  allowed here: {listing(known)}"
+            f"{file.where(place)}: unknown key {'.'.join(map(str, place))!r}"
+            f"{_suggestion(str(place[-1]), known)}\n"
+            f"  allowed here: {listing(names[0] for names in known)}"
         )
     if detail["type"] == "missing":
         return _at(file, (*place, detail["loc"][-1]), "this key is required")
     if detail["type"] in ("template", "misfit"):
         return _at(file, place, text, detail["ctx"].get("line", 1))
     return _at(file, place, text if "found" in text else f"{text}{_seen(detail.get('input'))}")
+
+
+def _suggestion(key: str, known: Sequence[Sequence[str]]) -> str:
+    """The closest known key; the preferred name where the closest is an old name."""
+    near = suggest(key, [names[0] for names in known])
+    if near:
+        return near
+    return next((f"; did you mean {new!r}?" for new, *old in known if suggest(key, old)), "")
 
 
 def _text(detail: ErrorDetails) -> str:
@@ -98,7 +106,7 @@ def _at(file: yamlfile.YamlFile, place: yamlfile.Location, text: str, line: int 
 
 def _seen(value: Any) -> str:
     if value is None:
-        return " (found nothing: the value is empty)"
+        return " (the value is empty)"
     if isinstance(value, Scalar):
         return f" (found {value!r:.80})"
     if isinstance(value, dict | list):
@@ -107,7 +115,7 @@ def _seen(value: Any) -> str:
 
 
 def _location(data: Any, detail: ErrorDetails) -> yamlfile.Location:
-    """Where in the file an error is: a union adds the branch that it tried, which is no place."""
+    """Where in the file an error is, without the names of union branches that pydantic adds."""
     found: list[str | int] = []
     for step in (*detail["loc"], *detail.get("ctx", {}).get("at", ())):
         items = dict(enumerate(data)) if isinstance(data, list) else data
@@ -117,16 +125,17 @@ def _location(data: Any, detail: ErrorDetails) -> yamlfile.Location:
     return tuple(found)
 
 
-def _keys_at(cls: Any, location: tuple[Any, ...]) -> list[str]:
-    """The keys that a schema allows at a place, for suggestions."""
+def _keys_at(cls: Any, location: tuple[Any, ...]) -> list[list[str]]:
+    """The keys that a schema allows at a place, each with its old names."""
     for step in location:
         if isinstance(step, int):
-            continue  # an item of a list: what it may be stands in the list's own annotation
+            continue  # an item of a list: the annotation of the list covers it
         cls = next((c for c in _models(cls) if step in c.model_fields), None)
         if cls is None:
             return []
         cls = cls.model_fields[step].annotation
-    return sorted({name for model in _models(cls) for name in model.model_fields})
+    fields = (each for model in _models(cls) for each in model.model_fields.items())
+    return sorted({name: keys_of(name, field) for name, field in fields}.values())
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

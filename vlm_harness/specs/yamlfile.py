@@ -1,8 +1,8 @@
-"""YAML with its line numbers kept, so that an error can name the line that caused it.
+"""YAML with line numbers, so that an error can name the line that caused it.
 
-Plain words and numbers follow YAML 1.2: under YAML 1.1 the option ``on`` of What'sUp and the
-answers ``yes`` and ``no`` would be booleans, the time ``10:30`` the number 630, ``010`` the number
-8, and ``1e-5`` no number. Dates stay text.
+Plain words and numbers follow YAML 1.2. Under YAML 1.1, the option ``on`` of What'sUp and the
+answers ``yes`` and ``no`` would be booleans, ``10:30`` the number 630, ``010`` the number 8, and
+``1e-5`` a text. Dates stay text.
 """
 
 import re
@@ -19,7 +19,7 @@ Location = tuple[str | int, ...]
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc]  # which base it is depends on libyaml
+class _Loader(_Base):  # type: ignore[misc]  # the base depends on whether libyaml is installed
     pass
 
 
@@ -42,20 +42,26 @@ for _name, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 _MAX_PLACES = 1_000_000
+_INCLUDE_HINT = (
+    "An include is a path relative to the folder of the file, in that folder or below it, or the "
+    "path of a bundled file in the repository, such as tasks/mmvp/mmvp.yaml."
+)
+SYNONYMS = (("label_corrections", "overlay"),)
+"""Top-level keys of the same meaning, new and old: one replaces the other where files merge."""
 
 
 @dataclass(frozen=True)
 class YamlFile:
-    """Plain data, and for each place in it the file and line it was written at."""
+    """Plain data, with the file and line of each place in it."""
 
     path: Path
     data: dict[str, Any]
     lines: dict[Location, tuple[Path, int]] = field(default_factory=dict, repr=False)
     texts: dict[Location, int] = field(default_factory=dict, repr=False)
-    """For a text: the line that its first line stands on, which is not that of its key."""
+    """For a text: the number of its first line, which can differ from the line of its key."""
 
     def where(self, location: Location = (), line: int = 1) -> str:
-        """``file:line`` of the nearest enclosing place that is known, or of a line of its text."""
+        """``file:line`` of the nearest known enclosing place, or of a line of its text."""
         for end in range(len(location), -1, -1):
             if location[:end] in self.lines:
                 path, number = self.lines[location[:end]]
@@ -66,18 +72,20 @@ class YamlFile:
 
 
 def load(path: Path) -> YamlFile:
-    """Read one YAML mapping, with the file or files that it ``include``s merged below it.
+    """Read a YAML mapping and merge it over the files that it ``include``s.
 
-    Mappings merge key by key, anything else replaces; of several files, a later one wins.
+    Mappings are merged key by key; any other value replaces the included one. If several included
+    files have the same key, the last file wins.
 
     Raises:
-        InputError: not readable, not YAML, not a mapping, a key twice, an include in a circle.
+        InputError: the file cannot be read, is not a YAML mapping, has a duplicate key or a
+            circular include.
     """
     return _load(path, ())
 
 
 def loads(text: str, path: Path) -> YamlFile:
-    """Read a mapping from text; ``path`` only names it in messages."""
+    """Read a mapping from text; ``path`` is used in error messages only."""
     lines: dict[Location, tuple[Path, int]] = {}
     texts: dict[Location, int] = {}
     loader = _Loader(text)
@@ -89,7 +97,7 @@ def loads(text: str, path: Path) -> YamlFile:
         data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        # What is missing at the end is missed on the line after the last.
+        # PyYAML reports a missing end on the line after the last.
         last = max(1, len(text.splitlines()))
         where = f"{path}:{min(mark.line + 1, last)}" if mark else str(path)
         hint = _brace_hint(text, mark.line) if mark else None
@@ -108,7 +116,7 @@ def loads(text: str, path: Path) -> YamlFile:
 
 
 def scalar(text: str) -> Any:
-    """One value as a file would have it: ``2``, ``0.5``, ``true``, else the text itself."""
+    """Parse one value as in a file: ``2``, ``0.5``, ``true``; the text itself if it is not YAML."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()
@@ -131,12 +139,15 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
     where = file.where(("include",))
     names = include if isinstance(include, list) else [include]
     if not names or not all(isinstance(name, str) for name in names):
-        raise InputError("include takes the path of a file, or a list of them", where=where)
+        raise InputError("include must be the path of a file or a list of paths", where=where)
     files = [_included(path, name, where, chain) for name in names]
     data: dict[str, Any] = {}
     lines: dict[Location, tuple[Path, int]] = {}
     texts: dict[Location, int] = {}
     for part in (*files, file):
+        for keys in SYNONYMS:
+            if any(key in part.data for key in keys):
+                data = {key: value for key, value in data.items() if key not in keys}
         data = _merge(data, part.data)
         lines.update(part.lines)
         texts.update(part.texts)
@@ -144,25 +155,23 @@ def _load(path: Path, chain: tuple[Path, ...]) -> YamlFile:
 
 
 def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> YamlFile:
-    if paths.leaves(name):
+    if paths.escapes(name):
         raise InputError(
-            f"include: {name!r} leaves the folder of the file",
+            f"include: {name!r} is outside the folder of the file",
             where=where,
-            hint="It is the path of a file in the same folder or below; a bundled one is as in the "
-            "repository: tasks/mmvp/mmvp.yaml.",
+            hint=_INCLUDE_HINT,
         )
     target = (path.parent / name).resolve()
     shipped = paths.bundled() / name
     if not target.is_file() and shipped.is_file():
         target = shipped.resolve()
     if target in (*chain, path.resolve()):
-        raise InputError(f"include of {name!r} goes in a circle", where=where)
+        raise InputError(f"circular include of {name!r}", where=where)
     if not target.is_file():
         raise InputError(
-            f"include: there is no file {target}",
+            f"include: file not found: {target}",
             where=where,
-            hint="It is the path of a file in the same folder or below; a bundled one is as in the "
-            "repository: tasks/mmvp/mmvp.yaml.",
+            hint=_INCLUDE_HINT,
         )
     return _load(target, (*chain, path.resolve()))
 
@@ -187,12 +196,12 @@ def _index(
 ) -> None:
     here = node.start_mark.line + 1
     lines.setdefault(location, (path, here))
-    if len(lines) > _MAX_PLACES:  # aliases of aliases can make a small file endless
-        raise InputError(f"the file holds more than {_MAX_PLACES} values", where=path)
+    if len(lines) > _MAX_PLACES:  # nested aliases can expand a small file without end
+        raise InputError(f"the file has more than {_MAX_PLACES} values", where=path)
     if any(node is parent for parent in above):
-        raise InputError("an alias (*name) stands inside of what it names", where=f"{path}:{here}")
+        raise InputError("self-referencing alias (*name)", where=f"{path}:{here}")
     if node.tag.removeprefix(_TAG) in ("timestamp", "binary", "set", "omap", "pairs"):
-        raise InputError(f"the tag {node.tag} is not taken", where=f"{path}:{here}")
+        raise InputError(f"YAML tag {node.tag} is not allowed", where=f"{path}:{here}")
     if isinstance(node, yaml.ScalarNode):
         texts[location] = here + (node.style in ("|", ">"))
     elif isinstance(node, yaml.MappingNode):
@@ -202,7 +211,7 @@ def _index(
                 continue
             if key.value in seen:
                 raise InputError(
-                    f"the key {key.value!r} stands twice", where=f"{path}:{key.start_mark.line + 1}"
+                    f"duplicate key {key.value!r}", where=f"{path}:{key.start_mark.line + 1}"
                 )
             seen.add(key.value)
             lines[(*location, key.value)] = (path, key.start_mark.line + 1)
@@ -215,5 +224,5 @@ def _index(
 def _brace_hint(text: str, line: int) -> str | None:
     source = text.splitlines()
     if line < len(source) and re.search(r":\s*\{\{", source[line]):
-        return 'A value that begins with {{ needs quotes: key: "{{ ... }}"'
+        return 'Quote a value that begins with {{: key: "{{ ... }}"'
     return None

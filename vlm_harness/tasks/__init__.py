@@ -1,1 +1,1 @@
-"""From rows to samples, orders and prompts."""
+"""Make samples from rows, and prompts from samples and option orders."""

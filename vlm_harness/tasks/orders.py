@@ -1,7 +1,7 @@
-"""Option orders: which permutations of a sample's options are shown.
+"""Option orders: the permutations in which the options of a sample are shown.
 
-An order is a tuple of canonical indexes by shown position: ``(1, 0)`` shows the second option
-first.
+An order is a tuple with the canonical index of the option at each position: ``(1, 0)`` shows the
+second option first.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ Order = tuple[int, ...]
 
 
 def orders(mode: OrderMode, sample: Sample, seed: int) -> list[Order]:
-    """The orders that a sample is asked in.
+    """The orders in which the options of a sample are shown; one prompt per order.
 
     ``fixed``: as in the task. ``both``: as in the task, and reversed. ``cyclic``: every rotation.
-    ``random``: one permutation, drawn from the run's seed and the sample's group, so that the
-    images of a pair (and of a set) share it (paper, A.1) and neither batch size nor the order of
-    work can change it.
+    ``random``: one permutation, derived from the seed of the run and the group of the sample. The
+    images of a pair or set therefore share it (paper, A.1), and it does not depend on batch size or
+    evaluation order.
     """
     canonical = tuple(range(len(sample.options)))
     if mode == "fixed":

@@ -1,4 +1,4 @@
-"""From a sample, an order and a command to the words that are asked."""
+"""Build prompts from a sample, an option order and a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ NO_COMMAND = "none"
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """How one task asks under one protocol: template, question and commands, resolved."""
+    """Template, question and commands of one task under one protocol, resolved."""
 
     template: PromptSpec
     question: str
     commands: Mapping[str, str]
-    """At least one; ``{"none": ""}`` where the task offers none. The first is the default."""
+    """At least one; ``{"none": ""}`` if the task has none. The first is the default."""
     where: str = field(default="", compare=False)
 
     @cached_property
@@ -36,20 +36,20 @@ class PromptBuilder:
                 f"task {task}, protocol {protocol}: unknown command {name!r}",
                 name,
                 self.commands,
-                hint="There are: {}, or 'all'.",
+                hint="Available: {}, or 'all'.",
             )
 
     def _shown(self, option: str, position: int) -> str:
         context: dict[str, Any] = {"option": option, "number": position + 1}
-        if position < len(LETTERS):  # beyond, a template that asks for one is an error
+        if position < len(LETTERS):  # otherwise a template that uses `letter` is an error
             context["letter"] = LETTERS[position]
         return str(compile_template(self.template.option)(context))
 
     def prompt(self, sample: Sample, order: Order, command: str) -> Prompt:
-        """Render the user's turn.
+        """Render the user turn.
 
         Raises:
-            InputError: a template that cannot be rendered for this sample.
+            InputError: a template cannot be rendered for this sample.
         """
         context: dict[str, Any] = {
             **sample.fields,
@@ -78,10 +78,10 @@ class PromptBuilder:
 def prompt_builder(
     task: TaskSpec, protocol: str, use: ProtocolUse, registry: Registry
 ) -> PromptBuilder:
-    """Resolve the template and commands of a task under a protocol.
+    """Resolve the template and the commands of a task under a protocol.
 
-    Commands are the protocol's own; else, where the protocol brings another template, that
-    template's; else the task's.
+    The commands are those of the protocol if it has any. Otherwise, if the protocol has a template
+    other than the task's, they are the commands of that template. Otherwise they are the task's.
     """
     at = ("protocols", protocol, "template") if use.template else ("prompt", "template")
     template = registry.prompt(use.template or task.prompt.template, task.at(*at))

@@ -1,4 +1,4 @@
-"""From a task's YAML and its data to samples."""
+"""Make samples from the YAML file of a task and its data."""
 
 import dataclasses
 import hashlib
@@ -26,13 +26,13 @@ class Task:
     spec: TaskSpec
     samples: Sequence[Sample]
     ids: Sequence[str]
-    """Of all its samples, before ``--limit`` and ``--samples``."""
+    """Ids of all samples of the task, before ``--limit`` and ``--samples``."""
     data_sha256: Mapping[str, str]
     data_revision: str | None = None
     overlay: OverlaySpec | None = None
 
     def partners(self) -> dict[str, Sample]:
-        """For each sample id of a whole pair, the other sample of the pair."""
+        """For each sample id in a complete pair, the other sample of the pair."""
         pairs: dict[str, list[Sample]] = {}
         for sample in self.samples:
             if sample.pair is not None:
@@ -57,8 +57,8 @@ def load_task(
     """Read the data and make samples.
 
     Raises:
-        InputError: data that are not there, rows that do not fit the task, two samples of one id,
-            a group that is too large, an overlay that does not fit.
+        InputError: missing data, rows that do not fit the task, duplicate sample ids, a group with
+            too many samples, or label corrections that do not fit the data.
     """
     table = datasets.read(spec.dataset, data_dir, spec.at("dataset"))
     tables = {name: registry.table(name, spec.at("tables")).rows for name in spec.tables}
@@ -74,17 +74,17 @@ def load_task(
     ]
     if not made:
         raise InputError(
-            f"task {spec.task}: {spec.dataset.path or 'the data set'} holds no row"
+            f"task {spec.task}: no rows in {spec.dataset.path or 'the data set'}"
             if not table.rows
             else f"task {spec.task}: none of the {len(table.rows)} rows of "
-            f"{spec.dataset.path or 'the data set'} is what `where` asks for",
+            f"{spec.dataset.path or 'the data set'} matches `where`",
             where=spec.at("where" if table.rows else "dataset"),
         )
     _check_ids(spec, made)
     _check_positive(spec, made)
     overlay = registry.overlay(spec.overlay, spec.at("overlay")) if spec.overlay else None
     if overlay is not None and labels == "corrected":
-        made = apply_overlay(overlay, made)
+        made = apply_corrections(overlay, made)
     _check_groups(spec, made, labels)
     ids = [sample.id for sample in made]
     if samples:
@@ -94,12 +94,12 @@ def load_task(
     return Task(spec, _limit(made, limit), ids, checksums, table.revision, overlay)
 
 
-def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
-    """Correct labels. Corrections of samples that the task does not have are passed over.
+def apply_corrections(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sample]:
+    """Apply label corrections. Corrections of samples that the task does not have are ignored.
 
     Raises:
-        InputError: the label is not the one that the correction was published for, as when the
-            data were corrected already.
+        InputError: the label in the data is not the one that the correction replaces, for instance
+            because the data are already corrected.
     """
     corrections = {str(c.id): (i, c) for i, c in enumerate(overlay.corrections)}
     corrected = []
@@ -110,19 +110,19 @@ def apply_overlay(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[Sampl
             continue
         if correction.answer not in sample.options:
             raise not_found(
-                f"the correction of sample {sample.id} is to {correction.answer!r}",
+                f"label correction of sample {sample.id}: unknown option {correction.answer!r}",
                 correction.answer,
                 sample.options,
                 where=overlay.at("corrections", index),
-                hint="The options of the sample are: {}",
+                hint="Options of the sample: {}",
             )
         if sample.options[sample.target] != correction.was:
             raise InputError(
-                f"sample {sample.id} has the label {sample.options[sample.target]!r}, and the "
-                f"correction is of {correction.was!r}",
+                f"label correction of sample {sample.id}: expected the label {correction.was!r} in "
+                f"the data, found {sample.options[sample.target]!r}",
                 where=overlay.at("corrections", index),
-                hint="Your copy of the data may have been corrected already; --labels original "
-                "takes labels as they stand in the data.",
+                hint="Your copy of the data may already be corrected. Use --labels original to "
+                "evaluate with the labels in the data.",
             )
         corrected.append(
             dataclasses.replace(sample, target=sample.options.index(correction.answer))
@@ -143,7 +143,7 @@ def _sample(
     index: int,
     root: Path,
 ) -> Sample | None:
-    """``own`` are the values of ``each`` that tell this sample from others of its row."""
+    """One sample of a row; ``own`` has its values of ``each``. None if ``where`` excludes it."""
     step: tuple[str | int, ...] = ()
     context: dict[str, Any] = {**common, **row, **own, "row": row, "row_index": index}
     try:
@@ -183,7 +183,7 @@ def _sample(
         )
     except (TemplateError, ValueError, InputError) as error:
         message = error.message if isinstance(error, InputError) else str(error)
-        hint = f"The row, counted from 0: {str(dict(row))[:200]}"
+        hint = f"Row (counted from 0): {str(dict(row))[:200]}"
         if isinstance(error, InputError) and error.hint:
             hint = f"{error.hint}\n{hint}"
         raise InputError(
@@ -195,7 +195,7 @@ def _sample(
 
 
 def _truth(value: Any) -> bool:
-    # A where: of text around an expression gives 'True' or 'False' as text.
+    # If `where` has text around its expression, the result is the text 'True' or 'False'.
     return value not in ("False", "false", "") if isinstance(value, str) else bool(value)
 
 
@@ -220,7 +220,7 @@ def _image(value: Any, root: Path) -> ImageRef:
     if isinstance(value, str):
         inside(root, value)
         return file_ref(root, value)
-    raise ValueError(f"an image is a path or an image column, not {type(value).__name__}")
+    raise ValueError(f"an image must be a path or an image column, not {type(value).__name__}")
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
         raise ValueError(f"{name} must be a list with at least one item, found {value!r}")
     texts = tuple(str(item) for item in value)
     if name == "options" and len(set(texts)) < len(texts):
-        raise ValueError(f"two options are the same: {list(texts)}")
+        raise ValueError(f"duplicate options: {list(texts)}")
     return texts
 
 
@@ -239,7 +239,7 @@ def _target(value: Any, options: Sequence[str]) -> int:
         raise ValueError(f"the target must be the index of an option, found {value!r}")
     if not 0 <= value < len(options):
         raise ValueError(
-            f"the target {value} lies outside the {len(options)} options {list(options)}; "
+            f"the target {value} is out of range for the {len(options)} options {list(options)}; "
             f"allowed: 0 to {len(options) - 1}"
         )
     return value
@@ -250,12 +250,13 @@ def _key(value: Any) -> str | None:
 
 
 def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
-    twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
-    if twice:
+    counts = Counter(sample.id for sample in samples)
+    duplicates = [name for name, count in counts.items() if count > 1]
+    if duplicates:
         raise InputError(
-            f"sample.id: of several samples, {len(twice)} in all: {listing(twice, 5)}",
+            f"sample.id: duplicate ids ({len(duplicates)}): {listing(duplicates, 5)}",
             where=spec.at("sample", "id"),
-            hint="Make the id of every sample unique, for instance with the row's own number.",
+            hint="Make the id of every sample unique, for instance with {{ row_index }}.",
         )
 
 
@@ -263,11 +264,11 @@ def _check_positive(spec: TaskSpec, samples: Sequence[Sample]) -> None:
     options = {option for sample in samples for option in sample.options}
     if spec.positive is not None and spec.positive not in options:
         raise not_found(
-            f"positive: no sample has the option {spec.positive!r}",
+            f"positive: no sample has an option {spec.positive!r}",
             spec.positive,
             options,
             where=spec.at("positive"),
-            hint=f"There are: {listing(sorted(options), 5)}",
+            hint=f"Options: {listing(sorted(options), 5)}",
         )
 
 
@@ -282,23 +283,23 @@ def _check_groups(spec: TaskSpec, samples: Sequence[Sample], labels: str) -> Non
         for key, group in members.items():
             if len(group) > rule.size:
                 raise InputError(
-                    f"the {kind} {key!r} has {len(group)} samples, more than {rule.size}: "
+                    f"the {kind} {key!r} has {len(group)} samples, expected at most {rule.size}: "
                     f"{listing((s.id for s in group), 6)}",
                     where=spec.at("sample", kind),
                     hint=f"Change sample.{kind}, or grouping.{kind}.size.",
                 )
-            whole = len(group) == rule.size
-            if rule.distinct_targets and whole and len({s.target for s in group}) < rule.size:
+            complete = len(group) == rule.size
+            if rule.distinct_targets and complete and len({s.target for s in group}) < rule.size:
                 raise InputError(
-                    f"the {kind} {key!r} has the same right option for more than one of its "
-                    f"samples ({listing(s.id for s in group)}) under the {labels} labels",
+                    f"several samples of the {kind} {key!r} have the same correct option under the "
+                    f"{labels} labels: {listing(s.id for s in group)}",
                     where=spec.at("grouping", kind, "distinct_targets"),
-                    hint="A wrong label correction does this; check the data and the overlay.",
+                    hint="Check the data and the label corrections.",
                 )
 
 
 def _limit(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """The first whole groups that hold at most ``limit`` samples, and at least one group."""
+    """The first groups with at most ``limit`` samples in total, but at least one group."""
     if limit is None:
         return samples
     groups: dict[str, list[Sample]] = {}

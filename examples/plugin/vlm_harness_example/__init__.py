@@ -1,1 +1,1 @@
-"""Parts of vlm-harness that live in a package of their own, found by their entry points."""
+"""Extensions of vlm-harness in a separate package, registered through entry points."""

@@ -1,4 +1,4 @@
-"""A family of models: it says which half of an image is brighter."""
+"""A model family that answers which half of an image is brighter."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from vlm_harness.types import Model, Request, Response
 
 
 class Args(Spec):
-    """What ``args:`` of a model file and ``--model-args`` may say."""
+    """Arguments accepted in ``args:`` of a model file and in ``--model-args``."""
 
     reason: bool = Field(False, description="describe both halves before answering")
 
@@ -34,7 +34,7 @@ class BrighterHalf:
     def _respond(self, request: Request, loader: ImageLoader) -> Response:
         try:
             image = loader.get(request.images[0]).pixels.convert("L")
-        except SampleError as error:  # of this image alone: the others of the batch go on
+        except SampleError as error:  # only this sample fails, not its batch
             return Response(error=str(error))
         middle = image.width // 2
         left = ImageStat.Stat(image.crop((0, 0, middle, image.height))).mean[0]

@@ -7,6 +7,6 @@ from vlm_harness.protocols.extractors import keyword
 
 
 def last_line(text: str, options: Sequence[str], *, ignore_case: bool = True) -> Extraction:
-    """The one option that the last line affirms; what stands before it does not count."""
+    """The option that the last line affirms; earlier lines are ignored."""
     lines = text.strip().splitlines()
     return keyword(lines[-1] if lines else "", options, ignore_case=ignore_case)

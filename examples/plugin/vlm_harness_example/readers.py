@@ -1,4 +1,4 @@
-"""A reader of tables of SQLite."""
+"""A reader for SQLite tables."""
 
 import sqlite3
 from pathlib import Path
@@ -10,15 +10,13 @@ from vlm_harness.specs import DatasetSpec
 
 
 def read_sqlite(dataset: DatasetSpec, root: Path) -> Table:
-    """The rows of one table of an SQLite file: ``args: {table: NAME}``."""
+    """Read the rows of one table of an SQLite file: ``args: {table: NAME}``."""
     path = locate(dataset, root)
     table = str(dataset.args.get("table", ""))
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         connection.row_factory = sqlite3.Row
         names = [row["name"] for row in connection.execute("SELECT name FROM sqlite_master")]
         if table not in names:
-            raise InputError(
-                f"there is no table {table!r}", where=path, hint=f"There are: {', '.join(names)}"
-            )
+            raise InputError(f"no table {table!r}", where=path, hint=f"Tables: {', '.join(names)}")
         rows = [dict(row) for row in connection.execute(f'SELECT * FROM "{table}"')]
     return Table(rows, {path.relative_to(root).as_posix(): checksum(path)})

@@ -1,4 +1,4 @@
-"""Models of transformers: dual encoders, and vision-language models that generate text."""
+"""Models that run with transformers: dual encoders and generative VLMs."""
 
 from vlm_harness.backends.family import Family
 from vlm_harness.backends.hf.args import HfDualEncoderArgs, HfVlmArgs

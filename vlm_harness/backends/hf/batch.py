@@ -1,7 +1,7 @@
-"""Requests made ready for a model of ``hf_vlm``: text, images, and the processor's inputs.
+"""Batches of requests prepared for ``hf_vlm``: prompt text, images, and the processor's outputs.
 
-On a GPU the processor of some families takes as long as the model: the inputs of the next batch are
-made in a thread while the model works on this one.
+On a GPU, the processor of some families takes as long as the model. The inputs of the next batch
+are therefore made in a thread while the model runs the current one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,8 @@ from vlm_harness.types import Request
 
 @dataclass(frozen=True, eq=False)
 class Query:
+    """A request with its formatted prompt and its decoded images."""
+
     request: Request
     text: str
     images: Sequence[Image.Image]
@@ -25,17 +27,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of the requests of a batch, by place in it."""
+    """The prepared and the failed requests of a batch, by their index in it."""
 
     size: int
     ready: dict[int, Query] = field(default_factory=dict)
-    """Equal requests are one query."""
+    """Equal requests share one query."""
     failures: dict[int, str] = field(default_factory=dict)
     inputs: dict[tuple[Query, ...], Any] = field(default_factory=dict)
-    """Outputs of the processor that were made ahead."""
+    """Processor outputs that were made in advance."""
 
     def parts(self) -> list[list[Query]]:
-        """By number of images: a processor cannot mix prompts with and without in one call."""
+        """Queries by number of images: one processor call cannot mix prompts with and without."""
         parts: dict[int, list[Query]] = {}
         for query in dict.fromkeys(self.ready.values()):
             parts.setdefault(len(query.images), []).append(query)
@@ -48,23 +50,26 @@ def make_batch(
     formatter: PromptFormatter,
     check: Callable[[int], None],
 ) -> Batch:
-    """``check`` raises a SampleError where a model cannot take so many images."""
+    """Load images and format prompts.
+
+    ``check`` takes a number of images and raises a SampleError if the model does not support it.
+    """
     batch = Batch(len(requests))
     queries: dict[Request, Query] = {}
     for index, request in enumerate(requests):
-        # The other image of the pair, and how options were shown, are nothing to these models.
-        asked = replace(request, partner=None, order=())
+        # These models ignore the partner image and the order in which options were shown.
+        key = replace(request, partner=None, order=())
         try:
-            if asked not in queries:
+            if key not in queries:
                 check(len(request.images))
                 images = [loader.get(ref).pixels for ref in request.images]
-                queries[asked] = Query(request, formatter.text(request), images)
-            batch.ready[index] = queries[asked]
+                queries[key] = Query(request, formatter.text(request), images)
+            batch.ready[index] = queries[key]
         except SampleError as error:
             batch.failures[index] = str(error)
     return batch
 
 
 def inputs_of(formatter: PromptFormatter, queries: Sequence[Query]) -> Any:
-    """Raises a SampleError where the processor refuses."""
+    """Processor outputs for queries. Raises a SampleError if the processor rejects them."""
     return formatter.inputs([q.text for q in queries], [q.images for q in queries])

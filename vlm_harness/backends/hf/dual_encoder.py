@@ -1,13 +1,13 @@
 """Dual encoders of transformers, through AutoModel and AutoProcessor.
 
-Traps that the families set, and that are avoided here:
+Pitfalls handled here:
 
-* SigLIP was trained on texts padded to full length on the right, and without a mask over the
-  padding: its text embedding is that of the last position. Padded to the longest, or masked, it
-  scores differently.
-* SigLIP was trained on lower-case texts. SigLIP 1's tokenizer sees to it; the one that fixed-size
-  SigLIP 2 checkpoints load with may not.
-* ``get_image_features`` gives a tensor in older releases and an output object in newer ones.
+* SigLIP was trained on texts padded to full length on the right, without a mask over the padding,
+  and its text embedding is taken at the last position. Scores differ if texts are padded to the
+  longest, or masked.
+* SigLIP was trained on lower-case texts. SigLIP 1's tokenizer lower-cases; the one that fixed-size
+  SigLIP 2 checkpoints load may not.
+* ``get_image_features`` returns a tensor in older releases and an output object in newer ones.
 """
 
 import logging
@@ -52,9 +52,9 @@ class HfDualEncoder(DualEncoder):
             self.model, "get_text_features"
         ):
             raise InputError(
-                f"model {spec.model}: {type(self.model).__name__} has no get_image_features and "
-                "get_text_features, so it is no dual encoder",
-                hint="For a model that generates text use the backend hf_vlm.",
+                f"model {spec.model}: {type(self.model).__name__} is not a dual encoder; it lacks "
+                "get_image_features or get_text_features",
+                hint="Use the backend hf_vlm for models that generate text.",
             )
         self._text_kwargs = self._text_arguments()
 
@@ -72,21 +72,21 @@ class HfDualEncoder(DualEncoder):
         siglip = self.model.config.model_type in SIGLIP
         if siglip if self.args.lowercase is None else self.args.lowercase:
             texts = [text.lower() for text in texts]
-        self._warn_of_cut(texts)
+        self._warn_if_truncated(texts)
         self.processor.tokenizer.padding_side = "right"
         inputs = self.processor.tokenizer(list(texts), return_tensors="pt", **self._text_kwargs)
         if siglip:
             inputs.pop("attention_mask", None)
         return self._unit(self.model.get_text_features, inputs)
 
-    def _warn_of_cut(self, texts: Sequence[str]) -> None:
-        """A caption longer than the model reads is scored by its beginning: say so."""
+    def _warn_if_truncated(self, texts: Sequence[str]) -> None:
+        """Log a warning for captions longer than the model's maximum length."""
         limit = self._text_kwargs["max_length"]
         for text, ids in zip(
             texts, self.processor.tokenizer(list(texts), verbose=False)["input_ids"], strict=True
         ):
             if limit is not None and len(ids) > limit:
-                logger.warning("caption of %d tokens cut to %d: %s", len(ids), limit, text)
+                logger.warning("caption truncated from %d to %d tokens: %s", len(ids), limit, text)
 
     def _text_arguments(self) -> dict[str, Any]:
         config = getattr(self.model.config, "text_config", self.model.config)
@@ -105,12 +105,12 @@ class HfDualEncoder(DualEncoder):
     @torch.inference_mode()
     def _unit(self, encode: Any, inputs: Any) -> Embeddings:
         """Encode in the model's dtype, normalise in float32."""
-        moved = {
+        on_device = {
             name: to_device(value, self.model.device, self.model.dtype)
             for name, value in inputs.items()
             if isinstance(value, torch.Tensor)
         }
-        output = encode(**moved)
+        output = encode(**on_device)
         features = output if isinstance(output, torch.Tensor) else output.pooler_output
         unit = torch.nn.functional.normalize(features.float(), dim=-1)
         return np.asarray(unit.cpu().numpy(), dtype=np.float32)

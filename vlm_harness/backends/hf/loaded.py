@@ -1,8 +1,10 @@
-"""A vision-language model with its processor and special tokens, and its plain path.
+"""A loaded VLM with its processor and special tokens; generation and scoring without sharing.
 
-Traps avoided here: sampling settings and repetition penalties that a checkpoint's
-``generation_config.json`` would put into greedy decoding; answers that hold one of several EOS
-tokens, behind which ``generate`` would stop scoring. Those of prompts: ``prompt_format``.
+Pitfalls handled here (those of prompts: ``prompt_format``):
+
+* A checkpoint's ``generation_config.json`` may add sampling settings and repetition penalties to
+  greedy decoding.
+* An answer may contain one of several EOS tokens, after which ``generate`` would stop scoring.
 """
 
 import inspect
@@ -30,13 +32,13 @@ from vlm_harness.types import OptionScore, Request, Response
 
 
 class LoadedVlm:
-    """What generation, scoring and the sharing of prefixes have in common.
+    """A loaded VLM, used for generation, for scoring and by ``PrefixSharing``.
 
     Attributes:
-        formatter: makes prompts and the processor's inputs.
-        eos_ids: tokens that end an answer; the first is the one that is scored.
-        one_image: whether every prompt has exactly one image (BLIP-2 and its kin).
-        prepared: inputs of the current batch that were made ahead, by their queries.
+        formatter: formats prompts and calls the processor.
+        eos_ids: tokens that end an answer; the first one is scored.
+        one_image: whether every prompt must have exactly one image (BLIP-2 and InstructBLIP).
+        prepared: inputs of the current batch that were made in advance, by their queries.
     """
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
@@ -45,9 +47,9 @@ class LoadedVlm:
         self.model = load_pretrained(
             AutoModelForImageTextToText, spec, options, self.formatter.args
         )
-        self._bring_up_to_date()
+        self._upgrade_old_revision()
         self.eos_ids, self.pad_id = self._special_ids()
-        # Only what must be kept of the checkpoint's own settings: see the module's docstring.
+        # Drops all other settings of the checkpoint: see the module's docstring.
         own = self.model.generation_config
         plain = GenerationConfig(
             bos_token_id=own.bos_token_id,
@@ -56,7 +58,7 @@ class LoadedVlm:
             decoder_start_token_id=own.decoder_start_token_id,
         )
         for module in self.model.modules():
-            # BLIP-2's kin generate through their language model, by its own settings.
+            # BLIP-2 and InstructBLIP generate with the settings of their language model.
             if getattr(module, "generation_config", None) is not None:
                 module.generation_config = plain
         pixels = inspect.signature(self.model.generate).parameters.get("pixel_values")
@@ -66,10 +68,10 @@ class LoadedVlm:
     def check_images(self, count: int) -> None:
         if self.one_image and count == 0:
             raise InputError(
-                f"model {self.spec.model} cannot be asked without an image", where="--images none"
+                f"model {self.spec.model} cannot be evaluated without images", where="--images none"
             )
         if self.one_image and count > 1:
-            raise SampleError(f"model {self.spec.model} takes one image, not {count}")
+            raise SampleError(f"model {self.spec.model} takes one image, got {count}")
 
     def query(self, request: Request, images: Sequence[Image.Image]) -> Query:
         return Query(request, self.formatter.text(request), images)
@@ -79,44 +81,44 @@ class LoadedVlm:
 
     @staticmethod
     def prompt_ids(inputs: Any) -> list[list[int]]:
-        """Tokens of the prompts of a batch, without padding."""
+        """The tokens of each prompt of a batch, without padding."""
         return [
             ids[mask.bool()].tolist()
             for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
         ]
 
-    def moved(self, inputs: Any) -> dict[str, Any]:
-        """Inputs where the model is; of what is no tensor, what the model has an argument for."""
+    def on_device(self, inputs: Any) -> dict[str, Any]:
+        """Inputs on the model's device; keeps non-tensors only if ``forward`` accepts them."""
         device, dtype = self.model.device, self.model.dtype
 
-        def there(value: Any) -> Any:
+        def move(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
                 return to_device(value, device, dtype)
-            return [there(each) for each in value] if isinstance(value, list) else value
+            return [move(each) for each in value] if isinstance(value, list) else value
 
-        takes = inspect.signature(self.model.forward).parameters
+        accepted = inspect.signature(self.model.forward).parameters
         return {
-            name: there(value)
+            name: move(value)
             for name, value in inputs.items()
-            if name != "labels" and (isinstance(value, torch.Tensor | Cache) or name in takes)
+            if name != "labels" and (isinstance(value, torch.Tensor | Cache) or name in accepted)
         }
 
     @torch.inference_mode()
     def generate(self, inputs: Any, **arguments: Any) -> torch.Tensor:
-        """``generate`` for a batch of processor outputs; returns the new tokens [batch, steps]."""
-        moved = self.moved(inputs)
-        output: torch.Tensor = self.model.generate(**moved, **arguments)
-        prompt = moved["input_ids"]
+        """Generate for a batch of processor outputs; returns the new tokens [batch, steps]."""
+        inputs = self.on_device(inputs)
+        output: torch.Tensor = self.model.generate(**inputs, **arguments)
+        prompt = inputs["input_ids"]
         length = prompt.shape[1]
-        # Most families return prompt and answer, some (fed by embeddings) the answer alone.
+        # Most families return prompt and answer; those fed with embeddings return only the answer.
         if output.shape[1] >= length and torch.equal(output[:, :length], prompt):
             output = output[:, length:]
         return output
 
-    # --- the plain path ---------------------------------------------------------------------------
+    # --- scoring without sharing: the plain path --------------------------------------------------
 
-    def score_plain(self, queries: Sequence[Query]) -> dict[Query, Response]:
-        """One row for every prompt and answer, through the model's own ``generate``."""
+    def score_unshared(self, queries: Sequence[Query]) -> dict[Query, Response]:
+        """Score one row per prompt and answer, with the model's own ``generate``."""
         inputs = self.inputs([query for query in queries for _ in query.request.candidates])
         prompts = iter(self.prompt_ids(inputs))
         failures: dict[Query, Response] = {}
@@ -133,33 +135,33 @@ class LoadedVlm:
             inputs,
             max_new_tokens=force.steps,
             do_sample=False,
-            eos_token_id=None,  # an answer may hold one of them
+            eos_token_id=None,  # an answer may contain an EOS token
             logits_processor=LogitsProcessorList([force]),
         )
-        found: dict[Query, Response] = {}
+        responses: dict[Query, Response] = {}
         sums, tokens = iter(force.sums()), iter(forced)
         for query in queries:
             n = len(query.request.candidates)
-            found[query] = self.scored(list(islice(sums, n)), list(islice(tokens, n)))
-        return found | failures
+            responses[query] = self.scored(list(islice(sums, n)), list(islice(tokens, n)))
+        return responses | failures
 
     @staticmethod
     def scored(sums: Sequence[float], answers: Sequence[Sequence[int]]) -> Response:
-        """From the summed log-probability and the tokens of every candidate."""
+        """The response for the summed log-probability and the tokens of each candidate."""
         pairs = zip(sums, answers, strict=True)
         return Response(
-            scores=tuple(OptionScore(total / len(of), total, len(of)) for total, of in pairs)
+            scores=tuple(OptionScore(total / len(ids), total, len(ids)) for total, ids in pairs)
         )
 
     def answers(self, query: Query, prompt: Sequence[int]) -> list[list[int]]:
-        """Tokens of the candidates behind a prompt, EOS included."""
+        """The tokens of each candidate as it follows the prompt, EOS included."""
         answers = self.formatter.answer_tokens(query.text, query.request.candidates, prompt)
         return [[*tokens, self.eos_ids[0]] for tokens in answers]
 
     # --- loading ----------------------------------------------------------------------------------
 
-    def _bring_up_to_date(self) -> None:
-        """Gives early revisions of BLIP-2's kin what later ones hold: tokens for the image."""
+    def _upgrade_old_revision(self) -> None:
+        """Add the image token that early revisions of BLIP-2 and InstructBLIP lack."""
         processor, config = self.formatter.processor, self.model.config
         if getattr(processor, "num_query_tokens", 0) is None:
             processor.num_query_tokens = config.num_query_tokens
@@ -168,20 +170,20 @@ class LoadedVlm:
             weight = self.model.get_input_embeddings().weight  # [vocabulary, width]
             missing = config.image_token_id + 1 - len(weight)
             if missing > 0:
-                # In the input alone, where image features replace it: what the model can say, and
-                # with it every probability, stays as it was trained.
+                # Only the input embeddings grow, where image features replace the token. The
+                # output vocabulary, and so every probability, stays as trained.
                 wider = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
                 self.model.set_input_embeddings(
                     torch.nn.Embedding(len(wider), wider.shape[1], _weight=wider)
                 )
 
     def _special_ids(self) -> tuple[list[int], int]:
-        """End-of-answer tokens (the first is the one that is scored) and the padding token."""
+        """The end-of-answer tokens, of which the first is scored, and the padding token."""
         eos = self.model.generation_config.eos_token_id
         if eos is None:
             eos = self.formatter.tokenizer.eos_token_id
         if eos is None:
-            raise InputError(f"model {self.spec.model}: the checkpoint names no EOS token")
+            raise InputError(f"model {self.spec.model}: the checkpoint defines no EOS token")
         ids = [eos] if isinstance(eos, int) else list(eos)
         pad = self.formatter.tokenizer.pad_token_id
         return ids, ids[0] if pad is None else pad

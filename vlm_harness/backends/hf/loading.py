@@ -1,4 +1,4 @@
-"""What the transformers backends share: finding a checkpoint, device, dtype, loading."""
+"""Common code of the transformers backends: checking and loading checkpoints, device, dtype."""
 
 import ctypes
 import os
@@ -24,16 +24,16 @@ DUAL_ENCODERS = frozenset(
 
 
 def check(spec: ModelSpec) -> None:
-    """See that a checkpoint is here or can be had, before anything heavy is imported.
+    """Check that a checkpoint is local or can be downloaded, before torch is imported.
 
     Raises:
-        InputError: no such folder, or a hub name that is neither cached nor reachable.
+        InputError: missing folder, or a hub name that is neither cached nor reachable.
     """
     folder = Path(spec.checkpoint).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(
-                "the folder holds no config.json, so it is no transformers checkpoint", where=folder
+                "not a transformers checkpoint: the folder has no config.json", where=folder
             )
         return
     if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
@@ -42,7 +42,7 @@ def check(spec: ModelSpec) -> None:
 
 
 def check_hub(model: str, repo: str, revision: str | None, filename: str) -> None:
-    """Raise an InputError where a hub file is neither in the cache nor reachable."""
+    """Raise an InputError if a hub file is neither cached nor reachable."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -54,12 +54,12 @@ def check_hub(model: str, repo: str, revision: str | None, filename: str) -> Non
     try:
         if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
             return
-        # One short question; a download would be tried again for half a minute without network.
+        # A single short request: without network, a download would retry for half a minute.
         HfApi().model_info(repo, revision=revision, timeout=10)
     except GatedRepoError:
         raise InputError(
-            f"model {model}: the checkpoint {repo!r} asks for its licence to be accepted",
-            hint=f"Accept it on the page of {repo} on the Hugging Face hub, then `hf auth login`.",
+            f"model {model}: the checkpoint {repo!r} requires accepting its licence",
+            hint=f"Accept it on https://huggingface.co/{repo}, then run `hf auth login`.",
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise InputError(
@@ -67,24 +67,24 @@ def check_hub(model: str, repo: str, revision: str | None, filename: str) -> Non
             + (f" at revision {revision}" if revision else ""),
             hint=str(error).strip().splitlines()[0],
         ) from None
-    # What a hub that cannot be reached raises depends on the HTTP library underneath.
+    # The exception for an unreachable hub depends on the HTTP library underneath.
     except Exception as error:
         raise InputError(
             f"model {model}: the weights {repo!r} are not on this machine and the hub cannot be "
             f"reached ({type(error).__name__})",
             hint=(
-                f"On a machine with network: `hf download {repo}"
+                f"On a machine with network access, run `hf download {repo}"
                 + (f" --revision {revision}" if revision else "")
                 + f" --local-dir {repo.split('/')[-1]}`,\n"
-                f"copy that folder here, and pass it: --model {model} --model-args "
-                "checkpoint=FOLDER\n(or set HF_HOME to a cache that holds it). "
+                f"copy that folder here, and pass --model {model} --model-args "
+                "checkpoint=FOLDER\n(or set HF_HOME to a cache that contains it). "
                 "`vlm-harness list models` shows smaller models."
             ),
         ) from None
 
 
 def pick_device(name: str | None, options: LoadOptions) -> "torch.device":
-    """The model's own, else ``--device``, else CUDA, else Apple's GPU, else the CPU."""
+    """The model's own device, ``--device``, CUDA, Apple's GPU or the CPU: the first available."""
     import torch
 
     name = name or options.device
@@ -116,18 +116,18 @@ def pick_dtype(name: str | None, options: LoadOptions, device: "torch.device") -
 
 
 def keep_freed_memory(device: "torch.device") -> None:
-    """Have the C library keep up to 1 GiB of what a model on the CPU frees, for its next layer.
+    """Let the C library keep up to 1 GiB of freed memory, for the next layer of a CPU model.
 
-    As set up, glibc returns every large tensor to the system and is given it back in pages of
-    4 KiB, which took a sixth of the time of a prefill (``docs/speed.md``).
+    By default, glibc returns every large tensor to the system and faults it back in in pages of
+    4 KiB, which takes a sixth of the time of a prefill (``docs/speed.md``).
     """
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
     if mallopt is None:
         return
-    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
-    # Before 2.35, glibc took no more than 32 MiB for the second.
+    trim_threshold, mmap_threshold = -1, -3  # from <malloc.h>
+    # glibc before 2.35 rejects an mmap threshold above 32 MiB.
     if mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25):
         mallopt(trim_threshold, 2**30)
 
@@ -135,14 +135,14 @@ def keep_freed_memory(device: "torch.device") -> None:
 def load_pretrained(
     auto: Any, spec: ModelSpec, options: LoadOptions, args: TransformersArgs
 ) -> Any:
-    """``auto.from_pretrained`` with the model file's arguments, in evaluation mode.
+    """Call ``auto.from_pretrained`` with the model's arguments; the model is in evaluation mode.
 
     Raises:
-        InputError: the checkpoint cannot be loaded, with the library's own reason.
+        InputError: the checkpoint cannot be loaded; the message contains the library's reason.
     """
     from transformers.utils import logging as library_logging
 
-    library_logging.disable_progress_bar()  # ours is the one to be seen
+    library_logging.disable_progress_bar()  # the harness shows its own
     device = pick_device(args.device, options)
     keep_freed_memory(device)
     kwargs: dict[str, Any] = {
@@ -165,7 +165,7 @@ def load_pretrained(
 
 
 def to_device(value: "torch.Tensor", device: "torch.device", dtype: Any) -> "torch.Tensor":
-    """Inputs where the model is, numbers in its dtype; to CUDA without waiting for the copy."""
+    """Move an input to the device, floats to ``dtype``; copies to CUDA are asynchronous."""
     if device.type == "cuda" and value.device.type == "cpu":
         value = value.pin_memory()
     floating = value.is_floating_point()
@@ -173,7 +173,7 @@ def to_device(value: "torch.Tensor", device: "torch.device", dtype: Any) -> "tor
 
 
 class loading:
-    """Context: what a library raises when a checkpoint is unfit becomes one clear message."""
+    """Context manager that turns a library's error while loading into one InputError."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -182,15 +182,17 @@ class loading:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # Loaders raise what they like: a file that was cut short is safetensors' own error.
+        # Loaders raise exceptions of any type; safetensors has its own for a truncated file.
         if isinstance(error, Exception) and not isinstance(error, InputError):
             reason = str(error).strip() or type(error).__name__
-            asks = "trust_remote_code" in reason
+            has_code = "trust_remote_code" in reason
             raise InputError(
                 f"model {self._spec.model}: the checkpoint {self._spec.checkpoint!r} cannot be "
                 f"loaded: {reason}",
                 where=self._spec.at("checkpoint") if self._spec.path else None,
-                hint="--trust-remote-code runs its code: look at that before." if asks else None,
+                hint="--trust-remote-code runs the checkpoint's own code; review it first."
+                if has_code
+                else None,
             ) from error
 
 
@@ -212,7 +214,7 @@ def _quantization(args: TransformersArgs, spec: ModelSpec) -> Any:
 
 
 def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model:
-    """A ``Model`` from a loaded transformers model."""
+    """Describe a loaded transformers model as a ``Model``."""
     return Model(
         name=spec.model,
         backend=backend,
@@ -231,7 +233,7 @@ def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model
 
 
 def _vision_encoder(config: Any) -> str | None:
-    """What a checkpoint's configuration says of its image tower; None where it says nothing."""
+    """The vision encoder according to the checkpoint's configuration; None if it names none."""
     vision = getattr(config, "vision_config", None)
     kind = getattr(vision, "model_type", None)
     if not kind:

@@ -1,4 +1,4 @@
-"""Logits processors: forced answers, and the contrast with the same prompt without its image."""
+"""Logits processors: forced answers, and contrast with the same prompt without its image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from vlm_harness.backends import decoding
 from vlm_harness.backends.hf import prefix_tree
 
 
-class TextBranch:
-    """Carries prompts without images along while ``generate`` writes the answers to others.
+class TextOnlyDecoder:
+    """Decodes prompts without images in step with ``generate``, which decodes them with images.
 
     Args:
-        input_ids, attention_mask: of the different prompts, [prompts, length], padded on the left.
-        rows: which prompt each row of the batch that is generated has.
+        input_ids, attention_mask: the distinct prompts, [prompts, length], padded on the left.
+        rows: for each row of the generated batch, the index of its prompt.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class TextBranch:
         self._rows = torch.tensor(rows, device=input_ids.device)
         self._cache: dict[str, Any] = {}
 
-    def next_logits(self, written: torch.Tensor | None) -> torch.Tensor:
+    def next_logits(self, last: torch.Tensor | None) -> torch.Tensor:
         """Logits of the next token, [rows, vocabulary].
 
-        ``written``: the token that was last written in each row, [rows, 1]; None at first.
+        ``last``: the last generated token of each row, [rows, 1]; None in the first step.
         """
-        ids = self._ids if written is None else written
-        if written is not None:
-            self._mask = torch.cat([self._mask, torch.ones_like(written)], dim=1)
+        ids = self._ids if last is None else last
+        if last is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=1)
         positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         output = self._model(
             input_ids=ids,
@@ -47,7 +47,7 @@ class TextBranch:
         )
         self._cache = prefix_tree.cache_of(self._model, output)
         logits: torch.Tensor = output.logits[:, -1]
-        if written is not None:
+        if last is not None:
             return logits
         for cache in self._cache.values():
             cache.reorder_cache(self._rows)  # from prompts to rows
@@ -55,15 +55,15 @@ class TextBranch:
         return logits[self._rows]
 
 
-class Contrasted(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
-    """Scores by what the image changes: see ``vlm_harness.backends.decoding.Contrast``."""
+class ContrastWithoutImage(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
+    """Applies a ``vlm_harness.backends.decoding.Contrast`` at every step."""
 
-    def __init__(self, branch: TextBranch, contrast: decoding.Contrast) -> None:
-        self._branch, self._contrast, self._step = branch, contrast, 0
+    def __init__(self, text_only: TextOnlyDecoder, contrast: decoding.Contrast) -> None:
+        self._text_only, self._contrast, self._step = text_only, contrast, 0
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         """``scores``: logits with the image, [rows, vocabulary]."""
-        without = self._branch.next_logits(input_ids[:, -1:] if self._step else None)
+        without = self._text_only.next_logits(input_ids[:, -1:] if self._step else None)
         result: torch.Tensor = self._contrast(
             scores.float().log_softmax(-1), without.float().log_softmax(-1), self._step
         )
@@ -72,7 +72,7 @@ class Contrasted(LogitsProcessor):  # type: ignore[misc]  # transformers is unty
 
 
 class ForcedTokens(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
-    """Makes ``generate`` write given tokens, and keeps the log-probability of each.
+    """Makes ``generate`` produce given tokens, and records the log-probability of each.
 
     ``rows``: the tokens of each row of the batch, EOS included; rows may differ in length.
     """

@@ -1,17 +1,23 @@
-"""Prompts about the same images, which are read once: answers scored, or texts generated.
+"""Shared prefixes: score or generate for prompts about the same images, computing images once.
 
-    trunk   system, image(s), whatever all prompts begin with    one pass, by the model's own code
-    tree    rest of each prompt (question, order, command),       one pass over all of them; what
-            and below it the tokens of each answer                two paths share is there once
+prefix
+    The tokens that all prompts of a row begin with: system text, image(s), common words. Computed
+    in one forward pass by the model's own code and kept in its cache.
+suffix tree
+    A trie of everything after the prefix: the rest of each prompt (question, option order, command)
+    and, below it, the tokens of each of its answers. A path from the root is one prompt with one
+    answer; tokens that paths have in common are one node. All nodes are computed in one pass.
+packed row
+    One row of the batch: a prefix and the nodes of its suffix tree, laid out as one sequence.
 
-A node of the tree sees the trunk and its own ancestors, at the position that it would have if its
-path stood alone; logits are taken only where a token of an answer is to be predicted. So a batch
-costs as many tokens as are different in it, and the numbers are those of each path alone.
+A node attends to the prefix and to its ancestors, at the position it would have if its path were
+computed individually. Logits are computed only where an answer token is predicted. The cost of a
+batch is thus its number of distinct tokens, and the scores equal those of each path individually.
 
-Texts are generated behind the trunk too, each prompt by itself from there on.
+Generation shares only the prefix; each prompt continues from it in a row of its own.
 
-What a model must allow: a mask of its own making (4-D) over a cache, explicit positions, and tokens
-that see only what comes before them. Whether it does is found out by trying (``sharing``).
+The model must support a custom 4-D attention mask over a cache, explicit positions, and causal
+attention. ``sharing`` tests whether it does.
 """
 
 import inspect
@@ -30,9 +36,9 @@ class TokenTree:
     """A trie of token sequences.
 
     Attributes:
-        tokens: of every node, parents before children.
-        parents: index of every node's parent; -1 where it is the trunk.
-        depths: 0 for children of the trunk.
+        tokens: token of each node, parents before children.
+        parents: index of each node's parent; -1 if it is the prefix.
+        depths: depth of each node; 0 for children of the prefix.
     """
 
     def __init__(self) -> None:
@@ -42,7 +48,7 @@ class TokenTree:
         self._children: dict[tuple[int, int], int] = {}
 
     def add(self, path: Tokens) -> list[int]:
-        """Nodes of a sequence, from the first token to the last; new ones where there are none."""
+        """Add a sequence; returns its nodes from the first token to the last."""
         nodes: list[int] = []
         parent = -1
         for depth, token in enumerate(path):
@@ -55,30 +61,30 @@ class TokenTree:
             parent = node
         return nodes
 
-    def sees(self) -> npt.NDArray[np.bool_]:
-        """Which nodes each node sees: its ancestors and itself, [nodes, nodes]."""
-        seen = np.eye(len(self.tokens), dtype=bool)
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Which nodes each node attends to: its ancestors and itself, [nodes, nodes]."""
+        mask = np.eye(len(self.tokens), dtype=bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:
-                seen[node] |= seen[parent]
-        return seen
+                mask[node] |= mask[parent]
+        return mask
 
 
 @dataclass(frozen=True)
-class Branch:
-    """A prompt's tokens, image placeholders expanded, and those of each answer, EOS included."""
+class TokenizedPrompt:
+    """Tokens of a prompt, image placeholders expanded, and of each of its answers, with EOS."""
 
     prompt: Tokens
     answers: Sequence[Tokens]
 
     @property
     def length(self) -> int:
-        """Of the longest path."""
+        """Number of tokens of the longest path."""
         return len(self.prompt) + max(map(len, self.answers), default=0)
 
 
 def common_prefix(sequences: Sequence[Tokens]) -> int:
-    """Length of what all sequences begin with."""
+    """Length of the longest common prefix of all sequences."""
     first, last = min(sequences), max(sequences)
     for index, (one, other) in enumerate(zip(first, last, strict=False)):
         if one != other:
@@ -86,38 +92,50 @@ def common_prefix(sequences: Sequence[Tokens]) -> int:
     return min(len(first), len(last))
 
 
-class _Row:
-    """One trunk and its tree, laid out for the model: nodes whose logits are read come last."""
+class _PackedRow:
+    """A prefix length and its suffix tree as one sequence; nodes whose logits are used come last.
 
-    def __init__(self, branches: Sequence[Branch]) -> None:
-        self.trunk = common_prefix([branch.prompt for branch in branches])
+    Attributes:
+        prefix: number of tokens of the prefix.
+        n_logits: number of nodes whose logits are used.
+        tokens, depths: of each node, in the order of the sequence.
+        mask: which nodes each node attends to, [nodes, nodes].
+        answers: for each answer, the place of the node that predicts each token (0: the prefix;
+            otherwise negative, counted from the end of the sequence), and the tokens.
+    """
+
+    def __init__(self, prompts: Sequence[TokenizedPrompt]) -> None:
+        self.prefix = common_prefix([each.prompt for each in prompts])
         tree = TokenTree()
-        read: dict[int, None] = {}
-        # Of every answer: the node that predicts each token (-1: the trunk), and the tokens.
+        predicting: dict[int, None] = {}
+        # For each answer: the node that predicts each token (-1: the prefix), and the tokens.
         answers: list[tuple[list[int], Tokens]] = []
-        for branch in branches:
-            rest = list(branch.prompt[self.trunk :])
-            for answer in branch.answers:
+        for each in prompts:
+            rest = list(each.prompt[self.prefix :])
+            for answer in each.answers:
                 nodes = [-1, *tree.add([*rest, *answer[:-1]])][len(rest) :]
                 answers.append((nodes, answer))
-                read.update(dict.fromkeys(node for node in nodes if node >= 0))
-        order = [node for node in range(len(tree.tokens)) if node not in read] + list(read)
-        self.n_read = len(read)
+                predicting.update(dict.fromkeys(node for node in nodes if node >= 0))
+        order = [node for node in range(len(tree.tokens)) if node not in predicting]
+        order += predicting
+        self.n_logits = len(predicting)
         self.tokens = [tree.tokens[node] for node in order]
         self.depths = [tree.depths[node] for node in order]
-        self.sees = tree.sees()[np.ix_(order, order)]
-        # From the end, as rows of a batch are padded in front.
+        self.mask = tree.mask()[np.ix_(order, order)]
+        # Counted from the end, since rows of a batch are padded on the left.
         place = {node: index - len(order) for index, node in enumerate(order)} | {-1: 0}
         self.answers = [([place[node] for node in nodes], answer) for nodes, answer in answers]
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """What prompts begin with, read once: a row for each picture (or loader) that they are about.
+class Prefix:
+    """Computed prefixes of a batch, one row per image or group of images.
 
-    ``ids`` and ``mask`` are [rows, length], padded in front; ``positions`` the same, or with axes
-    before it; ``logits`` of the token behind, [rows, 1, vocabulary]; ``cache`` the argument with
-    which the model reads on.
+    Attributes:
+        ids, mask: [rows, length], padded on the left.
+        positions: [rows, length], or with more axes in front.
+        logits: of the token after the prefix, [rows, 1, vocabulary].
+        cache: keyword argument with which the model continues after the prefix.
     """
 
     ids: torch.Tensor
@@ -128,18 +146,20 @@ class Trunk:
 
 
 @torch.inference_mode()
-def read_trunk(model: Any, inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> Trunk:
-    """The first ``lengths`` tokens of each row, with whatever images stand among them.
+def compute_prefix(
+    model: Any, inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]
+) -> Prefix:
+    """Run the model over the first ``lengths`` tokens of each row, including their images.
 
     ``inputs`` are the processor's outputs for one prompt of each row, on the model's device, padded
-    on the left: ``input_ids`` [rows, length] and what goes with them.
+    on the left: ``input_ids`` [rows, length] and the tensors that belong to them.
     """
-    cut = _cut(inputs, lengths)
-    positions = _positions(model, cut)
-    output = model(**cut, position_ids=positions, use_cache=True, logits_to_keep=1)
-    return Trunk(
-        cut["input_ids"],
-        cut["attention_mask"],
+    inputs = _truncate(inputs, lengths)
+    positions = _positions(model, inputs)
+    output = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+    return Prefix(
+        inputs["input_ids"],
+        inputs["attention_mask"],
         positions,
         output.logits[:, -1:],
         cache_of(model, output),
@@ -148,133 +168,136 @@ def read_trunk(model: Any, inputs: Mapping[str, torch.Tensor], lengths: Sequence
 
 @torch.inference_mode()
 def score(
-    model: Any, inputs: Mapping[str, torch.Tensor], rows: Sequence[Sequence[Branch]]
+    model: Any, inputs: Mapping[str, torch.Tensor], rows: Sequence[Sequence[TokenizedPrompt]]
 ) -> list[list[list[float]]]:
-    """Summed log-probability (natural log) of every answer, by row and branch.
+    """Summed log-probability (natural log) of every answer, by row and prompt.
 
-    ``rows`` are branches that share the images, and their tokens; ``inputs`` as ``read_trunk``.
+    The prompts of a row have the same images. ``inputs``: as for ``compute_prefix``.
     """
-    laid = [_Row(branches) for branches in rows]
-    trunk = read_trunk(model, inputs, [row.trunk for row in laid])
-    logits = [trunk.logits]
-    length = max(len(row.tokens) for row in laid)
+    packed = [_PackedRow(prompts) for prompts in rows]
+    prefix = compute_prefix(model, inputs, [row.prefix for row in packed])
+    logits = [prefix.logits]
+    length = max(len(row.tokens) for row in packed)
     if length:
-        n_read = max(row.n_read for row in laid)
-        more = model(
-            **_tree(laid, trunk, length, model.dtype),
-            **trunk.cache,
+        n_logits = max(row.n_logits for row in packed)
+        of_trees = model(
+            **_tree_inputs(packed, prefix, length, model.dtype),
+            **prefix.cache,
             use_cache=True,
-            logits_to_keep=n_read,
-        ).logits[:, -n_read:]
-        # The trunk's first, so that index 0 is the trunk and -1 the last node that is read.
-        logits.append(more)
-    return _sums(torch.cat(logits, dim=1), rows, laid)
+            logits_to_keep=n_logits,
+        ).logits[:, -n_logits:]
+        # After those of the prefix: index 0 is the prefix, -1 the last node of the tree.
+        logits.append(of_trees)
+    return _sums(torch.cat(logits, dim=1), rows, packed)
 
 
-def continued(
-    trunk: Trunk, rows: Sequence[int], rests: Sequence[Tokens], pad_id: int
+def continuation_inputs(
+    prefix: Prefix, rows: Sequence[int], rests: Sequence[Tokens], pad_id: int
 ) -> dict[str, Any]:
-    """Inputs of ``generate`` for prompts that begin with a trunk each, which is not read again.
+    """Inputs of ``generate`` for prompts that continue a computed prefix.
 
     Args:
-        rows: the trunk's row of each prompt.
-        rests: what each prompt has beyond it, a token at least.
+        rows: for each prompt, the row of its prefix.
+        rests: the tokens of each prompt after the prefix, at least one.
     """
-    device = trunk.ids.device
-    at = torch.tensor(rows, device=device)
+    device = prefix.ids.device
+    row_of_prompt = torch.tensor(rows, device=device)
     length = max(map(len, rests))
     ids = torch.tensor([[pad_id] * (length - len(rest)) + rest for rest in rests], device=device)
     mask = torch.tensor([[0] * (length - len(rest)) + [1] * len(rest) for rest in rests])
     mask = mask.to(device)
-    last = trunk.positions[..., -1:].index_select(-2, at)
-    positions = last + mask.cumsum(1)
-    for cache in trunk.cache.values():
-        cache.reorder_cache(at)  # from rows to prompts
+    positions = prefix.positions.index_select(-2, row_of_prompt)
+    for cache in prefix.cache.values():
+        cache.reorder_cache(row_of_prompt)  # from rows to prompts
     return {
-        "input_ids": torch.cat([trunk.ids[at], ids], dim=1),
-        "attention_mask": torch.cat([trunk.mask[at], mask.to(trunk.mask.dtype)], dim=1),
-        "position_ids": torch.cat([trunk.positions.index_select(-2, at), positions], dim=-1),
-        **trunk.cache,
+        "input_ids": torch.cat([prefix.ids[row_of_prompt], ids], dim=1),
+        "attention_mask": torch.cat(
+            [prefix.mask[row_of_prompt], mask.to(prefix.mask.dtype)], dim=1
+        ),
+        "position_ids": torch.cat([positions, positions[..., -1:] + mask.cumsum(1)], dim=-1),
+        **prefix.cache,
     }
 
 
 def _sums(
-    logits: torch.Tensor, rows: Sequence[Sequence[Branch]], laid: Sequence[_Row]
+    logits: torch.Tensor, rows: Sequence[Sequence[TokenizedPrompt]], packed: Sequence[_PackedRow]
 ) -> list[list[list[float]]]:
-    # All at once: row, place, token of each prediction.
-    wanted = [
+    # Row, place and token of each prediction, gathered in one operation.
+    predictions = [
         (number, place, token)
-        for number, row in enumerate(laid)
+        for number, row in enumerate(packed)
         for places, answer in row.answers
         for place, token in zip(places, answer, strict=True)
     ]
-    at, place, token = torch.tensor(wanted, device=logits.device).unbind(1)
-    # A row's logits once each, however many answers begin there.
+    row_index, place, token = torch.tensor(predictions, device=logits.device).unbind(1)
+    # Normalised once per place, however many answers continue there.
     normaliser = torch.logsumexp(logits.float(), dim=-1)
-    values = (logits[at, place, token].float() - normaliser[at, place]).double().tolist()
-    taken = iter(values)
+    logprobs = logits[row_index, place, token].float() - normaliser[row_index, place]
+    remaining = iter(logprobs.double().tolist())
     return [
-        [[sum(next(taken) for _ in answer) for answer in branch.answers] for branch in branches]
-        for branches in rows
+        [[sum(next(remaining) for _ in answer) for answer in each.answers] for each in prompts]
+        for prompts in rows
     ]
 
 
-def _cut(inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The inputs cut to the first ``lengths`` tokens of each row, padded on the left again."""
+def _truncate(
+    inputs: Mapping[str, torch.Tensor], lengths: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """Truncate inputs to the first ``lengths`` tokens of each row, and pad on the left again."""
     shape = inputs["input_ids"].shape
     n_padding = (shape[1] - inputs["attention_mask"].sum(1)).tolist()
     longest = max(lengths)
-    cut = dict(inputs)
+    truncated = dict(inputs)
     for name, value in inputs.items():
         if value.shape[:2] != shape or value.ndim != 2:
             continue
-        cut[name] = value.new_zeros(len(lengths), longest)
+        truncated[name] = value.new_zeros(len(lengths), longest)
         for row, (start, length) in enumerate(zip(n_padding, lengths, strict=True)):
-            cut[name][row, longest - length :] = value[row, start : start + length]
-    return cut
+            truncated[name][row, longest - length :] = value[row, start : start + length]
+    return truncated
 
 
-def _positions(model: Any, trunk: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """As the model's own ``generate`` makes them: [rows, length], or with axes in front."""
+def _positions(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Positions as the model's own ``generate`` makes them: [rows, length], or more axes first."""
     own = getattr(model, "_prepare_position_ids_for_generation", None)
     if own is not None:
-        rest = {name: value for name, value in trunk.items() if name != "input_ids"}
-        positions: torch.Tensor = own(trunk["input_ids"], rest)
+        rest = {name: value for name, value in inputs.items() if name != "input_ids"}
+        positions: torch.Tensor = own(inputs["input_ids"], rest)
         return positions
-    mask = trunk["attention_mask"]
+    mask = inputs["attention_mask"]
     return (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)
 
 
-def _tree(
-    rows: Sequence[_Row], trunk: Trunk, length: int, dtype: torch.dtype
+def _tree_inputs(
+    rows: Sequence[_PackedRow], prefix: Prefix, length: int, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """Tokens, mask and positions of the trees of a batch, padded in front to ``length``."""
-    n_trunk = trunk.mask.shape[1]
+    """Tokens, mask and positions of the suffix trees, padded on the left to ``length``."""
+    n_prefix = prefix.mask.shape[1]
     ids = np.zeros((len(rows), length), dtype=np.int64)
     depths = np.zeros_like(ids)
-    sees = np.zeros((len(rows), length, n_trunk + length), dtype=bool)
-    # Padding sees itself: a softmax over nothing is no number.
-    sees[:, :, n_trunk:] = np.eye(length, dtype=bool)
+    attends = np.zeros((len(rows), length, n_prefix + length), dtype=bool)
+    # Padding attends to itself: a softmax over nothing is NaN.
+    attends[:, :, n_prefix:] = np.eye(length, dtype=bool)
     for number, row in enumerate(rows):
         start = length - len(row.tokens)
         ids[number, start:] = row.tokens
         depths[number, start:] = row.depths
-        sees[number, start:, n_trunk + start :] = row.sees
-        sees[number, start:, :n_trunk] = trunk.mask[number].bool().numpy(force=True)
-    device = trunk.mask.device
-    # Added to the scores, which every implementation of attention but flash understands.
-    mask = torch.zeros(sees.shape, dtype=dtype, device=device)
-    mask.masked_fill_(~torch.from_numpy(sees).to(device), torch.finfo(dtype).min)
+        attends[number, start:, n_prefix + start :] = row.mask
+        attends[number, start:, :n_prefix] = prefix.mask[number].bool().numpy(force=True)
+    device = prefix.mask.device
+    # An additive mask, which all attention implementations except flash support.
+    mask = torch.zeros(attends.shape, dtype=dtype, device=device)
+    mask.masked_fill_(~torch.from_numpy(attends).to(device), torch.finfo(dtype).min)
     return {
         "input_ids": torch.from_numpy(ids).to(device),
         "attention_mask": mask[:, None],
-        "position_ids": trunk.positions[..., -1:] + 1 + torch.from_numpy(depths).to(device),
+        "position_ids": prefix.positions[..., -1:] + 1 + torch.from_numpy(depths).to(device),
     }
 
 
 def cache_of(model: Any, output: Any) -> dict[str, Any]:
-    """Keys and values of what was read, as the argument with which the model reads on."""
-    # Newer versions of transformers call argument and output `cache`.
+    """The cache of a forward pass, as the keyword argument with which the model continues."""
+    # Newer versions of transformers call both argument and output `cache`.
     argument, field = (
         "cache" if "cache" in names else "past_key_values"
         for names in (inspect.signature(model.forward).parameters, output)

@@ -1,8 +1,10 @@
-"""A model's own format around the user's turn, by the checkpoint's processor and chat template.
+"""A model's own prompt format, from the checkpoint's processor and chat template.
 
-Traps avoided here: a BOS token written by the chat template and added again by the tokenizer;
-batches padded on the right, which shift what a decoder continues, or between image and text, which
-moves the text away from the image; answers that merge with the end of the prompt.
+Pitfalls handled here:
+
+* The tokenizer adds a BOS token that the chat template already contains.
+* A batch is padded on the right, where a decoder continues, or between image and text.
+* The first token of an answer merges with the last token of the prompt.
 """
 
 import os
@@ -20,13 +22,14 @@ from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Request
 
-PUT_IMAGE_TOKENS_THEMSELVES = ("Blip2Processor", "InstructBlipProcessor")
+INSERT_IMAGE_TOKENS = ("Blip2Processor", "InstructBlipProcessor")
+"""Processors that insert the image tokens themselves; the prompt has no placeholder."""
 
 
 class PromptFormatter:
-    """The model's own format around the user's turn, and the tokens of an answer after it.
+    """Formats prompts as the model expects them, and tokenizes answers that follow a prompt.
 
-    Needs the processor alone: ``preview`` counts tokens without loading weights.
+    Needs only the processor: ``preview`` counts tokens without loading weights.
     """
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
@@ -46,16 +49,16 @@ class PromptFormatter:
             )
         if not hasattr(self.processor, "tokenizer"):
             raise InputError(
-                f"model {spec.model}: the checkpoint has no processor for images and text, only a "
+                f"model {spec.model}: the checkpoint has no processor for images and text, only "
                 f"{type(self.processor).__name__}",
             )
         self.tokenizer = self.processor.tokenizer
         if self.tokenizer.pad_token is None:
-            # Llama's tokenizers have none; what stands under the mask does not matter.
+            # Llama's tokenizers have no padding token; masked tokens may have any value.
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     def text(self, request: Request) -> str:
-        """The whole prompt, with the placeholders of the request's images."""
+        """The complete prompt, with a placeholder for each image of the request."""
         if self.spec.prompt_format is not None:
             context = {"prompt": request.prompt, "images": list(range(len(request.images)))}
             try:
@@ -65,10 +68,10 @@ class PromptFormatter:
                     f"prompt_format: {error}", where=self.spec.at("prompt_format")
                 ) from None
         if getattr(self.processor, "chat_template", None) is None:
-            # Base models (BLIP-2, PaliGemma) are asked as they were trained: by the bare text.
+            # Base models (BLIP-2, PaliGemma) were trained on the bare text.
             placeholder = getattr(self.processor, "image_token", None)
             literal = placeholder if isinstance(placeholder, str) else ""
-            if type(self.processor).__name__ in PUT_IMAGE_TOKENS_THEMSELVES:
+            if type(self.processor).__name__ in INSERT_IMAGE_TOKENS:
                 literal = ""
             return literal * len(request.images) + request.prompt
         content = [{"type": "image"} for _ in request.images]
@@ -86,51 +89,51 @@ class PromptFormatter:
         """Processor outputs for a batch of prompts, padded on the left.
 
         Raises:
-            SampleError: the processor refuses the input, with its reason.
+            SampleError: the processor rejects the input; the message contains its reason.
         """
         arguments: dict[str, Any] = {
             "text": list(texts),
             "return_tensors": "pt",
             "padding": len(texts) > 1,
-            "return_attention_mask": True,  # a few checkpoints leave it out by default
+            "return_attention_mask": True,  # a few checkpoints omit it by default
             "add_special_tokens": not self._has_bos(texts[0]),
         }
         if any(images):
-            arguments["images"] = [list(loader) for loader in images]
+            arguments["images"] = [list(of_prompt) for of_prompt in images]
         self.tokenizer.padding_side = "left"
         try:
-            return self._padded_in_front(self.processor(**arguments), texts)
+            return self._pad_left(self.processor(**arguments), texts)
         except (ValueError, TypeError, AttributeError) as error:
             if not any(images):
                 raise InputError(
-                    f"model {self.spec.model} cannot be asked without an image: {error}",
+                    f"model {self.spec.model} cannot be evaluated without images: {error}",
                     where="--images none",
                 ) from error
-            raise SampleError(f"the processor refuses the prompt: {error}") from error
+            raise SampleError(f"the processor rejects the prompt: {error}") from error
 
-    def _padded_in_front(self, inputs: Any, texts: Sequence[str]) -> Any:
-        """Mends the batches of BLIP-2's kin; leaves those of other processors as they are.
+    def _pad_left(self, inputs: Any, texts: Sequence[str]) -> Any:
+        """Repair the padding of BLIP-2 and InstructBLIP; other batches stay unchanged.
 
-        Their processors put image tokens before rows that are padded already, and pad what the
-        Q-Former reads as they pad the prompt: on the left, where its positions are shifted.
+        Their processors put the image tokens in front of rows that are already padded, and pad the
+        Q-Former's input on the left like the prompt, which shifts its positions.
         """
         order = inputs["attention_mask"].argsort(dim=1, stable=True)
         for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
             if name in inputs:
                 inputs[name] = inputs[name].gather(1, order)
         if "qformer_input_ids" in inputs:
-            again = self.processor.qformer_tokenizer(
+            padded_right = self.processor.qformer_tokenizer(
                 list(texts), padding=True, padding_side="right", return_tensors="pt"
             )
-            inputs["qformer_input_ids"] = again["input_ids"]
-            inputs["qformer_attention_mask"] = again["attention_mask"]
+            inputs["qformer_input_ids"] = padded_right["input_ids"]
+            inputs["qformer_attention_mask"] = padded_right["attention_mask"]
         return inputs
 
     def answer_prefix(self, text: str) -> str:
-        """What stands between prompt and answer: the model file's, else told by the prompt's end.
+        """The text between prompt and answer: the model file's, or inferred from the prompt's end.
 
-        After ``ASSISTANT:`` an answer begins with a space; after a newline or a special token, as
-        most chat templates end, it begins at once.
+        After ``ASSISTANT:`` an answer starts with a space. After whitespace or a special token, as
+        at the end of most chat templates, it starts immediately.
         """
         if self.spec.answer_prefix is not None:
             return self.spec.answer_prefix
@@ -141,33 +144,34 @@ class PromptFormatter:
     def answer_tokens(
         self, text: str, answers: Sequence[str], prompt_ids: Sequence[int]
     ) -> list[list[int]]:
-        """Tokens that ``prompt + answer_prefix + answer`` has beyond the prompt, without EOS.
+        """The tokens of ``prompt + answer_prefix + answer`` after the prompt's, without EOS.
 
-        ``prompt_ids`` are those of the processor, in which image placeholders are expanded.
+        ``prompt_ids`` are the processor's tokens, with image placeholders expanded.
 
         Raises:
-            SampleError: an answer merges with the prompt's last token, or has no token.
+            SampleError: an answer merges with the prompt's last token, or has no tokens.
         """
         text += self._added_by_processor(text, prompt_ids)
         prefix = self.answer_prefix(text)
-        prompt, *wholes = self._ids([text, *(text + prefix + answer for answer in answers)])
-        for answer, whole in zip(answers, wholes, strict=True):
-            if whole[: len(prompt)] != prompt:
+        prompt, *sequences = self._ids([text, *(text + prefix + answer for answer in answers)])
+        for answer, sequence in zip(answers, sequences, strict=True):
+            if sequence[: len(prompt)] != prompt:
                 raise SampleError(
-                    f"the answer {answer!r} merges with the end of the prompt {text[-20:]!r}; "
-                    "set answer_prefix in the model file"
+                    f"tokens of the answer {answer!r} merge with the end of the prompt "
+                    f"{text[-20:]!r}; set answer_prefix in the model file"
                 )
-            if len(whole) == len(prompt):
-                raise SampleError(f"the answer {answer!r} has no token of its own")
-        return [whole[len(prompt) :] for whole in wholes]
+            if len(sequence) == len(prompt):
+                raise SampleError(f"the answer {answer!r} adds no tokens to the prompt")
+        return [sequence[len(prompt) :] for sequence in sequences]
 
     def prompt_tokens(
         self, texts: Sequence[str], first: str, first_ids: Sequence[int]
     ) -> list[list[int] | None]:
-        """Tokens of prompts about the images of ``first``, without asking the processor again.
+        """Tokens of prompts about the images of ``first``, without calling the processor again.
 
-        ``first_ids`` are those of the processor. What it made of the images stands before the words
-        that end both its tokens and the text's; None for a prompt that begins otherwise.
+        ``first_ids`` are the processor's tokens of ``first``. They end with the same tokens as the
+        plain text; everything before that end, which includes the expanded image placeholders, is
+        reused. None for a prompt whose text starts differently.
 
         Raises:
             SampleError: the processor changes the text.
@@ -182,23 +186,23 @@ class PromptFormatter:
         return [expanded + ids[len(head) :] if ids[: len(head)] == head else None for ids in others]
 
     def _added_by_processor(self, text: str, prompt_ids: Sequence[int]) -> str:
-        """What the processor puts behind a prompt: nothing, but for PaliGemma's newline.
+        """The text that the processor appends to a prompt: nothing, or PaliGemma's newline.
 
-        Only the ends are compared, to see that the text tokenised here is the one the model gets.
+        Compares the last tokens to check that the text tokenized here is what the model gets.
         """
         for added in ("", "\n"):
             (prompt,) = self._ids([text + added])
             tail = min(3, len(prompt))
             if list(prompt_ids[-tail:]) == prompt[-tail:]:
                 return added
-        raise SampleError("the processor changes the prompt's text; answers cannot be scored")
+        raise SampleError("answers cannot be scored: the processor changes the prompt's text")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of texts that begin alike."""
+        """Tokens of texts that have the same beginning."""
         special = not self._has_bos(texts[0])
         rows = self.tokenizer(list(texts), add_special_tokens=special)["input_ids"]
         eos = self.tokenizer.eos_token_id
-        # Some tokenizers end every text with EOS; a prompt that is to be continued has none.
+        # Some tokenizers append EOS to every text; a prompt to be continued must not have it.
         return [
             list(ids[:-1] if ids and ids[-1] == eos and not self._ends_with_eos(text) else ids)
             for ids, text in zip(rows, texts, strict=True)

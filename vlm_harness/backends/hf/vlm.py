@@ -1,11 +1,11 @@
-"""Vision-language models of transformers that generate text, through AutoModelForImageTextToText.
+"""Generative VLMs of transformers, through AutoModelForImageTextToText.
 
-One path serves every family: the checkpoint's own processor makes the inputs, and both generation
-and the scoring of answers run through the model's own ``generate``, so that positions, image
-tokens, masks and caches are what the family's authors made them. An answer is scored by forcing its
-tokens, one by one, and reading the log-probability of each from the model's logits. That is the
-plain path (``loaded``). Where a model lets prompts share their images and words, which is tried on
-it, that is done instead (``sharing``), with the same numbers.
+All families use the same code. The checkpoint's processor makes the inputs, and both generation and
+scoring run through the model's own ``generate``, so that positions, image tokens, masks and caches
+are as the family's authors implemented them. To score an answer, its tokens are forced one by one
+and the log-probability of each is read from the model's logits: the plain path (``loaded``). If a
+trial shows that the model gives the same numbers when prompts share their common prefix, prefixes
+are computed only once (``sharing``).
 """
 
 import copy
@@ -20,9 +20,9 @@ from vlm_harness.backends import decoding
 from vlm_harness.backends.hf.batch import Batch, Query, inputs_of, make_batch
 from vlm_harness.backends.hf.loaded import LoadedVlm
 from vlm_harness.backends.hf.loading import describe
-from vlm_harness.backends.hf.logits import Contrasted, TextBranch
+from vlm_harness.backends.hf.logits import ContrastWithoutImage, TextOnlyDecoder
 from vlm_harness.backends.hf.prompt_format import PromptFormatter
-from vlm_harness.backends.hf.sharing import Sharing, rows_of
+from vlm_harness.backends.hf.sharing import PrefixSharing, group_queries
 from vlm_harness.backends.interface import LoadOptions, PreparesBatches, SharesRows
 from vlm_harness.errors import InputError
 from vlm_harness.images import ImageLoader
@@ -35,7 +35,7 @@ class HfVlm(SharesRows, PreparesBatches):
 
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
         self.loaded = LoadedVlm(spec, options)
-        self._sharing = Sharing(self.loaded)
+        self._sharing = PrefixSharing(self.loaded)
 
     @property
     def formatter(self) -> PromptFormatter:
@@ -51,9 +51,9 @@ class HfVlm(SharesRows, PreparesBatches):
         )
 
     def row_of(self, request: Request) -> Hashable:
-        """Prompts about the same images are one row of a batch where they share its beginning."""
-        shares = request.kind == "score" and request.images
-        if shares and self._sharing.unit("score", with_images=True) == "images":
+        """Scored prompts about the same images are one row if they can share a prefix."""
+        may_share = request.kind == "score" and request.images
+        if may_share and self._sharing.scope("score", with_images=True) == "images":
             return request.images
         return object()
 
@@ -63,45 +63,45 @@ class HfVlm(SharesRows, PreparesBatches):
         )
 
     def prepare(self, requests: Sequence[Request], loader: ImageLoader) -> Batch:
-        """A batch with its inputs made; called in a thread while another is computed."""
-        formatter = self._own_formatter
+        """Prepare a batch and its inputs; called in a thread while another batch runs."""
+        formatter = self._thread_formatter
         batch = make_batch(requests, loader, formatter, self.loaded.check_images)
         for queries in batch.parts():
-            if chosen := self._sent(queries):
+            if chosen := self._processed(queries):
                 batch.inputs[tuple(chosen)] = inputs_of(formatter, chosen)
         return batch
 
     @cached_property
-    def _own_formatter(self) -> PromptFormatter:
-        """Of ``prepare``: a tokenizer keeps its padding, and is not for two threads at once."""
+    def _thread_formatter(self) -> PromptFormatter:
+        """A copy for ``prepare``: tokenizers store their padding and are not thread-safe."""
         return copy.deepcopy(self.loaded.formatter)
 
     def respond_to(self, batch: Batch) -> list[Response | None]:
         self.loaded.prepared = batch.inputs
-        answers: dict[Query, Response] = {}
+        by_query: dict[Query, Response] = {}
         for queries in batch.parts():
             generates = queries[0].request.kind == "generate"
-            found = self._generate(queries) if generates else self._score(queries)
-            answers |= dict(zip(queries, found, strict=True))
+            answers = self._generate(queries) if generates else self._score(queries)
+            by_query |= dict(zip(queries, answers, strict=True))
         responses: list[Response | None] = [None] * batch.size
         for index, query in batch.ready.items():
-            responses[index] = answers[query]
+            responses[index] = by_query[query]
         for index, reason in batch.failures.items():
             responses[index] = Response(error=reason)
         return responses
 
-    def _sent(self, queries: Sequence[Query]) -> Sequence[Query]:
-        """Those queries of a batch that the processor will be asked for; none where not known."""
+    def _processed(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """The queries that will go through the processor; none while the scope is unknown."""
         kind = queries[0].request.kind
-        firsts = [row[0] for row in rows_of(queries, "images")]
+        firsts = [row[0] for row in group_queries(queries, "images")]
         if kind == "generate" and len(firsts) == len(queries):
-            return queries  # there is nothing to share
-        known, unit = self._sharing.found(kind, bool(queries[0].images))
+            return queries  # nothing to share
+        known, scope = self._sharing.known_scope(kind, bool(queries[0].images))
         if not known:
-            return []  # it is tried by the batch that is computed now
-        if unit == "images":
+            return []  # the batch that runs now determines it
+        if scope == "images":
             return firsts
-        if unit == "prompt" or kind == "generate":
+        if scope == "prompt" or kind == "generate":
             return queries
         return [query for query in queries for _ in query.request.candidates]
 
@@ -110,8 +110,8 @@ class HfVlm(SharesRows, PreparesBatches):
         settings = dict(decoding.DECODINGS.get(name)(**arguments))
         contrast = settings.pop("without_image", None)
         if contrast is not None:
-            branch = self._without_image(queries)
-            settings["logits_processor"] = LogitsProcessorList([Contrasted(branch, contrast)])
+            processor = ContrastWithoutImage(self._text_only(queries), contrast)
+            settings["logits_processor"] = LogitsProcessorList([processor])
         output = self.loaded.generate(
             self._generation_inputs(queries),
             max_new_tokens=queries[0].request.max_new_tokens,
@@ -121,43 +121,43 @@ class HfVlm(SharesRows, PreparesBatches):
         return [Response(text=text.strip()) for text in texts]
 
     def _generation_inputs(self, queries: Sequence[Query]) -> Any:
-        """Of every prompt all of it, or what it has beyond what is shared and read already."""
-        n_images = len(rows_of(queries, "images"))
-        if n_images < len(queries) and self._sharing.unit("generate", bool(queries[0].images)):
-            return self._sharing.continued(queries) or self.loaded.inputs(queries)
+        """Inputs with a precomputed shared prefix if possible, else the complete prompts."""
+        n_rows = len(group_queries(queries, "images"))
+        if n_rows < len(queries) and self._sharing.scope("generate", bool(queries[0].images)):
+            return self._sharing.continuation_inputs(queries) or self.loaded.inputs(queries)
         return self.loaded.inputs(queries)
 
     def _score(self, queries: Sequence[Query]) -> list[Response]:
         """Mean log-probability of every candidate's tokens, EOS included."""
         if self.loaded.model.config.is_encoder_decoder:
             raise InputError(
-                f"model {self.loaded.spec.model} is an encoder-decoder; answers are scored for "
-                "decoder-only models",
+                f"model {self.loaded.spec.model} is an encoder-decoder; only decoder-only models "
+                "can score answers",
                 hint="Use --protocol generate.",
             )
-        unit = self._sharing.unit("score", bool(queries[0].images))
-        answered = self._sharing.score(queries, unit) if unit else {}
-        if rest := [query for query in queries if query not in answered]:
-            answered |= self.loaded.score_plain(rest)
-        return [answered[query] for query in queries]
+        scope = self._sharing.scope("score", bool(queries[0].images))
+        responses = self._sharing.score(queries, scope) if scope else {}
+        if rest := [query for query in queries if query not in responses]:
+            responses |= self.loaded.score_unshared(rest)
+        return [responses[query] for query in queries]
 
-    def _without_image(self, queries: Sequence[Query]) -> TextBranch:
-        """The same prompts as they are asked without an image (``--images none``).
+    def _text_only(self, queries: Sequence[Query]) -> TextOnlyDecoder:
+        """The same prompts without their images, formatted as for ``--images none``.
 
-        Those of a pair are the same where question and order are, and are computed once.
+        Equal prompts, such as the two of a pair, are computed once.
         """
         if self.loaded.one_image or self.loaded.model.config.is_encoder_decoder:
             raise InputError(
-                f"model {self.loaded.spec.model} cannot be asked without an image",
+                f"model {self.loaded.spec.model} cannot be evaluated without images",
                 where=f"--decoding {queries[0].request.decoding}",
             )
         texts = [self.loaded.formatter.text(replace(query.request, images=())) for query in queries]
         unique = list(dict.fromkeys(texts))
         inputs = self.loaded.formatter.inputs(unique, [[] for _ in unique])
-        moved = self.loaded.moved(inputs)
-        return TextBranch(
+        inputs = self.loaded.on_device(inputs)
+        return TextOnlyDecoder(
             self.loaded.model,
-            moved["input_ids"],
-            moved["attention_mask"],
+            inputs["input_ids"],
+            inputs["attention_mask"],
             rows=[unique.index(text) for text in texts],
         )

@@ -9,8 +9,11 @@ from vlm_harness.specs.schemas import Dtype, Spec
 class OpenClipArgs(Spec):
     device: str | None = None
     dtype: Dtype | None = None
-    weights: str | None = Field(None, description="file of weights instead of a pretrained tag")
-    quick_gelu: bool | None = Field(None, description="force the activation of OpenAI's weights")
+    weights: str | None = Field(None, description="weights file, instead of a pretrained tag")
+    quick_gelu: bool | None = Field(
+        None,
+        description="whether to use QuickGELU, as OpenAI's weights do; default: the tag's setting",
+    )
     cache_dir: str | None = None
 
 

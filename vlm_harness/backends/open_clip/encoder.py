@@ -1,9 +1,13 @@
-"""Dual encoders of open_clip: ``architecture:tag``, a hub repository, a folder, a file of weights.
+"""Dual encoders of open_clip: ``architecture:tag``, a hub repository, a folder, or a weights file.
 
-Traps avoided here: OpenAI's weights were trained with QuickGELU, and open_clip only warns when the
-architecture says otherwise; SigLIP's images are squashed and normalised in their own way, which
-open_clip forgets when the weights come from a file; a folder without weights gives a random model.
-The activation and the preprocessing are taken from the tag, and weights are required.
+Pitfalls handled here:
+
+* OpenAI's weights were trained with QuickGELU; open_clip only warns if the architecture disagrees.
+* SigLIP squashes and normalises images in its own way; open_clip loses these settings if the
+  weights come from a file.
+* open_clip initialises a folder without weights at random.
+
+The activation and the preprocessing are therefore taken from the tag, and weights are required.
 """
 
 import warnings
@@ -95,17 +99,17 @@ class OpenClip(DualEncoder):
             return _unit(self.model.encode_text(tokens))
 
     def _precision(self) -> Any:
-        # Autocast rather than half weights: layer norms and the projection stay in float32.
+        # Autocast rather than half-precision weights keeps layer norms and projection in float32.
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def check(spec: ModelSpec) -> None:
-    """See that architecture, tag and weights exist and can be had.
+    """Check that architecture, tag and weights exist and can be loaded or downloaded.
 
     Raises:
-        InputError: unknown architecture or tag, or weights that are not here and not reachable.
+        InputError: unknown architecture or tag, or weights that are neither local nor reachable.
     """
     import open_clip
 
@@ -114,7 +118,7 @@ def check(spec: ModelSpec) -> None:
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
         if not (folder / "open_clip_config.json").is_file():
-            raise InputError("there is no open_clip_config.json in it", where=folder)
+            raise InputError("the folder has no open_clip_config.json", where=folder)
         return
     if name.startswith("hf-hub:"):
         check_hub(spec.model, name.removeprefix("hf-hub:"), None, "open_clip_config.json")
@@ -125,11 +129,11 @@ def check(spec: ModelSpec) -> None:
             f"model {spec.model}: open_clip has no architecture {name!r}",
             name,
             known,
-            hint="`python -c 'import open_clip; print(open_clip.list_models())'` lists them.",
+            hint="List them with `python -c 'import open_clip; print(open_clip.list_models())'`.",
         )
     if args.weights:
         if not Path(args.weights).expanduser().is_file():
-            raise InputError(f"there is no file of weights {args.weights}", where="args.weights")
+            raise InputError(f"weights file not found: {args.weights}", where="args.weights")
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag is None or tag not in tags:
@@ -137,7 +141,8 @@ def check(spec: ModelSpec) -> None:
             f"model {spec.model}: {name} has no pretrained tag {tag!r}",
             tag or "",
             tags,
-            hint=f"Write {name}:TAG with one of: {', '.join(tags) or '(none)'}; or args.weights.",
+            hint=f"Use {name}:TAG with one of the tags {', '.join(tags) or '(none)'}; or set "
+            "args.weights.",
         )
     config = open_clip.get_pretrained_cfg(name, tag)
     if config.get("hf_hub"):
@@ -146,7 +151,7 @@ def check(spec: ModelSpec) -> None:
 
 
 def _parse(checkpoint: str) -> tuple[str, str | None]:
-    """``ViT-B-32:openai`` -> architecture and tag; a folder or ``hf-hub:...`` has no tag."""
+    """Split ``ViT-B-32:openai`` into architecture and tag (folders and ``hf-hub:...``: no tag)."""
     if checkpoint.startswith(("hf-hub:", "local-dir:")):
         return checkpoint, None
     if Path(checkpoint).expanduser().is_dir():
@@ -156,20 +161,20 @@ def _parse(checkpoint: str) -> tuple[str, str | None]:
 
 
 def _preprocessing(name: str, tag: str | None) -> dict[str, Any]:
-    """How images are made ready: as the tag says, or, without one, as all tags of the name agree.
+    """Image preprocessing of the tag or, without a tag, the settings that all tags share.
 
-    A folder or hub repository says so itself.
+    Empty for a folder or hub repository, which has its own configuration.
     """
     import open_clip
 
     tags = [tag] if tag else open_clip.list_pretrained_tags_by_model(name)
-    known = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
-    found: dict[str, Any] = {}
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    settings: dict[str, Any] = {}
     for key in ("mean", "std", "interpolation", "resize_mode"):
-        values = [config.get(key) for config in known]
+        values = [config.get(key) for config in configs]
         if values and all(value == values[0] for value in values):
-            found[f"image_{key}"] = values[0]
-    return found
+            settings[f"image_{key}"] = values[0]
+    return settings
 
 
 def _unit(features: torch.Tensor) -> Embeddings:

@@ -1,4 +1,4 @@
-// Charts of a report or comparison, drawn with Observable Plot. Colours follow the page's theme.
+// Charts of a report or comparison, made with Observable Plot. Colours follow the page's theme.
 "use strict";
 
 const charts = (() => {
@@ -9,7 +9,7 @@ const charts = (() => {
   const unique = (values) => [...new Set(values)];
   const below = (label) => ({ label, labelAnchor: "center", labelArrow: false, labelOffset: 34 });
 
-  // A label has one colour in all charts of the page.
+  // A label has the same colour in all charts of the page.
   const labelled = new Map();
   const colourOf = (label) => {
     if (!labelled.has(label)) labelled.set(label, `var(--c${labelled.size % COLOURS})`);
@@ -34,19 +34,19 @@ const charts = (() => {
   }
 
   /**
-   * Rows with a value and an interval, a band of them for each facet. Of few labels, colours tell which is which;
-   * of more than there are colours, each row has its name.
+   * Rows with a value and an interval, in one band per facet. Colours distinguish labels; if there are more labels
+   * than colours, each row shows its label instead.
    */
   function bands(rows, name, x, behind) {
     const labels = unique(rows.map((d) => d.label));
     const facets = unique(rows.map((d) => d.facet));
     const named = labels.length > COLOURS;
     const narrow = width() < 640;
-    const room = 0.4 * width();
+    const most = 0.4 * width();
     const left = Math.ceil(
-      Math.min(room, Math.max(narrow ? 0 : page.widest(named ? labels : facets), 0) + 14),
+      Math.min(most, Math.max(narrow ? 0 : page.widest(named ? labels : facets), 0) + 14),
     );
-    const title = narrow || named; // above its band, where there is no room beside it
+    const title = narrow || named; // above its band if there is no space beside it
     const fill = named ? "var(--c0)" : (d) => colourOf(d.label);
     return [
       labels.length > 1 && !named && swatches(labels),
@@ -205,7 +205,7 @@ const charts = (() => {
     const x = {
       domain: d3.extent([...cosines, threshold]),
       nice: true,
-      ...below("cosine of the two images"),
+      ...below("pair cosine similarity"),
     };
     const at = Plot.ruleX([threshold], { stroke: "var(--text)", strokeDasharray: "5,3" });
     const stroke = (d) => colourOf(d.label);
@@ -227,13 +227,13 @@ const charts = (() => {
       }),
       labels.length > 1 && swatches(labels),
       Plot.plot({
-        ...common("Pairs right by cosine"),
+        ...common("Pair accuracy by cosine"),
         height: 280,
         marginTop: 30,
         marginLeft: 50,
         marginBottom: 42,
         x,
-        y: { domain: [0, 1], label: "pairs right, percent", tickFormat: percent, grid: true },
+        y: { domain: [0, 1], label: "pair accuracy, percent", tickFormat: percent, grid: true },
         marks: [
           at,
           chance == null ? null : Plot.ruleY([chance], { stroke: "var(--soft)", strokeDasharray: "2,3" }),
@@ -249,7 +249,7 @@ const charts = (() => {
               x: "cosine",
               y: "value",
               fill: "var(--ground)",
-              title: (d) => `${d.label}\ncosine about ${d.cosine.toFixed(3)}, ${d.n} pairs\nright ${d.text}`,
+              title: (d) => `${d.label}\ncosine about ${d.cosine.toFixed(3)}, ${d.n} pairs\naccuracy ${d.text}`,
             }),
           ),
         ],
@@ -259,7 +259,7 @@ const charts = (() => {
 
   const kinds = { dots, differences, reliability, agreement };
 
-  /** Draw each chart when it is seen, and again where the page's width changes. */
+  /** Draw each chart when it becomes visible, and again when the width of the page changes. */
   function draw(specs) {
     for (const { data } of Object.values(specs)) for (const { label } of data.bins ?? data) colourOf(label);
     const places = [...document.querySelectorAll("[data-chart]")].filter(
@@ -268,13 +268,13 @@ const charts = (() => {
     const fill = (place) => {
       const { kind, data, name } = specs[place.dataset.chart];
       place.replaceChildren(...kinds[kind](data, name).filter(Boolean));
-      place.querySelectorAll("svg").forEach(page.picture);
-      place.drawn = width();
+      place.querySelectorAll("svg").forEach(page.asImage);
+      place.drawnWidth = width();
     };
     const seen = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries)
-          if (isIntersecting && target.drawn !== width()) fill(target);
+          if (isIntersecting && target.drawnWidth !== width()) fill(target);
       },
       { rootMargin: "300px" },
     );
@@ -285,7 +285,7 @@ const charts = (() => {
       timer = setTimeout(
         () =>
           places.forEach((place) => {
-            if (place.drawn && place.drawn !== width()) fill(place);
+            if (place.drawnWidth && place.drawnWidth !== width()) fill(place);
           }),
         200,
       );

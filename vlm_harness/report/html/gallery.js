@@ -1,53 +1,53 @@
-// Browsing samples: filters, pages of groups side by side, one sample in full, an address for each view.
+// The sample browser: filters, pages of groups, a dialog with one sample, and a URL for each view.
 "use strict";
 
 const gallery = (() => {
   const { element } = page;
   const PAGE = 24; // groups
-  const SAID = 300; // characters of an answer on a card
+  const MAX_ANSWER = 300; // characters of an answer on a card
   const MARKS = {
-    r: ["✓", "right"],
-    w: ["✗", "wrong"],
+    r: ["✓", "correct"],
+    w: ["✗", "incorrect"],
     t: ["=", "tied"],
     u: ["?", "unparsed"],
     e: ["!", "failed"],
   };
 
-  // What a group may be asked for: by the verdicts of one answerer on its samples, in one order.
+  // Filters by the verdicts of one answerer on the samples of a group, in one option order.
   const OUTCOMES = new Map([
-    ["wrong", ["not all right", (v) => v.some((x) => x !== "r")]],
-    ["none", ["none right", (v) => v.every((x) => x !== "r")]],
-    ["part", ["some of a group right", (v) => v.includes("r") && v.some((x) => x !== "r")]],
-    ["right", ["all right", (v) => v.every((x) => x === "r")]],
+    ["wrong", ["not all correct", (v) => v.some((x) => x !== "r")]],
+    ["none", ["none correct", (v) => v.every((x) => x !== "r")]],
+    ["part", ["partly correct", (v) => v.includes("r") && v.some((x) => x !== "r")]],
+    ["right", ["all correct", (v) => v.every((x) => x === "r")]],
     ["unparsed", ["unparsed", (v) => v.includes("u")]],
     ["failed", ["failed", (v) => v.includes("e")]],
     ["tied", ["tied", (v) => v.includes("t")]],
   ]);
-  // Or by the lines of A and B on its samples, in one order.
+  // Filters by the lines of A and B on the samples of a group, in one option order.
   const gained = (a, b) => a.v !== "r" && b.v === "r";
-  const right = (lines) => lines.every((line) => line.v === "r");
+  const allCorrect = (lines) => lines.every((line) => line.v === "r");
   const FLIPS = new Map([
-    ["gained", ["a sample gained (B right, A not)", (a, b) => a.some((line, n) => gained(line, b[n]))]],
-    ["lost", ["a sample lost (A right, B not)", (a, b) => a.some((line, n) => gained(b[n], line))]],
-    ["all-gained", ["whole group gained", (a, b) => right(b) && !right(a)]],
-    ["all-lost", ["whole group lost", (a, b) => right(a) && !right(b)]],
+    ["gained", ["sample gained (only B correct)", (a, b) => a.some((line, n) => gained(line, b[n]))]],
+    ["lost", ["sample lost (only A correct)", (a, b) => a.some((line, n) => gained(b[n], line))]],
+    ["all-gained", ["complete group gained", (a, b) => allCorrect(b) && !allCorrect(a)]],
+    ["all-lost", ["complete group lost", (a, b) => allCorrect(a) && !allCorrect(b)]],
   ]);
 
   let data, images, chunk, comparison, form, state, task, found;
 
-  // --- images, which lie at the end of the file -------------------------------------------------
+  // --- images, at the end of the file -----------------------------------------------------------
 
   function source(number) {
     const parts = document.getElementsByClassName("images");
     const at = Math.floor(number / chunk);
     const part = parts[at];
-    // While the page is read, its last element may be there in part.
+    // While the page loads, its last element may be incomplete.
     if (!part || (at === parts.length - 1 && document.readyState === "loading")) return null;
     part.lines ??= part.textContent.split("\n");
     return `data:image/webp;base64,${part.lines[number % chunk]}`;
   }
 
-  function picture(index) {
+  function image(index) {
     const { path, number, note } = images[index];
     if (number === undefined) return element("p", {}, note, element("br"), path);
     const made = element("img", { alt: path, title: path, decoding: "async" });
@@ -56,19 +56,19 @@ const gallery = (() => {
       if (url) made.src = url;
       return url;
     };
-    // The page may still be read: images come last in it.
+    // Images come last, so the page may still be loading.
     if (!show()) document.addEventListener("DOMContentLoaded", show, { once: true });
     return made;
   }
 
-  const pictures = (numbers) =>
+  const imageRow = (numbers) =>
     element(
       "div",
-      { class: "pictures" },
-      numbers.length ? numbers.map(picture) : element("p", {}, "no image was shown"),
+      { class: "image-row" },
+      numbers.length ? numbers.map(image) : element("p", {}, "no image was shown"),
     );
 
-  // --- what was asked and answered --------------------------------------------------------------
+  // --- prompts and answers ----------------------------------------------------------------------
 
   const mark = (verdict) =>
     element(
@@ -78,30 +78,30 @@ const gallery = (() => {
       element("span", { class: "hidden" }, MARKS[verdict][1]),
     );
 
-  /** An option as it was shown: in another order it may have had another letter. */
+  /** An option as it was shown; its letter may depend on the option order. */
   const option = (sample, line, n) =>
     line.w === undefined ? sample.options[n] : task.candidates[line.w][line.o ? line.o.indexOf(n) : n];
 
-  function said(sample, line) {
-    if (line.v === "e") return `failed: ${line.e ?? ""}`.slice(0, SAID);
+  function answerText(sample, line) {
+    if (line.v === "e") return `failed: ${line.e ?? ""}`.slice(0, MAX_ANSWER);
     const chosen = line.p == null ? null : option(sample, line, line.p);
     if (line.t === undefined) return chosen ?? "tied";
-    const text = (line.t || "(no text)").slice(0, SAID);
-    // Of a letter, what it stood for.
+    const text = (line.t || "(no text)").slice(0, MAX_ANSWER);
+    // For a letter, add the option that it stands for.
     return chosen === null || text.includes(sample.options[line.p]) || text.includes(chosen)
       ? text
       : `${text} → ${chosen}`;
   }
 
-  const other = (sample, line) => line.m && (line.m.length ? "saw another image" : "saw no image");
+  const other = (sample, line) => line.m && (line.m.length ? "other image shown" : "no image shown");
 
-  /** The words that a line was asked in, else its captions, else the options. */
-  function asked(sample, line) {
+  /** The prompt of a line, else its captions, else the options. */
+  function promptOf(sample, line) {
     if (line.q !== undefined) return task.prompts[line.q];
     return line.c === undefined ? sample.options.join(" / ") : task.candidates[line.c].join("\n");
   }
 
-  /** The probability of each option among those shown; null where there are no log-probabilities. */
+  /** The probability of each option among those shown; null without log-probabilities. */
   function probabilities(line) {
     if (!line.l || line.l.some((x) => x == null)) return null;
     const top = Math.max(...line.l),
@@ -110,9 +110,9 @@ const gallery = (() => {
     return weights.map((x) => x / sum);
   }
 
-  // --- which groups -----------------------------------------------------------------------------
+  // --- filters ----------------------------------------------------------------------------------
 
-  /** Lines of a group by answerer and order: a group is right in one order, and wrong in another. */
+  /** Lines of a group by answerer and order, since a group may be correct in one order only. */
   function byOrder(group, wanted = () => true) {
     const lines = new Map();
     for (const n of group.members) {
@@ -128,8 +128,8 @@ const gallery = (() => {
 
   const orders = (lines) => Object.groupBy([...lines], ([key]) => key.split(" ")[1]);
 
-  /** The order of the options in which a group is what is asked for; undefined where in none. */
-  function fittingOrder(group) {
+  /** The first option order in which a group matches the filter; undefined if there is none. */
+  function matchingOrder(group) {
     if (!state.show) return "0";
     const who = state.who === undefined ? undefined : Number(state.who);
     const flip = FLIPS.get(state.show);
@@ -151,11 +151,11 @@ const gallery = (() => {
     return found?.[0];
   }
 
-  function fits(group) {
+  function matches(group) {
     const members = group.members.map((n) => task.samples[n]);
     if (state.category && !members.some((sample) => sample.category === state.category)) return false;
     if (state.q && !words(group).includes(state.q.toLowerCase())) return false;
-    return fittingOrder(group) !== undefined;
+    return matchingOrder(group) !== undefined;
   }
 
   function words(group) {
@@ -169,7 +169,7 @@ const gallery = (() => {
           ...sample.options,
           ...sample.images.map((i) => images[i].path),
         ];
-        for (const line of sample.lines) parts.push(line.t, line.e, asked(sample, line));
+        for (const line of sample.lines) parts.push(line.t, line.e, promptOf(sample, line));
         return parts.filter(Boolean).join("\n");
       })
       .join("\n")
@@ -178,13 +178,13 @@ const gallery = (() => {
 
   // --- cards ------------------------------------------------------------------------------------
 
-  /** A sample as it was asked and answered in one order: a card shows that for which it was found. */
+  /** A sample with its answers in one option order, the one that matched the filter. */
   function member(number, order) {
     const sample = task.samples[number];
     const who = state.who === undefined ? undefined : Number(state.who);
     const own = sample.lines.filter((line) => who === undefined || line.a === who);
     const several = new Set(own.filter((line) => (line.i ?? 0) === order).map((line) => line.a));
-    // An answerer that was asked in the first order alone, as dual encoders are, is shown in that.
+    // An answerer with the first order only, such as a dual encoder, is shown in that order.
     const shown = own.filter((line) => (line.i ?? 0) === order || (!line.i && !several.has(line.a)));
     const first = shown.find((line) => line.q !== undefined) ?? shown[0] ?? sample.lines[0];
     const wordings = new Set(shown.map((line) => line.q).filter((q) => q !== undefined)).size;
@@ -203,14 +203,14 @@ const gallery = (() => {
           "aria-label": `Open sample ${sample.id}`,
           on: { click: () => open(sample.id) },
         },
-        pictures(seen),
+        imageRow(seen),
       ),
-      element("p", { class: "asked", dir: "auto" }, asked(sample, first)),
-      wordings > 1 && element("p", { class: "soft small" }, "asked differently by protocol: open it for all"),
+      element("p", { class: "prompt", dir: "auto" }, promptOf(sample, first)),
+      wordings > 1 && element("p", { class: "soft small" }, "prompts differ by protocol; open the sample to see them"),
       element(
         "p",
-        { class: "gold", dir: "auto" },
-        `Right answer: ${option(sample, first, first.g ?? sample.target)}`,
+        { class: "target", dir: "auto" },
+        `Correct answer: ${option(sample, first, first.g ?? sample.target)}`,
       ),
       element(
         "ul",
@@ -228,7 +228,7 @@ const gallery = (() => {
                 ? null
                 : element("span", { class: "small" }, ` (${other(sample, line)})`),
             ),
-            element("span", { class: "said", dir: "auto" }, said(sample, line)),
+            element("span", { class: "response", dir: "auto" }, answerText(sample, line)),
           ),
         ),
       ),
@@ -244,7 +244,7 @@ const gallery = (() => {
 
   function card(group) {
     const facts = group.members.length > 1 ? [`${group.kind} of ${group.members.length}`] : [];
-    const order = Number(fittingOrder(group) ?? 0);
+    const order = Number(matchingOrder(group) ?? 0);
     if (order) facts.push(`order ${order + 1}`);
     if (group.kind === "pair") facts.push(...cosines(task.samples[group.members[0]]));
     return element(
@@ -265,7 +265,7 @@ const gallery = (() => {
   }
 
   function render() {
-    const groups = (found = task.groups.filter(fits));
+    const groups = (found = task.groups.filter(matches));
     const pages = Math.max(1, Math.ceil(groups.length / PAGE));
     const at = Math.min(pages, Math.max(1, Math.floor(Number(state.page)) || 1));
     const kinds = new Set(task.groups.map((group) => group.kind));
@@ -320,15 +320,15 @@ const gallery = (() => {
     const caption = (n) => (line.c === undefined ? option(sample, line, n) : task.candidates[line.c][n]);
     const columns = [["option", caption]];
     if (line.s) {
-      const said = (n) => (line.s[n] == null ? "–" : line.s[n].toFixed(4));
-      columns.push([line.l ? "mean log-probability" : "cosine", said]);
+      const score = (n) => (line.s[n] == null ? "–" : line.s[n].toFixed(4));
+      columns.push([line.l ? "mean log-probability" : "cosine similarity", score]);
     }
     if (chances) columns.push(["probability", (n) => `${(100 * chances[n]).toFixed(1)}%`]);
-    const is = (n) =>
-      [n === (line.g ?? sample.target) && "right answer", n === line.p && "chosen"]
+    const role = (n) =>
+      [n === (line.g ?? sample.target) && "correct answer", n === line.p && "chosen"]
         .filter(Boolean)
         .join(", ");
-    columns.push(["is", is]);
+    columns.push(["role", role]);
     const order = line.o ?? sample.options.map((_, n) => n);
     const rows = order.map((n) => columns.map(([, cell]) => cell(n)));
     return element(
@@ -349,7 +349,7 @@ const gallery = (() => {
         : [];
     const number = (n) => n.toLocaleString("en");
     const cut = line.x
-      ? ` (the first ${number(line.t.length)} of ${number(line.x)} characters; the log has all)`
+      ? ` (the first ${number(line.t.length)} of ${number(line.x)} characters; the log has the complete text)`
       : "";
     return element(
       "section",
@@ -364,13 +364,13 @@ const gallery = (() => {
       ),
       line.m && [
         element("p", { class: "label" }, other(sample, line)),
-        line.m.length ? pictures(line.m) : null,
+        line.m.length ? imageRow(line.m) : null,
       ],
-      labelled("asked", line.q === undefined ? "" : task.prompts[line.q]),
-      line.t === undefined ? [] : labelled(`answered${cut}`, line.t || "(no text)"),
-      labelled("failed", line.e ?? ""),
+      labelled("prompt", line.q === undefined ? "" : task.prompts[line.q]),
+      line.t === undefined ? [] : labelled(`answer${cut}`, line.t || "(no text)"),
+      labelled("error", line.e ?? ""),
       options(sample, line),
-      line.d && element("p", { class: "label" }, `read by: ${line.d}`),
+      line.d && element("p", { class: "label" }, `extracted by: ${line.d}`),
     );
   }
 
@@ -428,7 +428,7 @@ const gallery = (() => {
           element(
             "div",
             { class: "beside" },
-            pictures(sample.images),
+            imageRow(sample.images),
             others.map((each) =>
               element(
                 "button",
@@ -439,8 +439,8 @@ const gallery = (() => {
                   "aria-label": `Open sample ${each.id}`,
                   on: { click: () => change({ sample: each.id }) },
                 },
-                pictures(each.images),
-                element("span", { class: "soft" }, `right answer: ${each.options[each.target]}`),
+                imageRow(each.images),
+                element("span", { class: "soft" }, `correct answer: ${each.options[each.target]}`),
               ),
             ),
           ),
@@ -453,27 +453,27 @@ const gallery = (() => {
     box.scrollTop = 0;
   }
 
-  // --- state: read from the address, and written there -------------------------------------------
+  // --- state, which is kept in the URL ----------------------------------------------------------
 
   function choices(select, values, value) {
     select.replaceChildren(...values.map(([key, text]) => element("option", { value: key }, text)));
     select.value = value;
   }
 
-  /** Settings that mean something here; what else an address may say is passed over. */
+  /** The settings that are valid for the task; the rest of the URL is ignored. */
   function known(given) {
-    const settled = { ...given };
+    const valid = { ...given };
     const own = data.find((each) => each.name === given.task) ?? data[0];
-    if (!/^\d+$/.test(given.who ?? "") || Number(given.who) >= own.answerers.length) delete settled.who;
-    if (!own.categories.includes(given.category)) delete settled.category;
-    if (!outcomes(own).some(([key]) => key === given.show)) delete settled.show;
-    return [settled, own];
+    if (!/^\d+$/.test(given.who ?? "") || Number(given.who) >= own.answerers.length) delete valid.who;
+    if (!own.categories.includes(given.category)) delete valid.category;
+    if (!outcomes(own).some(([key]) => key === given.show)) delete valid.show;
+    return [valid, own];
   }
 
   function outcomes(own) {
-    const several = own.answerers.length > 1 ? [["differ", "answerers differ"]] : [];
+    const several = own.answerers.length > 1 ? [["differ", "answers differ"]] : [];
     const flips = comparison ? [...FLIPS].map(([key, [text]]) => [key, text]) : [];
-    return [["", "everything"], ...[...OUTCOMES].map(([key, [text]]) => [key, text]), ...several, ...flips];
+    return [["", "all"], ...[...OUTCOMES].map(([key, [text]]) => [key, text]), ...several, ...flips];
   }
 
   let last = "",
@@ -489,7 +489,7 @@ const gallery = (() => {
         data.map((each) => [each.name, each.name]),
         task.name,
       );
-      choices(form.who, [["", "anyone"], ...task.answerers.map((label, n) => [String(n), label])], "");
+      choices(form.who, [["", "all"], ...task.answerers.map((label, n) => [String(n), label])], "");
       choices(form.category, [["", "all"], ...task.categories.map((each) => [each, each])], "");
       choices(form.show, outcomes(task), "");
       form.category.parentElement.hidden = !task.categories.length;
@@ -524,7 +524,7 @@ const gallery = (() => {
       settling.clear();
       change({ q: "", page: "", who: "", show: "", category: "", sample: "", task: task.name }, "push");
     });
-    // Closed by its button, by Escape, or by the way back: only then nothing is left to leave.
+    // Closed by its button, Escape or the back button. Only the latter has removed the setting already.
     page.closable(dialog(), () => page.settings().sample && page.leave(() => change({ sample: "" })));
     page.links(apply, "samples");
     apply();

@@ -1,8 +1,8 @@
-// What every page has: its data, its theme, its address, and elements made without markup.
+// Shared by all pages: data, theme, URL state, and DOM elements built without markup.
 "use strict";
 
 const page = (() => {
-  /** The data of the page, unpacked. */
+  /** Unpack the data of the page. */
   async function load() {
     const text = document.getElementById("data").textContent;
     const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -10,7 +10,7 @@ const page = (() => {
     return JSON.parse(await new Response(stream).text());
   }
 
-  /** An element. Texts are texts: nothing of them is read as markup. */
+  /** Make an element. Strings become text nodes and are never parsed as markup. */
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -22,7 +22,7 @@ const page = (() => {
     return made;
   }
 
-  /** A table; its first column names the rows, and columns from `numbers` on are of numbers. */
+  /** Make a table. The first column has row headings; columns from `numbers` on are numeric. */
   function table(headings, rows, numbers = headings.length) {
     const kind = (n) => (n >= numbers ? "number" : null);
     const head = headings.map((text, n) => element("th", { scope: "col", class: kind(n) }, text));
@@ -40,8 +40,8 @@ const page = (() => {
     );
   }
 
-  /** A drawing as one picture: it is read out by its name; labels of its groups would be no valid ARIA. */
-  function picture(svg) {
+  /** Mark an SVG as one image with one name; labels of its groups are not valid ARIA. */
+  function asImage(svg) {
     svg.setAttribute("role", "img");
     for (const part of svg.querySelectorAll("[aria-label]")) {
       part.dataset.mark = part.getAttribute("aria-label");
@@ -51,7 +51,7 @@ const page = (() => {
   }
 
   const pen = document.createElement("canvas").getContext("2d");
-  /** A text cut to so many pixels, as charts write it. */
+  /** Cut a text to a width in pixels, in the font of the charts. */
   function fit(text, pixels) {
     pen.font = "13px system-ui, sans-serif";
     if (pen.measureText(text).width <= pixels) return text;
@@ -68,15 +68,15 @@ const page = (() => {
       }),
     );
 
-  // --- the address: all of what is shown follows from it ----------------------------------------
+  // --- URL state, which determines what is shown ------------------------------------------------
 
-  /** What stands behind # as name=value; of a section's name nothing. */
+  /** The name=value pairs after #; empty if the hash is the name of a section. */
   const settings = () =>
     Object.fromEntries([...new URLSearchParams(location.hash.slice(1))].filter(([, value]) => value));
 
   /**
-   * Put settings behind #, without those that are empty.
-   * "push": the way back leads to what was before; `over` marks what lies over the page.
+   * Write settings after #, without empty ones.
+   * "push" adds a history entry; `over` marks the entry of a dialog over the page.
    */
   function set(given, how = "replace", over = history.state?.over) {
     const hash = "#" + new URLSearchParams(Object.entries(given).filter(([, value]) => value));
@@ -88,15 +88,15 @@ const page = (() => {
     );
   }
 
-  /** Leave what was opened over the page: by the way back where that leads out of it. */
+  /** Close a dialog: go back in history if it has an entry of its own, else call `settle`. */
   function leave(settle) {
     if (history.state?.over) history.back();
     else settle();
   }
 
   /**
-   * Settings that follow what is chosen and, a little later, what is typed into `input`.
-   * Changed before it was taken, what was typed is settled first, in what the way back leads to.
+   * Settings that follow choices at once and text typed into `input` after a short delay.
+   * A choice made during the delay first stores the text, so that the back button returns to it.
    */
   function settling(input, apply, typed) {
     let waiting;
@@ -117,7 +117,7 @@ const page = (() => {
     });
     return {
       change,
-      /** As the address says, where nothing waits that it does not say yet. */
+      /** Show the text of the URL, unless typed text is still to be stored. */
       show: (q = "") => waiting === undefined && (input.value = q),
       clear: () => {
         take();
@@ -126,7 +126,7 @@ const page = (() => {
     };
   }
 
-  /** Links to a part of the page leave the settings alone; links that are settings lead to `target`. */
+  /** Links to a section keep the settings; links that hold settings apply them and scroll to `target`. */
   function links(apply, target) {
     document.addEventListener("click", (event) => {
       const link = event.target.closest?.('a[href^="#"]');
@@ -146,7 +146,7 @@ const page = (() => {
     for (const event of ["popstate", "hashchange"]) addEventListener(event, apply);
   }
 
-  /** Do something that makes elements anew, and keep the focus on the one of the same name, or near it. */
+  /** Run `work`, which rebuilds elements, and keep the focus on the one of the same name, or near it. */
   function keepingFocus(box, work) {
     const inside = box.contains(document.activeElement) && document.activeElement !== box;
     const name = inside ? document.activeElement.dataset.keep : undefined;
@@ -157,7 +157,7 @@ const page = (() => {
     again?.focus({ preventScroll: true });
   }
 
-  /** A dialog that a click beside it closes; not one that began within it, as a selection of text may. */
+  /** Close a dialog by a click beside it, unless the press began inside, as when selecting text. */
   function closable(box, closed) {
     let beside = false;
     box.addEventListener("mousedown", ({ target }) => (beside = target === box));
@@ -169,7 +169,7 @@ const page = (() => {
     load,
     element,
     table,
-    picture,
+    asImage,
     fit,
     widest,
     settings,
@@ -205,7 +205,7 @@ const page = (() => {
     try {
       localStorage.setItem("theme", theme);
     } catch {
-      /* private mode: for this page alone */
+      /* private mode: the choice holds for this page only */
     }
     apply(theme);
   });
