@@ -30,7 +30,7 @@ def spec_roots(include_path: tuple[str, ...] = ()) -> list[Path]:
         for entry in entries:
             path = Path(entry).expanduser()
             if not path.exists():
-                raise InputError(f"there is no folder {path}", where=origin)
+                raise InputError(f"folder not found: '{path}'", where=origin)
             roots.append(path.resolve())
     roots.extend(bundled() / folder for folder in SPEC_FOLDERS)
     return list(dict.fromkeys(roots))

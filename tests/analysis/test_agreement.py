@@ -272,7 +272,7 @@ def test_data_that_have_moved(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "--encoder: give either --encoder MODEL or --from-log"),
+        ([], "--encoder: give --encoder MODEL, or --from-log"),
         (["-e", "{clip}", "--from-log"], "give either --encoder MODEL or --from-log, not both"),
         (["--from-log"], "no pair has a cosine"),
         (["-e", "clipp"], "--encoder: unknown model 'clipp'"),
@@ -286,7 +286,7 @@ def test_data_that_have_moved(
         ),
         (
             ["-e", "{clip}", "--plot", "nowhere/x.png"],
-            "--plot: there is no folder nowhere",
+            "--plot: folder not found: 'nowhere'",
         ),
         (["-e", "{clip}", "nowhere"], "nowhere: not a run folder: it has no manifest.json"),
         (["-e", "{clip}", "--threshold", "2"], "--threshold"),

@@ -354,7 +354,7 @@ def test_values_equal_the_results(go: Callable[..., Path]) -> None:
 
 def test_one_model_with_two_decodings(go: Callable[..., Path]) -> None:
     run = go("r", decoding=["greedy", "m3id:alpha=0.5"])
-    with pytest.raises(InputError, match="side A has 2 cells for sides with generate") as error:
+    with pytest.raises(InputError, match="side A has 2 results for sides with generate") as error:
         compare(run)
     assert "Choose one: --only decoding=greedy" in str(error.value)
     found = compare(
@@ -387,7 +387,9 @@ def test_a_dual_encoder_gives_the_same_answer_in_every_order(go: Callable[..., P
     samples = rows(found)["individual_accuracy"]
     # The second option of an order is never picked: incorrect in half of the lines.
     assert (samples.n, samples.n_clusters, samples.only_a, samples.only_b) == (24, 6, 12, 0)
-    assert found.notes == []
+    assert found.notes == [
+        "sides: A has one order; each of its answers is compared with every order of B."
+    ]
     assert rows(compare(found.b.path, a))["individual_accuracy"].only_b == 12
 
 
@@ -412,12 +414,12 @@ def test_redundant_metrics_are_tested_once(go: Callable[..., Path]) -> None:
 
 def test_a_partial_run_with_a_complete_one(go: Callable[..., Path]) -> None:
     a, b = go("a", limit=4), go("b", models={"other": first})
-    with pytest.raises(InputError, match="4 lines on side A, 12 on side B, 4 in common") as error:
+    with pytest.raises(InputError, match="4 answers on side A, 12 on side B, 4 in common") as error:
         compare(a, b)
     assert "--common" in str(error.value)
     for found in (compare(a, b, common=True), compare(b, a, common=True)):
         assert rows(found)["individual_accuracy"].n == 4
-        assert "4 lines in common" in found.notes[0]
+        assert "4 answers in common" in found.notes[0]
 
 
 def test_notes(go: Callable[..., Path], bench: Path) -> None:
@@ -529,7 +531,7 @@ def test_selections_that_match_no_or_several_cells(go: Callable[..., Path]) -> N
         compare(run, only_a={"model": "one"}, only_b={"model": "tow"})
     with pytest.raises(InputError, match="both sides are the same cell"):
         compare(run, only_a={"model": "one"}, only_b={"model": "one"})
-    with pytest.raises(InputError, match=r"which differ in command \(default, short\)") as error:
+    with pytest.raises(InputError, match=r"they differ in command \(default, short\)") as error:
         compare(run, other, only_a={"model": "one"})
     assert "--only command=default" in str(error.value)
     assert compare(run, other, only_a={"model": "two"}, only_b={"command": "default"}).rows
@@ -585,7 +587,7 @@ def test_json(go: Callable[..., Path], command: Command) -> None:
 def test_errors_are_one_message_and_exit_code_2(go: Callable[..., Path], command: Command) -> None:
     run = go("r")
     for args, message in (
-        ([run], "both sides are the same cell"),
+        ([run], "RUN_A has only one model and RUN_B was not given: nothing to compare"),
         ([run, run.parent / "none"], "not a run folder"),
         ([run, "--only", "decode=x"], "expected FIELD=VALUE, got 'decode=x'"),
         ([run, "--model-a", "x", "--only-a", "model=y"], "names a different model"),

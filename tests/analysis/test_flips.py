@@ -345,6 +345,6 @@ def test_refusals(go: Go, command: Command, value: str) -> None:
     code, out, err = command("compare", go(), "--flips", value)
     assert (code, out) == (2, "")
     assert err.startswith(
-        f"error: --flips: expected a whole number from 1, or 'all'; got '{value}'\n"
+        f"error: --flips: must be an integer of at least 1, or 'all', got '{value}'\n"
     )
     assert "--flips 20 lists 20 samples per table" in err

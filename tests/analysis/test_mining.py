@@ -236,7 +236,7 @@ def test_nothing_to_embed(tmp_path: Path) -> None:
     [
         ("bert", "BertModel does not take images"),
         ("llava", "uses the backend hf_vlm, which has no image embeddings"),
-        ("nowhere", "--similar: there is no folder"),
+        ("nowhere", "--similar: folder not found: "),
         ("", "neither config.json nor open_clip_config.json"),
     ],
 )
@@ -309,7 +309,7 @@ def test_options_by_their_old_names(
     [
         (["nowhere"], "nowhere: there is no such folder"),
         (["{tmp}/empty"], "empty: expected at least two image files, found 0"),
-        (["{tmp}/loader", "-o", "nowhere/x.jsonl"], "--output: there is no folder nowhere"),
+        (["{tmp}/loader", "-o", "nowhere/x.jsonl"], "--output: folder not found: 'nowhere'"),
         (["{tmp}/loader", "-o", "{tmp}"], "is a folder; expected a file name"),
         (["{tmp}/loader", "--similar-above", "1.5"], "--similar-above"),
         (["{tmp}/loader", "--top", "0"], "--top"),

@@ -205,8 +205,8 @@ def test_a_folder_in_use(tool: Tool) -> None:
 def test_a_folder_that_holds_another_run(tool: Tool, args: str, changed: str) -> None:
     assert tool.run("--run-id", "mine").code == 0
     message = tool.refused("--run-id", "mine", *args.split())
-    assert "results/mine: the folder contains a different run: " in message
-    assert changed in message.split("different run: ")[1].splitlines()[0]
+    assert "results/mine: the folder contains a different run; changed settings: " in message
+    assert changed in message.split("changed settings: ")[1].splitlines()[0]
     assert "--fresh" in message
     assert tool.run("--run-id", "mine", *args.split(), "--fresh").code == 0
 
@@ -323,7 +323,7 @@ def test_a_list_marks_unverified_models(tool: Tool, tmp_path: Path) -> None:
     by_name = {line.split()[0]: line for line in lines if line}
     assert by_name["new"].endswith(" [unverified]")
     assert "unverified" not in by_name["known"]
-    assert lines[-1] == ("unverified: the checkpoint name and revision were not run by the project")
+    assert lines[-1] == ("unverified: this checkpoint has not been run by the project")
     rows = {row["name"]: row["verified"] for row in json.loads(tool(*models, "--json").out)}
     assert (rows["new"], rows["known"]) == (False, True)
     assert "unverified" not in tool("list", "tasks").out
@@ -332,7 +332,7 @@ def test_a_list_marks_unverified_models(tool: Tool, tmp_path: Path) -> None:
 def test_a_run_marks_unverified_models(tool: Tool) -> None:
     for name, verified in (("new", "false"), ("other-new", "false"), ("known", "true")):
         (tool.bench / "specs" / f"{name}.yaml").write_text(MODEL.format(name, verified))
-    note = "unverified: the checkpoint name and revision were not run by the project"
+    note = "unverified: this checkpoint has not been run by the project"
     out = tool.run("--model", "new,known,other-new", "--run-id", "mine").out
     assert f"new, other-new: {note}" in out.splitlines()
     assert f"new, other-new: {note}" in tool("rescore", "results/mine").out.splitlines()
@@ -441,6 +441,8 @@ def test_preview(tool: Tool) -> None:
         "Is the thing0 on the left or the right? Answer left or right."
     )
     assert "thing0-left" in tool("preview", "--task", "sides", *tool.places).out
+    assert "thing0-left" in tool("preview", "--tasks", "sides", *tool.places).out
+    assert "--tasks" not in tool("preview", "--help").out
     message = refused(tool("preview", "--task", "sides", "--index", "99", *tool.places))
     assert "--index: expected 0 to 11 (sides has 12 samples), got 99" in message
 

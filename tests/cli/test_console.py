@@ -204,6 +204,7 @@ def test_names_are_shown_as_they_are(width: int) -> None:
     some = [
         result(name, task, (0.5, 0.2), 0.9, metric, limit=4) for name in names for task in tasks
     ]
+    some[0]["n_unparsed"] = 1
     text = printed(some, width)
     shown = {cell for line in rows(text) for cell in line}
     assert {*names, "[red]_[/red]", "[link=x_y]", "[/]_z", "t:smile:"} <= shown
@@ -211,7 +212,9 @@ def test_names_are_shown_as_they_are(width: int) -> None:
     assert {f"({name})" for name in names} <= shown | {
         line.removeprefix("pair cosine ") for line in shown
     }
-    assert "[red]x / [red]_[/red] / generate: partial run: --limit 4" in text
+    assert "[red]x / [red]_[/red] / generate: 1 unparsed (count as wrong)" in text
+    assert text.splitlines().count("partial run: --limit 4") == 1
+    assert text.count("partial run") == 1
 
 
 def test_markup_in_the_common_prefix_and_across_a_fold() -> None:
@@ -237,11 +240,12 @@ def test_notes_and_caption_are_printed_once_below_all_tables() -> None:
     some[1].update(complete=False)
     some[1]["metrics"]["relaxed_pair_accuracy"] = {**estimate(0.5), "n": 30}
     assert " ".join(printed(some, 80).rpartition("┘")[2].split()) == (
-        "In percent. Second line: 95% interval over pairs or sets. Labels: corrected. "
+        "In percent. Second line: 95% interval over groups (sets, pairs or samples). "
+        "Labels: corrected. "
         "CLIP-ViT-L/14-336px / whatsup_a_left_right / similarity: "
-        "2 unparsed (count as wrong), 1 tied (count as wrong) "
-        "CLIP-ViT-L/14-336px / whatsup_a_on_under / similarity: relaxed pair over 30 of 100 pairs: "
-        "ratios need scores above 0, partial run: only selected samples (--samples)"
+        "2 unparsed (count as wrong); 1 tied (count as wrong) "
+        "CLIP-ViT-L/14-336px / whatsup_a_on_under / similarity: relaxed pair over 30 of 100 pairs "
+        "(ratios need scores above 0); partial run: only selected samples (--samples)"
     )
 
 
@@ -254,7 +258,8 @@ LIST = """\
 │ m[b]     │ mmvp      │ generate │       50.0 │            - │              │       0.987 │ 200 │
 │          │           │          │ 45-55 (50) │              │              │             │     │
 └──────────┴───────────┴──────────┴────────────┴──────────────┴──────────────┴─────────────┴─────┘
-In percent. Second line: 95% interval over pairs or sets, (chance). Labels: corrected.
+In percent. Second line: 95% interval over groups (sets, pairs or samples); in brackets: chance.\x20
+Labels: corrected.
 m[b] / whatsup_a / generate: partial run: --limit 8
 """
 
@@ -270,7 +275,7 @@ def test_one_model_is_a_list() -> None:
 def test_unverified_models_are_listed_below_the_table() -> None:
     some = [result(name, "mmvp", (0.5, 0.2)) for name in ("a[b]", "c", "d")]
     assert printed(some, 160, unverified=["a[b]", "c"]).splitlines()[-1] == (
-        "a[b], c: unverified: the checkpoint name and revision were not run by the project"
+        "a[b], c: unverified: this checkpoint has not been run by the project"
     )
     assert "unverified" not in printed(some, 160)
 

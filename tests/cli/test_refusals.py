@@ -16,16 +16,16 @@ from helpers.bench import Edit, Tool, refused
         ("--tasks sides,tois", "unknown task 'tois'; did you mean 'toys'?"),
         ("--tasks x*", "no task or group matches 'x*'"),
         ("--model lava", "--model: unknown model 'lava'; did you mean 'llava'?"),
-        ("--model ./nowhere", "--model: there is no folder nowhere"),
+        ("--model ./nowhere", "--model: folder not found: 'nowhere'"),
         ("--model fake:orcle", "unknown handler 'orcle'; did you mean 'oracle'?"),
-        ("--model hf_vlm:./nowhere", "--model: there is no folder nowhere"),
+        ("--model hf_vlm:./nowhere", "--model: folder not found: 'nowhere'"),
         ("--model data", "data: not a checkpoint folder: it has neither config.json nor"),
         ("--command shrt", "unknown command 'shrt'; did you mean 'short'?"),
         ("--protocol generat", "--protocol: unknown protocol 'generat'; did you mean 'generate'?"),
         ("--decoding gredy", "--decoding: unknown decoding 'gredy'; did you mean 'greedy'?"),
         ("--decoding greedy:k=1", "--decoding: decoding greedy has no argument 'k'"),
         ("--samples thing0-lft", "--samples: no task has a sample 'thing0-lft'; did you mean"),
-        ("--include-path nowhere", "--include-path: there is no folder nowhere"),
+        ("--include-path nowhere", "--include-path: folder not found: 'nowhere'"),
         ("--config nowhere.yaml", "nowhere.yaml: cannot be read: No such file or directory"),
     ],
 )
@@ -38,30 +38,40 @@ def test_unknown_names(tool: Tool, args: str, message: str) -> None:
     [
         (
             "--batch-size 0",
-            "--batch-size: 0 is not allowed; allowed: a whole number from 1, or auto",
+            "--batch-size: must be an integer of at least 1, or auto, got 0",
         ),
-        ("--batch-size x", "--batch-size: 'x' is not allowed; allowed: a whole number from 1"),
-        ("--limit 0", "--limit: 0 is not allowed; allowed: a whole number from 1"),
+        ("--batch-size x", "--batch-size: must be an integer of at least 1, or auto, got 'x'"),
+        ("--limit 0", "--limit: must be an integer of at least 1, got 0"),
         ("--limit x", "Invalid value for '--limit': 'x' is not a valid integer"),
-        ("--dtype float8", "--dtype: 'float8' is not allowed; allowed: 'auto', 'float32', 'bfloat"),
-        ("--order sideways", "--order: 'sideways' is not allowed; allowed: 'fixed', 'both', 'cyc"),
-        ("--images upside", "--images: 'upside' is not allowed; allowed: 'normal', 'none' or"),
-        ("--labels new", "--labels: 'new' is not allowed; allowed: 'corrected' or 'original'"),
-        ("--max-errors many", "--max-errors: 'many' is not allowed; allowed: a whole number, or a"),
+        ("--dtype float8", "--dtype: must be 'auto', 'float32', 'bfloat"),
+        (
+            "--order sideways",
+            "--order: must be 'fixed', 'both', 'cyclic' or 'random', got 'sideways",
+        ),
+        ("--images upside", "--images: must be 'normal', 'none' or 'swapped', got 'upside"),
+        ("--labels new", "--labels: must be 'corrected' or 'original', got 'new'"),
+        (
+            "--max-errors many",
+            "--max-errors: must be an integer of at least 0, or a percentage such as 10%, got",
+        ),
         ("--model-args vlue=3", "--model-args: unknown argument 'vlue' of backend fake; did you"),
         ("--model-args value=x", "--model-args: argument 'value' of backend fake: "),
         ("--model-args value", "--model-args: expected key=value, got 'value'"),
-        ("--model-args prompt_format={{x", "--model-args: prompt_format: bad Jinja"),
+        ("--model-args prompt_format={{x", "--model-args: prompt_format: invalid Jinja template"),
         ("--model clip --model-args paddng=x", "--model-args: unknown argument 'paddng'"),
         (
             "--protocol choice --decoding m3id",
-            "--decoding: the option has no effect: no protocol of this",
+            "--decoding: the option has no effect: the only protocol, choice, generates no text",
         ),
         (
             "--protocol similarity --order both",
-            "--order: the option has no effect: no protocol of this",
+            "--order: the option has no effect: the only protocol, similarity, shows no options",
         ),
-        ("--protocol similarity --command all", "--command: the option has no effect"),
+        (
+            "--protocol similarity --command all",
+            "--command: the option has no effect: the only protocol, similarity, uses no prompt",
+        ),
+        ("--device gpu", "--device: 'gpu' is not a device; use cpu, cuda, cuda:1 or mps"),
         (
             "--decoding m3id:lambda=.nan",
             "decoding m3id: lambda must be a finite number >= 0, got nan",
@@ -124,8 +134,7 @@ def test_a_missing_image(tool: Tool) -> None:
 
 def test_a_protocol_that_the_backend_cannot_do(tool: Tool) -> None:
     message = tool.refused("--model", "clip", "--protocol", "generate")
-    assert "the protocol 'generate' needs a backend that provides 'generate'" in message
-    assert "hf_dual_encoder of model clip provides similarity" in message
+    assert "model clip (hf_dual_encoder) supports only similarity, not generate" in message
     assert "Protocols of task sides for this model: similarity." in message
     assert "weights" not in message  # reported before any files are checked
 
@@ -139,9 +148,9 @@ def test_each_model_runs_with_the_protocols_that_it_supports(tool: Tool) -> None
         ("tiny-llava", "likelihood"),
     ]
     message = tool.refused(*models, "--protocol", "generate")
-    assert "hf_dual_encoder of model tiny-clip provides similarity" in message
+    assert "model tiny-clip (hf_dual_encoder) supports only similarity, not generate" in message
     message = tool.refused("--model", "tiny-clip", "--protocol", "similarity,choice")
-    assert "the protocol 'choice' needs a backend that provides 'score'" in message
+    assert "model tiny-clip (hf_dual_encoder) supports only similarity, not choice" in message
 
 
 def test_a_protocol_that_the_task_does_not_declare(tool: Tool, edit: Edit) -> None:
@@ -201,7 +210,11 @@ def test_a_run_folder_that_the_system_rejects(tool: Tool) -> None:
     [
         ("  category:", "  catgory:", "sides.yaml:13: unknown key 'sample.catgory'; did you mean"),
         ("  category:", "\tcategory:", "sides.yaml:13: not valid YAML"),
-        ('pair: "{{ thing }}"', 'pair: "{{ thing"', "sides.yaml:12: sample.pair: bad Jinja"),
+        (
+            'pair: "{{ thing }}"',
+            'pair: "{{ thing"',
+            "sides.yaml:12: sample.pair: invalid Jinja template",
+        ),
         (
             'pair: "{{ thing }}"',
             "pair: {{ thing }}",

@@ -441,7 +441,7 @@ def test_refusals(tool: Tool, go: Go) -> None:
         assert "but the runs have 2\nChoose one with --model: first, oracle" in found
         assert tool("export", str(run), "-f", name, "--model", "first").code == 0
     assert "duplicate result: first on sides, in " in message(run, run, "-f", "csv")
-    assert "there is no folder nowhere" in message(run, "-f", "csv", "-o", "nowhere/x")
+    assert "folder not found: 'nowhere'" in message(run, "-f", "csv", "-o", "nowhere/x")
     path = run / "results.json"
     text = path.read_text()
     for old, new, expected in (

@@ -45,7 +45,7 @@ def test_arguments_of_wandb() -> None:
         ("mode=ofline", "did you mean 'offline'?; allowed: disabled, offline, online"),
         ("project", "expected key=value, found 'project'"),
         ("project=", "expected key=value"),
-        ("dir=/no/where", "there is no folder /no/where"),
+        ("dir=/no/where", "folder not found: '/no/where'"),
     ):
         with pytest.raises(InputError, match=re.escape(message)) as error:
             wandb_logger.arguments([text])

@@ -31,7 +31,7 @@ def test_add_and_check(place: Path, command: Command, tmp_path: Path) -> None:
     done = result(command, "add", place / "results" / "r", "--results-dir", board, *include)
     assert done.code == 0, done.err
     assert "toy, 2 results" in done.out
-    assert "catches mistakes, not fraud" in done.out
+    assert "These checks catch mistakes; they do not prevent fraud" in done.out
     done = result(command, "check", board, *include)
     assert (done.code, done.out.splitlines()[0]) == (0, "1 entry with 2 results are valid")
     (path,) = board.iterdir()
@@ -41,7 +41,9 @@ def test_add_and_check(place: Path, command: Command, tmp_path: Path) -> None:
 
 
 def test_help_says_that_checks_do_not_catch_fraud(command: Command) -> None:
-    assert "catches mistakes, not fraud" in " ".join(result(command, "add", "--help").out.split())
+    assert "These checks catch mistakes; they do not prevent fraud" in " ".join(
+        result(command, "add", "--help").out.split()
+    )
     assert "leaderboard" in command("--help")[1]
 
 

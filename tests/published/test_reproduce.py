@@ -1,4 +1,4 @@
-"""Published tables: their values are those of the paper, and their cells can be re-run."""
+"""Published tables: their values are those of the paper, and their cells can be rerun."""
 
 import json
 from collections import Counter
@@ -142,7 +142,7 @@ def test_dry_run_lists_every_cell(number: int, call: Command, tmp_path: Path) ->
     code, out, _ = call(str(number), "--dry-run", "--data-dir", str(tmp_path))
     assert code == 0
     assert out.count(" missing │\n") == COUNTS[number]  # all data is missing
-    assert f"{COUNTS[number]} cells, of which " in out
+    assert f"{COUNTS[number]} cells; 0 can run now. " in out
 
 
 def test_dry_run_reports_what_is_available(call: Command, table: str) -> None:
@@ -195,7 +195,7 @@ def test_the_best_command_of_each_cell(call: Command, table: str) -> None:
     assert commands == {"similarity": None, "generate": "default"}
     text = call(*asked)[1]
     assert "0.0 (default)" in text
-    assert "(command): the best command, selected on the test samples" in text
+    assert "(command): the best command, chosen on the test samples" in text
 
 
 def test_no_cell_that_can_be_run_is_one_message(call: Command, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_bad_tables(call: Command, table: str, old: str, new: str, message: str)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["8"], "the paper has no results table 8; available: 1, 2, 3, 4, 5, 6, 7, 9"),
+        (["8"], "TABLE: the paper's Table 8 has no results; available: 1 to 7, 9 to 13"),
         (["none.yaml"], "none.yaml: cannot be read: No such file"),
         (["1", "--model", "lava"], "--model: the table has no model 'lava'; did you mean 'llava'?"),
     ],

@@ -279,7 +279,7 @@ def test_unverified_models_are_marked(tool: Any) -> None:
     manifest = json.loads(path.read_text())
     page = tool.bench / "results" / "r" / "report.html"
     mark = f'<abbr class="unverified" title="{UNVERIFIED}">unverified</abbr>'
-    assert UNVERIFIED == "the checkpoint name and revision were not run by the project"
+    assert UNVERIFIED == "this checkpoint has not been run by the project"
     for verified in (True, None):
         if verified is None:  # a manifest of a version without the key
             manifest["identity"]["models"]["first"].pop("verified")
@@ -306,7 +306,7 @@ def test_incomplete_pairs_are_counted(bench: Path) -> None:
         bench, lambda request: "left", samples=["thing0-left", "thing0-right", "thing1-left"]
     )
     written = write([run], bench / "r.html", Options())
-    assert "1 of 2 pairs incomplete, not scored" in (bench / "r.html").read_text()
+    assert "1 of 2 pairs incomplete (not scored)" in (bench / "r.html").read_text()
     assert "r covers only 3 selected samples (--samples)." in written.notes
 
 

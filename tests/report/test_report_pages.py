@@ -55,7 +55,7 @@ def test_sort_search_filter_and_open(demo: Path, browser: Any) -> None:
         assert "page=2" in seen.page.url
 
         seen.page.select_option("select[name=who]", label="tiny-clip")
-        seen.page.select_option("select[name=show]", label="partly correct")
+        seen.page.select_option("select[name=show]", label="in the group: some correct")
         n_part = int(seen.text("#count").split()[0])
         assert 0 < n_part < 30
         for card in seen.page.locator("#cards .card").all():

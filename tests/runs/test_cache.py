@@ -232,7 +232,7 @@ def test_the_second_run_computes_nothing(
     first = tool.run(*TINY, "--cache", "--limit", "6", "--run-id", "first")
     assert first.code == 0, first.err
     # 6 images and 6 captions of 3 pairs; 6 samples under 2 protocols.
-    assert "cache: 0 of 24 answers (0%) were cached" in first.out
+    assert "0 of 24 answers (0%) came from the cache" in first.out
     plain = tool.run(*TINY, "--limit", "6", "--run-id", "plain")
     assert "cache:" not in plain.out
 
@@ -256,7 +256,7 @@ def test_the_second_run_computes_nothing(
     assert entries == {"tiny-clip": 12, "tiny-llava": 12}
 
     more = tool.run(*TINY, "--cache", "--limit", "8", "--run-id", "more")
-    assert "cache: 24 of 32 answers (75%) were cached" in more.out
+    assert "24 of 32 answers (75%) came from the cache" in more.out
     message = tool("cache", "clear", "--model", "tiny-clap").err
     assert "did you mean 'tiny-clip'?" in message
     assert "16 cached answers" in tool("cache", "clear", "--model", "tiny-clip").out
@@ -272,7 +272,7 @@ def test_changed_images_are_evaluated_again(
     (data / "thing0-left.png").write_bytes((data / "thing1-right.png").read_bytes())
     second = tool.run(*TINY, "--cache", "--limit", "4", "--run-id", "second")
     # The encoder has the new content cached from another image; the two answers are not cached.
-    assert "cache: 13 of 15 answers (87%) were cached" in second.out
+    assert "13 of 15 answers (87%) came from the cache" in second.out
     plain = tool.run(*TINY, "--limit", "4", "--run-id", "plain")
     assert plain.code == 0
     results = tool.bench / "results"

@@ -1,6 +1,7 @@
 """Resuming runs: results equal those of an uninterrupted run; other runs are refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,19 @@ def test_a_changed_task_is_a_different_run(bench: Path) -> None:
 
 def test_the_run_id_of_a_different_run_is_refused(bench: Path) -> None:
     go(bench, protocol=["choice"], run_id="mine")
-    changed = "a different run: seed 0, now 3; protocol choice, now likelihood"
-    with pytest.raises(InputError, match=changed):
+    changed = "a different run; changed settings: seed (0 -> 3); protocol (choice -> likelihood)"
+    with pytest.raises(InputError, match=re.escape(changed)):
         go(bench, protocol=["likelihood"], seed=3, run_id="mine")
     run = go(bench, protocol=["likelihood"], seed=3, run_id="mine", fresh=True)
     assert {line["protocol"] for line in lines(run)} == {"likelihood"}
+
+
+def test_an_unknown_device_is_refused_before_the_run_folder_is_created(bench: Path) -> None:
+    before = sorted(bench.rglob("*"))
+    with pytest.raises(InputError, match=r"^--device: 'gpu' is not a device; use cpu, "):
+        go(bench, protocol=["choice"], device="gpu")
+    assert sorted(bench.rglob("*")) == before
+    assert go(bench, protocol=["choice"], device="cuda:1").results  # a toy ignores it
 
 
 def test_the_run_id_does_not_depend_on_descriptions_or_paths(bench: Path, tmp_path: Path) -> None:

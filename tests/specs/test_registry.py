@@ -119,10 +119,10 @@ def test_where_names_are_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     roots = spec_roots((str(folders["option"]),))
     assert roots[:3] == [folders["option"], folders["one"], folders["two"]]
     assert roots[3:] == [bundled() / name for name in ("tasks", "prompts", "models")]
-    with pytest.raises(InputError, match=r"^--include-path: there is no folder"):
+    with pytest.raises(InputError, match=r"^--include-path: folder not found"):
         spec_roots((str(tmp_path / "no"),))
     monkeypatch.setenv("VLM_HARNESS_PATH", str(tmp_path / "no"))
-    with pytest.raises(InputError, match=r"^\$VLM_HARNESS_PATH: there is no folder"):
+    with pytest.raises(InputError, match=r"^\$VLM_HARNESS_PATH: folder not found"):
         spec_roots()
 
 

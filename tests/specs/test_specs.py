@@ -232,7 +232,7 @@ def test_all_violations_are_reported_at_once() -> None:
 
 def test_all_invalid_templates_are_reported_at_once() -> None:
     old, new = '["{{ name }}.png"]', '\n    - any_of: ["{{ a", b, "{% c %}"]\n    - "{{ d"'
-    places = [line.split(": bad Jinja")[0] for line in refusal(old, new).splitlines()]
+    places = [line.split(": invalid Jinja template")[0] for line in refusal(old, new).splitlines()]
     assert places == [
         "x.yaml:9: sample.images.0.any_of.0",
         "x.yaml:9: sample.images.0.any_of.2",
@@ -280,18 +280,18 @@ def test_fragments(text: str) -> None:
     ],
 )
 def test_bad_jinja_names_the_line(old: str, new: str, where: str) -> None:
-    assert refusal(old, new).startswith(f"{where}: bad Jinja: ")
+    assert refusal(old, new).startswith(f"{where}: invalid Jinja template: ")
 
 
 def test_bad_jinja_in_a_prompt_file() -> None:
     text = "prompt: p\ntemplate: |-\n  {{ question }}\n  {% for x in options %}\n  {{ x }\n"
-    with pytest.raises(InputError, match=r"^x\.yaml:5: template: bad Jinja"):
+    with pytest.raises(InputError, match=r"^x\.yaml:5: template: invalid Jinja template"):
         parse(text, PromptSpec)
 
 
 def test_bad_jinja_in_a_model_file() -> None:
     text = 'model: m\nbackend: fake\ncheckpoint: oracle\nprompt_format: "{{ prompt"\n'
-    with pytest.raises(InputError, match=r"^x\.yaml:4: prompt_format: bad Jinja"):
+    with pytest.raises(InputError, match=r"^x\.yaml:4: prompt_format: invalid Jinja template"):
         parse(text, ModelSpec)
 
 

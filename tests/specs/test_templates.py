@@ -119,7 +119,7 @@ def test_an_unknown_name_may_have_a_default() -> None:
     [("{{ x", 1), ("a\nb {{ x | nofilter }}", 2), ("\n\n{% if %}", 3), ("{% for x in y %}", 1)],
 )
 def test_a_syntax_error_has_its_line(source: str, line: int) -> None:
-    with pytest.raises(TemplateError, match="bad Jinja") as caught:
+    with pytest.raises(TemplateError, match="invalid Jinja template") as caught:
         compile_template(source)
     assert caught.value.line == line
 

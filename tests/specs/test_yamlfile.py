@@ -124,10 +124,11 @@ def test_a_bundled_file_is_included_from_anywhere(tmp_path: Path) -> None:
 
 def test_circular_include(tmp_path: Path) -> None:
     paths = write(tmp_path, a="x: 1\ninclude: b.yaml\n", b="include: a.yaml\n")
-    with pytest.raises(InputError, match=r"b\.yaml:1: circular include of 'a\.yaml'"):
+    chain = r"b\.yaml:1: circular include: a\.yaml -> b\.yaml -> a\.yaml"
+    with pytest.raises(InputError, match=chain):
         yamlfile.load(paths["a"])
     paths = write(tmp_path, c="include: c.yaml\n")
-    with pytest.raises(InputError, match=r"circular include of 'c\.yaml'"):
+    with pytest.raises(InputError, match=r"circular include: c\.yaml -> c\.yaml"):
         yamlfile.load(paths["c"])
 
 

@@ -50,10 +50,16 @@ def paired(
     own_a, own_b = _lines(a, cell_a), _lines(b, cell_b)
     lines_a = _in_every_order(cell_a, own_a, own_b)
     lines_b = _in_every_order(cell_b, own_b, own_a)
+    for name, repeated, own, other in (("A", lines_a, own_a, "B"), ("B", lines_b, own_b, "A")):
+        if len(repeated) > len(own):
+            notes.append(
+                f"{task}: {name} has one order; each of its answers is compared with every order "
+                f"of {other}."
+            )
     keys = _common(task, a, b, lines_a, lines_b, common)
     if len(keys) < max(len(lines_a), len(lines_b)):
         counts = f"{len(lines_a)} of A and {len(lines_b)} of B"
-        notes.append(f"{task}: {len(keys)} lines in common, out of {counts}")
+        notes.append(f"{task}: {len(keys)} answers in common, out of {counts}")
     pairs = [(lines_a[key], lines_b[key]) for key in keys]
     _check_lines(task, a, b, pairs)
     return pairs, notes + _notes(cell_a, cell_b, pairs)
@@ -143,13 +149,13 @@ def _common(
         return keys
     message = (
         f"A and B were evaluated on different samples or option orders of {task}: {len(lines_a)} "
-        f"lines on side A, {len(lines_b)} on side B, {len(keys)} in common"
+        f"answers on side A, {len(lines_b)} on side B, {len(keys)} in common"
     )
     if len(keys) < min(len(lines_a), len(lines_b)):
         hint = "Neither is a subset of the other. Rerun one of the two on the other's samples."
         raise InputError(message, where=both(a, b), hint=hint)
     if not allow_subset:
-        hint = "Finish the smaller run, or compare only the common samples with --common."
+        hint = "Rerun the smaller one with a larger --limit, or use --common."
         raise InputError(message, where=both(a, b), hint=hint)
     return keys
 

@@ -131,14 +131,17 @@ def compare(
     flipped: list[Flips] = []
     lines: list[Sequence[tuple[LogLine, LogLine]]] = []
     seed = found_a.manifest.identity.seed
-    for cell_a, cell_b in matched(a, b, _listed(tasks)):
+    compared = matched(a, b, _listed(tasks))
+    known = {name for cell, _ in compared for name in a.run.spec(cell.task).metrics}
+    _check(_listed(metrics), known)
+    for cell_a, cell_b in compared:
         pairs, noted = paired(a, b, cell_a, cell_b, common)
         task = found_a.spec(cell_a.task)
         notes += noted
         lines.append(pairs)
         flipped.append(flips(cell_a, cell_b, pairs, task.grouping))
         rows += differences(cell_a, cell_b, pairs, task, seed)
-    rows = _selected(rows, a, b, _listed(metrics), {each.a.task for each in flipped})
+    rows = _selected(rows, a, b, _listed(metrics), known)
     return Comparison(a, b, _adjusted(rows), notes, flipped, lines)
 
 
@@ -150,20 +153,26 @@ def _listed(names: str | Sequence[str]) -> Sequence[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _selected(
-    rows: Sequence[Row], a: Side, b: Side, metrics: Sequence[str], tasks: set[str]
-) -> list[Row]:
-    """The rows of the selected metrics.
-
-    Raises:
-        InputError: no compared task has such a metric, or no row is left.
+def _check(metrics: Sequence[str], known: set[str]) -> None:
     """
-    known = {name for task in tasks for name in a.run.spec(task).metrics}
+    Raises:
+        InputError: no compared task has such a metric.
+    """
     for metric in metrics:
         if metric not in known:
             raise not_found(
                 f"no compared task has the metric {metric!r}", metric, known, where="--metric"
             )
+
+
+def _selected(
+    rows: Sequence[Row], a: Side, b: Side, metrics: Sequence[str], known: set[str]
+) -> list[Row]:
+    """The rows of the selected metrics.
+
+    Raises:
+        InputError: no row is left.
+    """
     found = [row for row in rows if not metrics or row.metric in metrics]
     if not found:
         raise InputError(

@@ -49,10 +49,14 @@ def matched(a: Side, b: Side, tasks: Sequence[str]) -> list[tuple[Cell, Cell]]:
             both sides are the same cell.
     """
     found = _matched(a, b, tasks)
+    # compare() takes side B from the same object if RUN_B is not given.
+    alone = a.run is b.run and len({cell.model for cell in a.run.cells}) == 1
     for cell_a, cell_b in found:
         if same_run(a.run, b.run) and cell_a == cell_b:
             raise InputError(
-                f"both sides are the same cell: {cell_a.model} on {cell_a.task}",
+                "RUN_A has only one model and RUN_B was not given: nothing to compare"
+                if alone
+                else f"both sides are the same cell: {cell_a.model} on {cell_a.task}",
                 where=both(a, b),
                 hint="Give a second run, or select cells with --model-a and --model-b, or --only-a "
                 "and --only-b.",
@@ -150,7 +154,7 @@ def _one(side: Side, task: str, protocol: str) -> Cell:
     settings = [f"{field} ({listing(known)})" for field, known in varying.items()]
     example = next(iter(varying))
     raise InputError(
-        f"side {side.name} has {len(found)} cells for {task} with {protocol}, which differ in "
+        f"side {side.name} has {len(found)} results for {task} with {protocol}; they differ in "
         + " and ".join(settings),
         where=side.path,
         hint=f"Choose one: --only {example}={getattr(found[0], example)}, or --only-a and --only-b "

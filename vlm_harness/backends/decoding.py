@@ -39,13 +39,13 @@ def greedy() -> Mapping[str, Any]:
 
 
 def m3id(alpha: float = 0.6, lambda_: float = 0.15, t0: int = 1) -> Mapping[str, Any]:
-    """Multi-modal mutual-information decoding: favours what the image adds, more at every step.
+    """M3ID: favours tokens that depend on the image, increasingly at each step.
 
-    If no token reaches probability alpha with the image, greedy decoding over
-    l_c + (e^(lambda t) - 1) (l_c - l_u); otherwise over l_c (paper, section 5.1; Favero et al.
-    2024). l_c and l_u are log-probabilities with and without the image; t is ``t0`` at the first
-    generated token. At t = 0 the weight is zero, so a one-letter answer could never change: hence
-    ``t0=1``.
+    Multi-modal mutual-information decoding. If no token reaches probability alpha with the image,
+    greedy decoding over l_c + (e^(lambda t) - 1) (l_c - l_u); otherwise over l_c (paper, section
+    5.1; Favero et al. 2024). l_c and l_u are log-probabilities with and without the image; t is
+    ``t0`` at the first generated token. At t = 0 the weight is zero, so a one-letter answer could
+    never change: hence ``t0=1``.
 
     Args:
         alpha: confidence from which nothing is corrected, in (0, 1].

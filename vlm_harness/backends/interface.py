@@ -4,11 +4,13 @@ The evaluator checks for an ability with ``isinstance``. No method is looked up 
 checker can verify that a backend implements what it claims.
 """
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from vlm_harness.errors import InputError
 from vlm_harness.images import ImageLoader
 from vlm_harness.types import Model, Request, Response
 
@@ -27,6 +29,14 @@ class LoadOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     data_dir: Path = Path()
+
+
+def check_device(name: str) -> None:
+    """Raise an InputError if ``name`` is not written like a device (without importing torch)."""
+    if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", name):
+        raise InputError(
+            f"{name!r} is not a device; use cpu, cuda, cuda:1 or mps", where="--device"
+        )
 
 
 @runtime_checkable

@@ -39,7 +39,7 @@ def resolve(text: str, registry: Registry, overrides: Mapping[str, Any] | None =
         label = Path(checkpoint).stem if is_file else checkpoint
         spec = ModelSpec(model=_label(label), backend=name, checkpoint=checkpoint)
     elif text.startswith((".", "/", "~")):
-        raise InputError(f"there is no folder {Path(text).expanduser()}", where="--model")
+        raise InputError(f"folder not found: '{Path(text).expanduser()}'", where="--model")
     else:
         known = registry.names("model")
         raise not_found(

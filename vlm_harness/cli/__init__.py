@@ -39,10 +39,10 @@ SUMMARIES = {
     "export": "Export results as lm-eval, model card, CSV, Markdown or LaTeX.",
     "compare": "Compare two runs, or two models of one run, sample by sample.",
     "report": "Write an HTML report: scores, and every sample with its images.",
-    "contact-sheet": "Render a few pairs with each model's answer as a PNG.",
+    "contact-sheet": "Render a few pairs, with each model's answer, as a PNG.",
     "agreement": "Relate accuracy to image-pair similarity.",
-    "mine-pairs": "Find image pairs that two encoders disagree on.",
-    "reproduce": "Re-run the models of a published table and compare the numbers.",
+    "mine-pairs": "Find image pairs that one encoder finds similar and another different.",
+    "reproduce": "Rerun the models of a published table and compare the numbers.",
     "leaderboard": "Submit runs, and build the leaderboard site.",
     "cache": "Show or clear the cache of answers (run --cache).",
 }

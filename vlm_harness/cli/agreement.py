@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=FiniteRange(-1, 1),
     default=0.95,
     show_default=True,
-    help="Cosine above which a pair is an erroneous agreement.",
+    help="Pairs above this cosine count as erroneous agreements.",
 )
 @click.option(
     "--bins",
@@ -86,7 +86,7 @@ def agreement(
     """
     if (encoder is None) == (not from_log):
         raise InputError(
-            "give either --encoder MODEL or --from-log"
+            "give --encoder MODEL, or --from-log"
             if encoder is None
             else "give either --encoder MODEL or --from-log, not both",
             where="--encoder",
@@ -153,7 +153,7 @@ def _print(report: Mapping[str, Any]) -> None:
     threshold = f"{report['threshold']:g}"
     console.print(plain(f"{report['task']}: image similarity by {report['encoder']}", "bold"))
     line(
-        f"{report['n_pairs']} pairs; mean cosine {_number(mean)}; above {threshold}, in "
+        f"{_pairs(report['n_pairs'])}; mean cosine {_number(mean)}; above {threshold}, in "
         f"percent: {_percent(share)}"
     )
     if ranks:
@@ -162,7 +162,7 @@ def _print(report: Mapping[str, Any]) -> None:
             f"minimum {ranks['min']:.3f}"
         )
     for why, n in report["left_out"].items():
-        line(f"{n} pairs left out: {why}")
+        line(f"{_pairs(n)} left out: {why}")
     if not report["n_pairs"]:
         return
     table = Table(
@@ -170,7 +170,7 @@ def _print(report: Mapping[str, Any]) -> None:
     )
     for bounds in report["bins"]:
         table.add_column(
-            f"{bounds['low']:.3f} to {bounds['high']:.3f}\n{bounds['n']} pairs", justify="right"
+            f"{bounds['low']:.3f} to {bounds['high']:.3f}\n{_pairs(bounds['n'])}", justify="right"
         )
     for row in report["rows"]:
         cells = [
@@ -181,19 +181,34 @@ def _print(report: Mapping[str, Any]) -> None:
     console.print(table)
     table = Table("pairs", title_justify="left")
     for heading in (
-        f"above {threshold}:\ncorrect", "\nincorrect", "\npair accuracy",
-        "not above:\ncorrect", "\nincorrect", "\npair accuracy", "Spearman: cosine\nand outcome",
-    ):  # fmt: skip
+        *(
+            f"{sign} {threshold}:\n{outcome}"
+            for sign in ("<=", ">")
+            for outcome in ("correct", "incorrect", "pair accuracy")
+        ),
+        "Spearman: cosine\nand outcome",
+    ):
         table.add_column(heading, justify="right")
     for row in report["rows"]:
         cells = []
-        for side in ("agree", "disagree"):
+        for side in ("disagree", "agree"):
             found = row["quadrants"][side]
             cells += [str(found["right"]), str(found["wrong"]), _percent(found["pair_accuracy"])]
         rho = row["spearman"]
         last = f"{rho['rho']:.3f}\np = {rho['p']:.2g}, n = {rho['n']}" if rho else "-"
         table.add_row(plain(row["label"]), *cells, last)
     console.print(table)
+    if any(_counted(row) > report["n_pairs"] for row in report["rows"]):
+        line("With several option orders, each pair counts once per order.")
+
+
+def _pairs(n: int) -> str:
+    return f"{n} pair{'' if n == 1 else 's'}"
+
+
+def _counted(row: Mapping[str, Any]) -> int:
+    """The number of pairs, or pairs times option orders, in the quadrants of a row."""
+    return sum(int(side["right"] + side["wrong"]) for side in row["quadrants"].values())
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:

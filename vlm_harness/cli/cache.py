@@ -32,7 +32,7 @@ def cache(ctx: Context, as_json: bool) -> None:
     for model, n in entries.items():
         say(f"  {model}: {n} cached answers and embeddings")
     if not entries:
-        say("  empty; `vlm-harness run --cache` fills it")
+        say("The cache is empty. `vlm-harness run --cache` fills it.")
 
 
 @cache.command()
@@ -44,7 +44,7 @@ def clear(model: str | None) -> None:
 
     path = cache_file()
     if not path.exists():
-        say(f"{path}: empty")
+        say(f"{path}: the cache is empty")
         return
     opened = Cache(path)
     known = opened.by_model()
@@ -61,7 +61,7 @@ def describe_use(use: Mapping[str, Any]) -> str:
     """One line on how a run used the cache."""
     share = f" ({use['known'] / use['asked']:.0%})" if use["asked"] else ""
     return (
-        f"cache: {use['known']} of {use['asked']} answers{share} were cached; "
+        f"{use['known']} of {use['asked']} answers{share} came from the cache; "
         f"{_megabytes(use['bytes'])} in {use['path']}"
     )
 

@@ -14,7 +14,7 @@ from vlm_harness.specs.registry import Registry
 F = TypeVar("F", bound=Callable[..., Any])
 UNVERIFIED = "unverified"
 """Mark of models whose file says ``verified: false``."""
-UNVERIFIED_NOTE = f"{UNVERIFIED}: the checkpoint name and revision were not run by the project"
+UNVERIFIED_NOTE = f"{UNVERIFIED}: this checkpoint has not been run by the project"
 
 
 def include_path_option(function: F) -> F:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ONLY = "FIELD=VALUE"
 CAPTION = (
     "Below B-A: 95% interval (paired bootstrap over groups). only A/B: units that only side A / "
-    "only side B got correct. p: exact McNemar test, two-sided"
+    "only side B answered correctly. p: exact McNemar test, two-sided"
 )
 FLIPPED = " gained: correct on side B only; lost: correct on side A only."
 ALL = "all"
@@ -100,8 +100,8 @@ def compare_command(
     """Compare RUN_A with RUN_B, or two models of RUN_A, on the same samples.
 
     Prints, for each task, protocol and metric, both values, their difference with a paired 95%
-    interval, and McNemar's exact test; and how many samples, pairs and sets were gained and lost.
-    FIELD is model, protocol, command, order, decoding or image_mode.
+    interval, and McNemar's exact test. Below each table, it prints how many samples, pairs and sets
+    were gained and lost. FIELD is model, protocol, command, order, decoding or image_mode.
 
     \b
     vlm-harness compare results/clip results/siglip
@@ -173,7 +173,7 @@ def _listed(flips: str | None) -> int | None:
         return None
     if not re.fullmatch("[1-9][0-9]{0,8}", flips):
         raise InputError(
-            f"expected a whole number from 1, or {ALL!r}; got {flips!r}",
+            f"must be an integer of at least 1, or {ALL!r}, got {flips!r}",
             where="--flips",
             hint=f"--flips 20 lists 20 samples per table, --flips {ALL} lists all that differ.",
         )

@@ -80,14 +80,26 @@ def print_results(
         # Let the terminal wrap a single task that is too wide, rather than crop it.
         console.print(table, crop=not compared)
     console.print(f"[dim]{_caption(results, compared)}[/]", highlight=False)
-    for row, (_, _, fields) in zip(results, _labels(results), strict=True):
-        notes = caveats(row)
+    every = [caveats(row) for row in results]
+    shared = _shared(every)
+    for row, (_, _, fields), found in zip(results, _labels(results), every, strict=True):
+        notes = [note for note in found if note not in shared]
         if notes:
             label = escaped(" / ".join([row.model, row.task, row.protocol, *fields]))
-            console.print(f"[yellow]{label}:[/] {', '.join(notes)}", highlight=False)
+            console.print(f"[yellow]{label}:[/] {'; '.join(notes)}", highlight=False)
+    for note in shared:
+        console.print(f"[yellow]{note}[/]", highlight=False)
     if unverified:
         names = ", ".join(map(escaped, unverified))
         console.print(f"[yellow]{names}:[/] {UNVERIFIED_NOTE}", highlight=False)
+
+
+def _shared(every: Sequence[Sequence[str]]) -> list[str]:
+    """The notes on partial runs that all of several rows have."""
+    if len(every) < 2:
+        return []
+    partial = [note for note in every[0] if note.startswith("partial run")]
+    return [note for note in partial if all(note in notes for notes in every)]
 
 
 def unverified_models(run: Run) -> list[str]:
@@ -294,10 +306,10 @@ def _caption(results: Sequence[ResultRow], compared: bool) -> str:
     # Cosines are recognisable by their three decimals.
     names = [name for name in shown_metrics(results) if display.unit(name) != "cosine"]
     units = display.units_note(names)
-    chance = "" if compared else ", (chance)"
+    chance = "" if compared else "; in brackets: chance"
     parts = [
         f"In {units}." if units else "",
-        f"Second line: 95% interval over pairs or sets{chance}.",
+        f"Second line: 95% interval over groups (sets, pairs or samples){chance}.",
     ]
     return " ".join(filter(None, [*parts, f"Labels: {labels}."]))
 
@@ -327,8 +339,9 @@ def print_sweeps(rows: Sequence[Mapping[str, Any]], console: Console | None = No
     console.print(
         f"[dim]Primary metric{f', in {units}' if units else ''}. worst, best: with command and "
         "order number (0: the task's order).\nflips: % of samples whose answer changes. "
-        "first option: % of answers that pick it (expected without bias).\n"
-        "*selected on the test samples, hence optimistic; papers often report it[/]",
+        "first option: % of answers that pick the first option shown (in brackets: expected "
+        "without bias).\n"
+        "*The best command, chosen on the test samples: optimistic, but often reported.[/]",
         highlight=False,
     )
 
@@ -356,8 +369,8 @@ def print_protocol_agreement(
         table.add_section()
     console.print(table)
     console.print(
-        "[dim]Percent of the samples answered under both that get the same answer; diagonal: "
-        "percent answered[/]",
+        "[dim]% of samples with the same answer under both protocols, of those answered under "
+        "both. Diagonal: % answered.[/]",
         highlight=False,
     )
 
@@ -367,7 +380,7 @@ def print_invariance(rows: Sequence[Mapping[str, Any]], console: Console | None 
     if not rows:
         return
     console = console or terminal()
-    table = Table(title="Re-run at other batch sizes", title_justify="left", title_style="bold")
+    table = Table(title="Rerun at other batch sizes", title_justify="left", title_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("protocol")
     table.add_column("dtype")
@@ -395,7 +408,7 @@ def _extreme(metric: str, found: Mapping[str, Any] | None) -> Text:
     """A value, with its command and order number."""
     if found is None:
         return Text("-")
-    order = f" {found['order_index']}" if "order_index" in found else ""
+    order = f", order {found['order_index']}" if "order_index" in found else ""
     return plain(f"{_number(metric, found['value'])}\n{found['command']}{order}")
 
 

@@ -127,7 +127,10 @@ def prepare(
             if not _here(spec, root):
                 missing.append(spec.task)
     if missing and not dry_run:
-        raise InputError(f"{listing(missing)}: manual download needed (see above)", where=root)
+        them = "it" if len(missing) == 1 else "them"
+        raise InputError(
+            f"{listing(missing)}: not downloaded. Download {them} by hand as shown above."
+        )
 
 
 def _select(found: Registry, tasks: tuple[str, ...]) -> list[str]:

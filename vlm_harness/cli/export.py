@@ -60,7 +60,7 @@ def export(
     """
     dump = format_named(format_)
     if output is not None and not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent}", where="--output")
+        raise InputError(f"folder not found: '{output.parent}'", where="--output")
     from vlm_harness.export import rows
 
     text = dump(rows.load(runs, models=split(model), tasks=split(task), metrics=split(metric)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vlm_harness.leaderboard.publish import Content
 
 F = TypeVar("F", bound=Callable[..., Any])
-MISTAKES_ONLY = "This catches mistakes, not fraud."
+MISTAKES_ONLY = "These checks catch mistakes; they do not prevent fraud."
 
 
 def _sources(function: F) -> F:
@@ -60,7 +60,7 @@ def add(
     """Check RUN, and write one leaderboard entry per model.
 
     The run must be complete, its logs unmodified, its results reproducible from the logs, and its
-    tasks known here. This catches mistakes, not fraud.
+    tasks known to this installation. These checks catch mistakes; they do not prevent fraud.
     """
     from vlm_harness.leaderboard.entry import results_folder
     from vlm_harness.leaderboard.submit import submit

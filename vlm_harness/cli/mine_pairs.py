@@ -40,14 +40,14 @@ COSINE = FiniteRange(-1, 1)
     type=COSINE,
     default=0.95,
     show_default=True,
-    help="Keep pairs whose cosine by --similar is above this.",
+    help="Minimum pair cosine under the --similar encoder.",
 )
 @click.option(
     "--different-below",
     type=COSINE,
     default=0.6,
     show_default=True,
-    help="Keep pairs whose cosine by --different is below this.",
+    help="Maximum pair cosine under the --different encoder.",
 )
 @click.option(
     "--top",
@@ -81,7 +81,9 @@ def mine_pairs(
     device: str | None,
     include_path: tuple[str, ...],
 ) -> None:
-    """Find image pairs in FOLDER that two encoders disagree on, as in MMVP.
+    """Find image pairs that one encoder finds similar and another different, as in MMVP.
+
+    FOLDER is searched for images.
 
     MODEL is a dual encoder (name, checkpoint folder or backend:checkpoint) or a vision-only
     transformers checkpoint such as facebook/dinov2-large (folder or hub name). Each line of the
@@ -93,7 +95,7 @@ def mine_pairs(
     refs = mining.images_below(folder)
     # Checked before hours of work, not after.
     if not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent}", where="--output")
+        raise InputError(f"folder not found: '{output.parent}'", where="--output")
     if output.is_dir():
         raise InputError(f"{output} is a folder; expected a file name", where="--output")
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from vlm_harness.cli.common import (
+    RenamedOption,
     data_dir_option,
     echo_json,
     include_path_option,
@@ -25,7 +26,9 @@ from vlm_harness.types import ImageRef, Request, Sample
 
 
 @click.command()
-@click.option("--task", "-t", required=True, help="Name of the task.")
+@click.option(
+    "--task", "-t", cls=RenamedOption, old="--tasks", required=True, help="Name of the task."
+)
 @click.option("--model", "-m", help="Also show the prompt format and tokens of this model.")
 @click.option(
     "--index", type=int, default=0, show_default=True, help="Index of the sample, from 0."

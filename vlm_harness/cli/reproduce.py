@@ -1,4 +1,4 @@
-"""``vlm-harness reproduce``: re-run the cells of a published table."""
+"""``vlm-harness reproduce``: rerun the cells of a published table."""
 
 import dataclasses
 import sys
@@ -41,7 +41,7 @@ SHOWN = {"here": "available", "not here": "missing", "quoted": "cited", "none": 
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Evaluate at most N samples per task, in complete groups.",
+    help="Evaluate at most N samples per task, in complete groups (at least one group).",
 )
 @click.option(
     "--best-command",
@@ -53,13 +53,13 @@ SHOWN = {"here": "available", "not here": "missing", "quoted": "cited", "none": 
     metavar="DIR",
     default="results",
     show_default=True,
-    help="Folder of the run folders.",
+    help="Folder in which run folders are created.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Batch size. [default: auto]",
+    help="Samples per batch. [default: auto, adapts to the memory]",
 )
 @click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the best available]")
 @click.option(
@@ -82,7 +82,7 @@ def reproduce(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Re-run the models of a published TABLE and print the results next to the published numbers.
+    """Rerun the models of a published TABLE and print the results next to the published numbers.
 
     TABLE is the number of a table in the paper (1 to 7, 9 to 13), or a YAML file in the same
     format. Cells with missing weights or data are reported and skipped; weights that can be
@@ -104,7 +104,7 @@ def reproduce(
         raise InputError(
             f"none of the {len(every)} cells can be run: weights or data are missing"
             if wanted
-            else "no row of the table names a model that can be re-run",
+            else "no row of the table names a model that can be rerun",
             hint="\n".join([*_reasons(wanted, here), "See `vlm-harness reproduce --dry-run`."]),
         )
     with ProgressBar(quiet=as_json) as progress:
@@ -156,10 +156,8 @@ def _list(every: Sequence["TableCell"], here: "Here", as_json: bool) -> None:
             for cell, marks in state.items()
         ],
     )
-    say(
-        f"{len(every)} cells, of which {sum(cell.repeatable for cell in every)} can be re-run. "
-        "In percent, except cosines."
-    )
+    ready = sum(marks == ("here", "here") for marks in state.values())
+    say(f"{len(every)} cells; {ready} can run now. In percent, except cosines.")
     _echo_notes(every)
     for reason in _reasons([cell for cell in every if cell.repeatable], here):
         say(reason)
@@ -192,11 +190,11 @@ def _compare(measured: Sequence["Measured"], left_out: int, limit: int | None) -
         "In percent, except cosines."
     )
     if any(each.command for each in measured):
-        say("(command): the best command, selected on the test samples, hence optimistic")
+        say("(command): the best command, chosen on the test samples: optimistic")
     if limit:
         say(f"partial run: --limit {limit}")
     if left_out:
-        say(f"{left_out} cells skipped: cited from other papers, or no model to re-run")
+        say(f"{left_out} cells skipped: cited from other papers, or no model to rerun")
     _echo_notes([each.cell for each in measured])
     for problem in dict.fromkeys(each.problem for each in measured if each.problem):
         say(f"not measured: {problem}")

@@ -1,5 +1,6 @@
 """``vlm-harness run``: evaluate models on tasks."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,15 @@ from pydantic import ValidationError
 
 from vlm_harness.backends.decoding import key_values
 from vlm_harness.cli.common import echo_json, say, split
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, suggest
 from vlm_harness.specs import schemas as specs
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 
-ALLOWED = {
-    "batch_size": "a whole number from 1, or auto",
-    "limit": "a whole number from 1",
-    "max_errors": "a whole number, or a percentage such as 10%",
+EXPECTED = {
+    "batch_size": "must be an integer of at least 1, or auto",
+    "limit": "must be an integer of at least 1",
+    "max_errors": "must be an integer of at least 0, or a percentage such as 10%",
 }
 LISTS = ("model", "tasks", "protocol", "command", "samples")
 
@@ -26,7 +27,7 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option(
     "--model", "-m", multiple=True, help="Model name, checkpoint folder, or backend:checkpoint."
 )
-@click.option("--tasks", "-t", multiple=True, help="Names of tasks or groups, or globs.")
+@click.option("--tasks", "-t", multiple=True, help="Tasks, groups or glob patterns.")
 @click.option(
     "--protocol",
     multiple=True,
@@ -36,27 +37,37 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
     "--command",
     multiple=True,
     metavar="NAME|all",
-    help="Commands of the task. [default: the task's first]",
+    help="Prompt instruction(s) of the task, or all. [default: the task's first]",
 )
 @click.option(
-    "--decoding", multiple=True, metavar="NAME[:k=v,...]", help="Decoding. [default: greedy]"
+    "--decoding",
+    multiple=True,
+    metavar="NAME[:k=v,...]",
+    help="Decoding method, such as greedy or m3id:alpha=0.6. [default: greedy]",
 )
 @click.option(
-    "--order", help="Order of the options: fixed, both, cyclic or random. [default: the task's]"
+    "--order",
+    help="Order in which the options are shown: fixed, both, cyclic or random. "
+    "[default: the task's]",
 )
 @click.option(
     "--images",
-    help="Images: normal, none (blind) or swapped (within pairs). [default: normal]",
+    help="Images shown to the model: normal, none (blind) or swapped (within pairs). "
+    "[default: normal]",
 )
-@click.option("--labels", help="Labels: corrected or original. [default: corrected]")
+@click.option("--labels", help="Score against corrected or original labels. [default: corrected]")
 @click.option(
     "--limit",
     type=int,
     metavar="N",
-    help="Evaluate at most N samples per task, in complete groups.",
+    help="Evaluate at most N samples per task, in complete groups (at least one group).",
 )
 @click.option("--samples", multiple=True, metavar="ID,...", help="Evaluate only these samples.")
-@click.option("--batch-size", metavar="N|auto", help="Batch size. [default: auto]")
+@click.option(
+    "--batch-size",
+    metavar="N|auto",
+    help="Samples per batch; auto adapts to the memory. [default: auto]",
+)
 @click.option("--workers", type=int, metavar="N", help="Image-loading threads. [default: auto]")
 @click.option("--device", help="cpu, cuda, cuda:1 or mps. [default: the best available]")
 @click.option("--dtype", help="auto, float32, bfloat16 or float16. [default: auto]")
@@ -74,7 +85,11 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
     metavar="DIR",
     help="Additional folder (or file) with task, model and prompt files; repeatable.",
 )
-@click.option("--output-dir", metavar="DIR", help="Folder of the run folders. [default: results]")
+@click.option(
+    "--output-dir",
+    metavar="DIR",
+    help="Folder in which run folders are created. [default: results]",
+)
 @click.option("--run-id", help="Name of the run folder. [default: models, tasks and a hash]")
 @click.option(
     "--fresh", is_flag=True, default=None, help="Delete an existing run of this name first."
@@ -92,7 +107,10 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
     help="Stop after this many (or this share of) failed samples. [default: 10%]",
 )
 @click.option(
-    "--timeout", type=float, metavar="S", help="Seconds after which a sample counts as failed."
+    "--timeout",
+    type=float,
+    metavar="S",
+    help="Time limit per sample, in seconds. [default: none]",
 )
 @click.option(
     "--trust-remote-code", is_flag=True, default=None, help="Allow code from the checkpoint to run."
@@ -100,7 +118,7 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option(
     "--check-invariance",
     is_flag=True,
-    help="Re-run a subset at other batch sizes and compare the answers.",
+    help="Rerun a subset at other batch sizes and compare the answers.",
 )
 @click.option(
     "--wandb-args",
@@ -118,9 +136,9 @@ def run(
 ) -> None:
     """Evaluate models on tasks.
 
-    --model, --tasks, --protocol and --command accept comma-separated lists and can be repeated; the
-    grid of their values runs in one process. Rerunning the same command resumes an unfinished run;
-    for a finished run it prints the results again.
+    --model, --tasks, --protocol and --command accept comma-separated lists and can be repeated;
+    every combination runs in one process. Rerunning the same command resumes an unfinished run; for
+    a finished run it prints the results again.
     """
     settings = _settings(config, options)
     from vlm_harness.export import wandb_logger
@@ -185,7 +203,7 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
         try:
             given["batch_size"] = int(given["batch_size"])
         except ValueError:
-            raise _bad_option("batch_size", given["batch_size"], "a whole number or auto") from None
+            raise _bad_option("batch_size", given["batch_size"]) from None
     if config is not None:
         file = _underscored(yamlfile.load(Path(config)))
         spec_check.parse(specs.RunConfig, file)  # reports the line of an invalid value
@@ -209,9 +227,9 @@ def _underscored(file: yamlfile.YamlFile) -> yamlfile.YamlFile:
     return yamlfile.YamlFile(file.path, data, lines)
 
 
-def _bad_option(name: str, value: Any, allowed: str) -> InputError:
-    allowed = ALLOWED.get(name, allowed.removeprefix("Input should be "))
-    return InputError(
-        f"{value!r} is not allowed; allowed: {allowed}",
-        where=f"--{name.replace('_', '-')}",
-    )
+def _bad_option(name: str, value: Any, message: str = "") -> InputError:
+    expected = EXPECTED.get(name) or message.removeprefix("Value error, ").replace(
+        "Input should be", "must be"
+    ).replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    near = suggest(value, re.findall("'([^']+)'", expected)) if isinstance(value, str) else ""
+    return InputError(f"{expected}, got {value!r}{near}", where=f"--{name.replace('_', '-')}")

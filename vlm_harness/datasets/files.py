@@ -16,6 +16,9 @@ from vlm_harness.paths import inside
 from vlm_harness.specs.schemas import DatasetSpec
 from vlm_harness.types import ImageRef
 
+PREPARE = "vlm-harness data prepare TASK"
+"""In a hint; ``TASK`` is replaced where the task is known."""
+
 
 def locate(dataset: DatasetSpec, root: Path) -> Path:
     """The file or folder of a data set. If there are several paths, the first that exists."""
@@ -61,7 +64,7 @@ def how_to_get(dataset: DatasetSpec, root: Path) -> str:
     source = dataset.source
     if source and source.hub:
         folder = root / (source.folder or "")
-        lines.append(f"Run `vlm-harness data prepare TASK` to download {source.hub} to {folder},")
+        lines.append(f"Run `{PREPARE}` to download {source.hub} to {folder},")
         lines.append("or download it by hand:")
     if source and source.instructions:
         lines.extend(source.instructions.strip().splitlines())
@@ -115,7 +118,7 @@ def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
 
 
 def read_csv(dataset: DatasetSpec, root: Path) -> Table:
-    """Read a CSV with a header (or ``columns``). Values stay text, also '01', 'NA' and 'true'."""
+    """Read a CSV with a header (or columns). Values stay text, including '01'."""
     path = locate(dataset, root)
     data = read_bytes(path)
     text = io.StringIO(read_text(path, data), newline="")

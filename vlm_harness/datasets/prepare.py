@@ -1,5 +1,8 @@
 """Download the data of a task, and record their checksums."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vlm_harness.datasets.files import checksum
@@ -35,20 +38,21 @@ def download(source: SourceSpec, root: Path) -> list[str]:
     assert source.folder is not None
     folder = inside(root, source.folder)
     try:
-        snapshot_download(
-            source.hub,
-            repo_type="dataset",
-            revision=source.revision,
-            local_dir=folder,
-            etag_timeout=5,
-        )
+        with _quiet():
+            snapshot_download(
+                source.hub,
+                repo_type="dataset",
+                revision=source.revision,
+                local_dir=folder,
+                etag_timeout=5,
+            )
     # Which errors an unreachable hub raises depends on the HTTP library.
     except Exception as error:
         by_hand = (source.instructions or "").strip()
         raise InputError(
-            f"cannot download {source.hub}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"cannot download {source.hub}: {_reason(error)}",
             hint=f"To download it by hand, on a machine with network access:\n{by_hand}\n"
-            f"Then copy it to {folder} on this machine.",
+            f"On this machine, copy the folder to {folder}.",
         ) from None
     checksums = {
         path.relative_to(root).as_posix(): checksum(path)
@@ -60,3 +64,28 @@ def download(source: SourceSpec, root: Path) -> list[str]:
             raise InputError(f"{path}: the checksum differs from the one in the task")
     write_json(root / "checksums.json", {**recorded_checksums(root), **checksums})
     return list(checksums)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the log lines of failed requests that are retried; a final failure is raised."""
+    loggers = [logging.getLogger(name) for name in ("httpx", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; errors of an unreachable hub are too technical to show."""
+    name = type(error).__name__
+    offline = ("Connect", "LocalEntryNotFound", "OfflineMode", "Timeout")
+    if any(word in name for word in offline):
+        cause = error.__cause__ or error.__context__
+        kind = type(cause).__name__ if name.startswith("LocalEntry") and cause else name
+        return f"the hub cannot be reached ({kind})"
+    return f"{name}: {(str(error).splitlines() or [''])[0]}"

@@ -81,7 +81,7 @@ class Scene:
 
 
 def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
-    """Four rows per set: ``image``, ``subset``, ``set``, ``subject``, ``object``, ``relation``.
+    """Four rows per set, with image, subset, set, subject, object and relation.
 
     Raises:
         InputError: an unknown split, or invalid arguments.

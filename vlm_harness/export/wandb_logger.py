@@ -74,7 +74,7 @@ def _check(name: str, value: str) -> None:
             where=OPTION,
         )
     if name == "dir" and not Path(value).is_dir():
-        raise InputError(f"there is no folder {value}", where=OPTION)
+        raise InputError(f"folder not found: '{value}'", where=OPTION)
 
 
 def log(folder: Path, arguments: dict[str, Any]) -> str:

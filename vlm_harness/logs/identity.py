@@ -34,7 +34,7 @@ def digest_of(identity: Mapping[str, Any]) -> str:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """A short description of the difference of two identities, in terms of the options."""
     found = [
-        f"{key} {_brief(old.get(key))}, now {_brief(new[key])}"
+        f"{key} ({_brief(old.get(key))} -> {_brief(new[key])})"
         for key in ("seed", "limit", "samples", "dtype")
         if old.get(key) != new[key]
     ]
@@ -44,7 +44,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     ):
         before, after = old.get(many, {}), new[many]
         if before.keys() != after.keys():
-            found.append(f"{many} {listing(before)}, now {listing(after)}")
+            found.append(f"{many} ({listing(before)} -> {listing(after)})")
         for each in before.keys() & after.keys():
             # The images depend on the selected samples, which are listed above.
             parts = [
@@ -66,7 +66,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for field in list(GRID)[2:]:  # model and task are listed above
         before, after = ({cell.grid[field] for cell in side} for side in cells)
         if before != after:
-            found.append(f"{field.replace('_', ' ')} {listing(before)}, now {listing(after)}")
+            found.append(f"{field.replace('_', ' ')} ({listing(before)} -> {listing(after)})")
     return "; ".join(found) or "the text of its prompts"
 
 

@@ -107,14 +107,19 @@ def shown_metrics(rows: Sequence[ResultRow]) -> list[str]:
     return [name for name in names if name in primary or not (complete and repeats(name))]
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def caveats(row: ResultRow) -> list[str]:
     """Notes that are needed to interpret a row of results."""
     notes = []
     if row.n_samples < row.n_expected:
-        notes.append(f"{row.n_expected - row.n_samples} of {row.n_expected} not answered")
+        n_missing = row.n_expected - row.n_samples
+        notes.append(f"{n_missing} of {_count(row.n_expected, 'sample')} not answered")
     for kind, count in row.groups.items():
         if count.n_incomplete:
-            notes.append(f"{count.n_incomplete} of {count.n} {kind}s incomplete, not scored")
+            notes.append(f"{count.n_incomplete} of {_count(count.n, kind)} incomplete (not scored)")
     for n, text in ((row.n_unparsed, "unparsed"), (row.n_errors, "failed"), (row.n_tied, "tied")):
         if n:
             notes.append(f"{n} {text} (count as wrong)")
@@ -123,7 +128,8 @@ def caveats(row: ResultRow) -> list[str]:
         for name, metric in row.metrics.items():
             omits = METRICS.declared(name).omits
             if omits and metric.value is not None and metric.n < complete:
-                notes.append(f"{display.short(name)} over {metric.n} of {complete} pairs: {omits}")
+                pairs = _count(complete, "pair")
+                notes.append(f"{display.short(name)} over {metric.n} of {pairs} ({omits})")
     if row.limit:
         notes.append(f"partial run: --limit {row.limit}")
     elif not row.complete and row.n_samples == row.n_expected and not row.n_errors:

@@ -71,11 +71,12 @@ def read_manifest(folder: Path) -> Manifest:
             where=folder,
             hint="Run folders are <output-dir>/<run-id>; `vlm-harness run` prints the path.",
         )
+    hint = "The file was edited or damaged. To overwrite the run, rerun it with --fresh."
     try:
-        return parse(Manifest, read_json(path))
+        return parse(Manifest, read_json(path, hint=hint))
     except ValueError as error:
         raise InputError(
             f"invalid manifest: {error}",
             where=path,
-            hint="The file was edited or damaged. To overwrite the run, rerun it with --fresh.",
+            hint=hint,
         ) from None

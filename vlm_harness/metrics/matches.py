@@ -42,14 +42,14 @@ NONE = Matches(0.0, 0.0, 0.0, 0.0, True)
     omits="ratios need scores above 0",
 )
 def relaxed_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Share of pairs that prefer the correct match to the crossed one.
+    """Share of pairs that prefer the correct captions to the mismatched ones.
 
         similarities    s11 / (s11 + s12) > s21 / (s21 + s22)
         perplexities    p11 / (p11 + p12) < p21 / (p21 + p22)
 
     The paper prints ``>`` for perplexities, too. But a lower perplexity is a better match, so that
-    ``>`` would reward the crossed one. For positive perplexities, the condition is equivalent to
-    p11 p22 < p12 p21, which is computed as a comparison of sums of logarithms.
+    ``>`` would reward the mismatched captions. For positive perplexities, the condition is
+    equivalent to p11 p22 < p12 p21, which is computed as a comparison of sums of logarithms.
 
     If the cosines are not all positive (those of SigLIP are often negative), the ratio is
     meaningless. Such pairs are excluded, as ``n`` shows; ``relaxed_pair_accuracy_sum`` includes

@@ -1,4 +1,4 @@
-"""The official formula of What'sUp: correct pairs over n/2, correct sets over n/4.
+"""The official formula of What'sUp: correct pairs divided by n/2, correct sets by n/4.
 
 The official code (Kamath et al. 2023) divides by the number of samples, whether or not groups are
 complete. On a part of the benchmark, an incomplete group therefore counts as incorrect. On the full
@@ -14,13 +14,13 @@ from vlm_harness.specs.schemas import GroupRules
 
 @share("pair accuracy over n/2", short="pair/(n/2)", needs={"pairs"}, equals=Equal("pair_accuracy"))
 def official_pair_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Correct pairs over n/2, as in the official code of What'sUp."""
+    """Correct pairs divided by n/2, as in the official code of What'sUp."""
     return _over_samples(records, "pair", rules.pair.size)
 
 
 @share("set accuracy over n/4", short="set/(n/4)", needs={"sets"}, equals=Equal("set_accuracy"))
 def official_set_accuracy(records: Sequence[Record], rules: GroupRules) -> Units:
-    """Correct sets over n/4, as in the official code of What'sUp."""
+    """Correct sets divided by n/4, as in the official code of What'sUp."""
     return _over_samples(records, "set", rules.set.size)
 
 

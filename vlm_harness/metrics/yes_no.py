@@ -28,7 +28,7 @@ class Counts(NamedTuple):
 
 @share("F1", needs={"positive"})
 def f1(records: Sequence[Record], rules: GroupRules) -> Units:
-    """F1 of the positive option, 2 TP / (2 TP + FP + FN); unanswered samples count as FP or FN."""
+    """F1 of the positive option, 2 TP / (2 TP + FP + FN). Unanswered samples count as FP or FN."""
     counted = _with_positive(records)
     return _ratio(counted, lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn), n=len(counted))
 

@@ -46,7 +46,7 @@ def keyword(
     synonyms: Mapping[str, Sequence[str]] | None = None,
     ignore: Sequence[str] = (),
 ) -> Extraction:
-    """The one option that the text affirms as a whole word or phrase.
+    """The one option that the text states as a whole word or phrase.
 
     If two options overlap, the longer one wins; its full stop may be missing. Hyphens and
     apostrophes are part of a word ("on" does not match "hands-on", nor "can" "can't"), except in
@@ -111,7 +111,7 @@ def _folded(text: str) -> str:
 
 
 def letter(text: str, options: Sequence[str]) -> Extraction:
-    """The one option that the text affirms by its letter, in the order shown.
+    """The one option that the text states by its letter, in the order shown.
 
     A capital counts as a word of its own; "A" and "I" only before punctuation or a verb; small
     letters only in brackets, in quotes, as a label, or after "answer" or "option". If the options
@@ -162,7 +162,7 @@ _REFUSES = re.compile(REFUSAL, re.VERBOSE)
 
 
 def yes_no(text: str, options: Sequence[str]) -> Extraction:
-    """Yes or no (true or false): the first word, else the one that the text affirms.
+    """Yes or no (true or false): the first word, else the one that the text states.
 
     Raises:
         ValueError: the options are not one like yes and one like no.
@@ -207,7 +207,7 @@ def _value(written: str) -> Decimal:
 
 
 def number(text: str, options: Sequence[str]) -> Extraction:
-    """The one number that the text affirms, in digits or as an English word up to ninety-nine.
+    """The one number that the text states, in digits or as an English word up to ninety-nine.
 
     Raises:
         ValueError: an option is not a number.
@@ -271,7 +271,7 @@ def contains(
     *,
     exclude: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Extraction:
-    """The one option that is a substring of the text: lenient, to reproduce published figures.
+    """The one option that is a substring of the text. Lenient; reproduces published figures.
 
     Other projects score What'sUp in this way, without word boundaries and negation. ``exclude``
     maps an option to strings: if one of them is in the text, the option does not count, as in

@@ -1,1 +1,1 @@
-"""The tables of the paper as data, and code to re-run their cells."""
+"""The tables of the paper as data, and code to rerun their cells."""

@@ -1,4 +1,4 @@
-"""Re-runs the cells of published tables.
+"""Reruns the cells of published tables.
 
 A table is a YAML file with columns (a task and a metric each) and rows (a model, its protocol, and
 one value per column). The tables of the paper are in ``leaderboard/paper/``.

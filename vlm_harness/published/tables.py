@@ -100,13 +100,20 @@ def load(table: str) -> PublishedTable:
         return spec_check.parse(PublishedTable, yamlfile.load(Path(table).expanduser()))
     numbered = paper_tables()
     if int(table) not in numbered:
-        known = ", ".join(map(str, numbered)) or "none"
         raise InputError(
-            f"the paper has no results table {table}; available: {known}",
-            where=_paper_folder(),
+            f"the paper's Table {table} has no results; available: {_ranges(list(numbered))}",
+            where="TABLE",
             hint="Alternatively, give the path of a YAML file in the same format.",
         )
     return spec_check.parse(PublishedTable, yamlfile.load(numbered[int(table)]))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers as text: ``1 to 7, 9``."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    found = zip(starts, ends, strict=True)
+    return ", ".join(f"{i} to {j}" if i < j else f"{i}" for i, j in found) or "none"
 
 
 def paper_tables() -> dict[int, Path]:

@@ -43,7 +43,7 @@ def check(path: Path) -> None:
             where="--plot",
         )
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}", where="--plot")
+        raise InputError(f"folder not found: '{path.parent}'", where="--plot")
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(
             "plotting needs matplotlib, which is not installed",

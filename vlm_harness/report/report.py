@@ -142,7 +142,7 @@ def _notes(runs: Sequence[Run], answers: Sequence[Answers]) -> list[str]:
         if not run.finished:
             notes.append(f"{run.name} is not finished: scores cover the answers so far.")
         if identity.limit is not None:
-            notes.append(f"{run.name} is a partial run: at most {identity.limit} samples per task.")
+            notes.append(f"{run.name} is a partial run (--limit {identity.limit}).")
         if identity.samples:
             n = len(identity.samples)
             notes.append(f"{run.name} covers only {n} selected samples (--samples).")
@@ -164,7 +164,7 @@ def _uses_other_command(answers: Answers) -> bool:
 
 def _caveats(answers: Sequence[Answers], rows: Sequence[parts.Row]) -> list[str]:
     return [
-        f"{each.label} on {each.task}: {', '.join(found)}"
+        f"{each.label} on {each.task}: {'; '.join(found)}"
         for each, row in zip(answers, rows, strict=True)
         if (found := caveats(row.result))
     ]

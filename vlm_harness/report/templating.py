@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent / "html"
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
 SCRIPTS = (*LIBRARIES, "charts.js", "tables.js")
 NONE = "–"
-UNVERIFIED = "the checkpoint name and revision were not run by the project"
+UNVERIFIED = "this checkpoint has not been run by the project"
 STYLES = ("vendor/dataTables.min.css", "page.css")
 
 

@@ -123,7 +123,7 @@ class RunFolder:
         if manifest is not None and manifest.identity_sha256 != self.digest:
             changed = difference(manifest.identity.to_dict(), self._identity)
             raise InputError(
-                f"the folder contains a different run: {changed}",
+                f"the folder contains a different run; changed settings: {changed}",
                 where=self.path,
                 hint="Choose another --run-id, or overwrite the run with --fresh.",
             )

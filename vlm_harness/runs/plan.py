@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vlm_harness.backends import decoding
+from vlm_harness.backends.interface import check_device
 from vlm_harness.backends.resolve import family
+from vlm_harness.datasets.files import PREPARE, how_to_get
 from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.metrics import METRICS, hf_evaluate
 from vlm_harness.paths import data_dir
@@ -149,6 +151,8 @@ def plan(
     Raises:
         InputError: invalid options, or missing data or weights; raised before weights are loaded.
     """
+    if config.device is not None:
+        check_device(config.device)
     _check_models(models)
     specs = _task_specs(config, registry)
     for text in config.decoding:
@@ -238,7 +242,7 @@ def _load_tasks(
     """Load the tasks with their samples; check that images exist if they are needed."""
     tasks: dict[str, Task] = {}
     for name, spec in specs.items():
-        with problems.collected():
+        with problems.collected(name):
             tasks[name] = load_task(
                 spec,
                 registry,
@@ -257,15 +261,25 @@ def _check_effect(config: RunConfig, cells: Sequence[PlannedCell]) -> None:
     prompts = any(cell.protocol.uses_prompt for cell in cells)
     generates = any(cell.protocol.kind == "generate" for cell in cells)
     decodes = any(text != "greedy" for text in config.decoding)
-    for option, given, used, action in (
-        ("--command", bool(config.command), prompts, "uses a prompt"),
-        ("--order", config.order not in (None, "fixed"), prompts, "shows options in a prompt"),
-        ("--decoding", decodes, generates, "generates text"),
+    for option, given, used, positive, negative in (
+        ("--command", bool(config.command), prompts, "uses a prompt", "uses no prompt"),
+        (
+            "--order",
+            config.order not in (None, "fixed"),
+            prompts,
+            "shows options in a prompt",
+            "shows no options in a prompt",
+        ),
+        ("--decoding", decodes, generates, "generates text", "generates no text"),
     ):
         if given and not used and cells:
             names = {each.cell.protocol for each in cells}
+            if len(names) == 1:
+                reason = f"the only protocol, {listing(names)}, {negative}"
+            else:
+                reason = f"no protocol of this run ({listing(names)}) {positive}"
             raise InputError(
-                f"the option has no effect: no protocol of this run ({listing(names)}) {action}",
+                f"the option has no effect: {reason}",
                 where=option,
                 hint="Omit the option, or choose another --protocol.",
             )
@@ -304,12 +318,12 @@ def _protocols(model: ModelSpec, task: TaskSpec, requested: Sequence[str]) -> li
 
 def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
     provides = family(model).provides
-    supported = [name for name in task.protocols.declared if PROTOCOLS.get(name).kind in provides]
+    found = [name for name in PROTOCOLS.names() if PROTOCOLS.get(name).kind in provides]
+    declared = [name for name in found if name in task.protocols.declared]
     raise InputError(
-        f"the protocol {protocol!r} needs a backend that provides {PROTOCOLS.get(protocol).kind!r},"
-        f" but the backend {model.backend} of model {model.model} provides {listing(provides)}",
+        f"model {model.model} ({model.backend}) supports only {listing(found)}, not {protocol}",
         where="--protocol",
-        hint=f"Protocols of task {task.task} for this model: {listing(supported) or 'none'}.",
+        hint=f"Protocols of task {task.task} for this model: {listing(declared) or 'none'}.",
     )
 
 
@@ -415,8 +429,6 @@ def check_images(task: Task, root: Path) -> None:
     refs = {ref.path: ref for sample in task.samples for ref in sample.images}
     missing = [path for path, ref in refs.items() if not ref.exists()]
     if missing:
-        from vlm_harness.datasets.files import how_to_get
-
         raise InputError(
             f"task {task.spec.task}: {len(missing)} of {len(refs)} images are missing, e.g. "
             f"{root / missing[0]}",
@@ -429,25 +441,31 @@ class _Problems:
     """Collects errors, to raise them as one."""
 
     def __init__(self) -> None:
-        self._errors: list[InputError] = []
+        self._errors: list[tuple[InputError, str | None]] = []
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
+    def collected(self, task: str | None = None) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            self._errors.append(error)
+            self._errors.append((error, task))
 
     def raise_all(self) -> None:
         """Raise one error for all problems; a hint that they share is given once."""
         # Tasks that share missing data: one message, located at the first task.
-        unique = {(error.message, error.hint): error for error in reversed(self._errors)}
+        unique = {(e.message, e.hint): (e, task) for e, task in reversed(self._errors)}
         by_hint: dict[str | None, list[InputError]] = {}
-        for error in reversed(unique.values()):
+        tasks: dict[str | None, list[str]] = {}
+        for error, task in reversed(unique.values()):
             by_hint.setdefault(error.hint, []).append(error)
+            if task is not None:
+                tasks.setdefault(error.hint, []).append(task)
         texts = []
         for hint, errors in by_hint.items():
             lines = [f"{e.where}: {e.message}" if e.where else e.message for e in errors]
+            if hint and hint in tasks:
+                names = " ".join(dict.fromkeys(tasks[hint]))
+                hint = hint.replace(PREPARE, PREPARE.replace("TASK", names))
             texts.append("\n".join([*lines, hint] if hint else lines))
         if len(texts) == 1:
             raise InputError(texts[0])

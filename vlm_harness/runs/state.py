@@ -115,7 +115,8 @@ class RunState:
         if all_failed and self.max_errors < self.total:
             raise TooManyErrors(
                 f"stopped: the first {self.n_model_errors} samples of {self.failing_model} all "
-                f"failed\nFirst error: {self.first_model_error}\nLog: {self.folder.path}\n"
+                f"failed\nFirst error: {self.first_model_error}\n"
+                f"{self._where_to_look}\n"
                 "To evaluate the remaining samples anyway, use --max-errors 100%."
             )
         if self.n_errors > self.max_errors:
@@ -142,8 +143,12 @@ class RunState:
                 cell = planned.cell
                 raise TooManyErrors(
                     f"every sample failed: {cell.model} on {cell.task} ({cell.protocol})\n"
-                    f"First error: {progress.first_error}\nLog: {self.folder.path}"
+                    f"First error: {progress.first_error}\n{self._where_to_look}"
                 )
+
+    @property
+    def _where_to_look(self) -> str:
+        return f"Run folder: {self.folder.path} (see samples/*.jsonl)"
 
     def write_results(self) -> Results:
         """Write all rows, including those of unfinished cells."""

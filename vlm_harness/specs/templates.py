@@ -90,9 +90,11 @@ class Template:
             else:
                 self._template = environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"bad Jinja: {error.message}", error.lineno or 1) from None
+            raise TemplateError(
+                f"invalid Jinja template: {error.message}", error.lineno or 1
+            ) from None
         except (RecursionError, MemoryError):
-            raise TemplateError("bad Jinja: nested too deeply") from None
+            raise TemplateError("invalid Jinja template: nested too deeply") from None
 
     def __call__(self, context: Mapping[str, Any]) -> Any:
         """Render.

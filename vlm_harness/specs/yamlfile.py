@@ -43,8 +43,8 @@ for _name, _pattern, _first in (
 
 _MAX_PLACES = 1_000_000
 _INCLUDE_HINT = (
-    "An include is a path relative to the folder of the file, in that folder or below it, or the "
-    "path of a bundled file in the repository, such as tasks/mmvp/mmvp.yaml."
+    "Write an include as a path relative to this file (same folder or below), or as the path of a "
+    "bundled file, such as tasks/mmvp/mmvp.yaml."
 )
 SYNONYMS = (("label_corrections", "overlay"),)
 """Top-level keys of the same meaning, new and old: one replaces the other where files merge."""
@@ -100,9 +100,10 @@ def loads(text: str, path: Path) -> YamlFile:
         # PyYAML reports a missing end on the line after the last.
         last = max(1, len(text.splitlines()))
         where = f"{path}:{min(mark.line + 1, last)}" if mark else str(path)
-        hint = _brace_hint(text, mark.line) if mark else None
+        column = f" (column {mark.column + 1})" if mark else ""
+        hint = (mark and _brace_hint(text, mark.line)) or "Check the indentation and the quotes."
         raise InputError(
-            f"not valid YAML: {error.problem or error}", where=where, hint=hint
+            f"not valid YAML: {error.problem or error}{column}", where=where, hint=hint
         ) from None
     except RecursionError:
         raise InputError("not valid YAML: nested too deeply", where=path) from None
@@ -165,15 +166,17 @@ def _included(path: Path, name: str, where: str, chain: tuple[Path, ...]) -> Yam
     shipped = paths.bundled() / name
     if not target.is_file() and shipped.is_file():
         target = shipped.resolve()
-    if target in (*chain, path.resolve()):
-        raise InputError(f"circular include of {name!r}", where=where)
+    above = (*chain, path.resolve())
+    if target in above:
+        circle = " -> ".join(each.name for each in (*above[above.index(target) :], target))
+        raise InputError(f"circular include: {circle}", where=where)
     if not target.is_file():
         raise InputError(
             f"include: file not found: {target}",
             where=where,
             hint=_INCLUDE_HINT,
         )
-    return _load(target, (*chain, path.resolve()))
+    return _load(target, above)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

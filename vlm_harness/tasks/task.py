@@ -183,7 +183,7 @@ def _sample(
         )
     except (TemplateError, ValueError, InputError) as error:
         message = error.message if isinstance(error, InputError) else str(error)
-        hint = f"Row (counted from 0): {str(dict(row))[:200]}"
+        hint = f"Row {index}: {str(dict(row))[:200]}"
         if isinstance(error, InputError) and error.hint:
             hint = f"{error.hint}\n{hint}"
         raise InputError(
@@ -236,7 +236,9 @@ def _target(value: Any, options: Sequence[str]) -> int:
     if isinstance(value, str) and value.strip().isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"the target must be the index of an option, found {value!r}")
+        raise ValueError(
+            f"the target must be the index of an option (0 to {len(options) - 1}), found {value!r}"
+        )
     if not 0 <= value < len(options):
         raise ValueError(
             f"the target {value} is out of range for the {len(options)} options {list(options)}; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_harness.backends.hf.args import TransformersArgs
-from vlm_harness.backends.interface import LoadOptions
+from vlm_harness.backends.interface import LoadOptions, check_device
 from vlm_harness.errors import InputError
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model
@@ -37,7 +37,7 @@ def check(spec: ModelSpec) -> None:
             )
         return
     if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
-        raise InputError(f"there is no folder {folder}", where=spec.at("checkpoint"))
+        raise InputError(f"folder not found: '{folder}'", where=spec.at("checkpoint"))
     check_hub(spec.model, spec.checkpoint, spec.revision, "config.json")
 
 
@@ -78,7 +78,7 @@ def check_hub(model: str, repo: str, revision: str | None, filename: str) -> Non
                 + f" --local-dir {repo.split('/')[-1]}`,\n"
                 f"copy that folder here, and pass --model {model} --model-args "
                 "checkpoint=FOLDER\n(or set HF_HOME to a cache that contains it). "
-                "`vlm-harness list models` shows smaller models."
+                "For a model that needs no download, use tiny-clip\nor tiny-llava."
             ),
         ) from None
 
@@ -92,6 +92,7 @@ def pick_device(name: str | None, options: LoadOptions) -> "torch.device":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.backends.mps.is_available():
             name = "mps"
+    check_device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

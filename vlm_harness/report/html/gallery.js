@@ -15,13 +15,13 @@ const gallery = (() => {
 
   // Filters by the verdicts of one answerer on the samples of a group, in one option order.
   const OUTCOMES = new Map([
-    ["wrong", ["not all correct", (v) => v.some((x) => x !== "r")]],
-    ["none", ["none correct", (v) => v.every((x) => x !== "r")]],
-    ["part", ["partly correct", (v) => v.includes("r") && v.some((x) => x !== "r")]],
-    ["right", ["all correct", (v) => v.every((x) => x === "r")]],
-    ["unparsed", ["unparsed", (v) => v.includes("u")]],
-    ["failed", ["failed", (v) => v.includes("e")]],
-    ["tied", ["tied", (v) => v.includes("t")]],
+    ["wrong", ["in the group: not all correct", (v) => v.some((x) => x !== "r")]],
+    ["none", ["in the group: none correct", (v) => v.every((x) => x !== "r")]],
+    ["part", ["in the group: some correct", (v) => v.includes("r") && v.some((x) => x !== "r")]],
+    ["right", ["in the group: all correct", (v) => v.every((x) => x === "r")]],
+    ["unparsed", ["in the group: some unparsed", (v) => v.includes("u")]],
+    ["failed", ["in the group: some failed", (v) => v.includes("e")]],
+    ["tied", ["in the group: some tied", (v) => v.includes("t")]],
   ]);
   // Filters by the lines of A and B on the samples of a group, in one option order.
   const gained = (a, b) => a.v !== "r" && b.v === "r";
@@ -206,7 +206,7 @@ const gallery = (() => {
         imageRow(seen),
       ),
       element("p", { class: "prompt", dir: "auto" }, promptOf(sample, first)),
-      wordings > 1 && element("p", { class: "soft small" }, "prompts differ by protocol; open the sample to see them"),
+      wordings > 1 && element("p", { class: "soft small" }, "prompts differ; open the sample to see all"),
       element(
         "p",
         { class: "target", dir: "auto" },
@@ -238,7 +238,7 @@ const gallery = (() => {
   function cosines(sample) {
     return Object.entries(sample.cosines ?? {}).map(
       ([n, value]) =>
-        `cosine ${value.toFixed(3)}` + (task.answerers.length > 1 ? ` (${task.answerers[n]})` : ""),
+        `image cosine ${value.toFixed(3)} (${task.answerers[n]})`,
     );
   }
 
