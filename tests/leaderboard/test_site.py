@@ -263,6 +263,7 @@ def test_accessibility(home: str, browser: Any, scheme: str) -> None:
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
+@pytest.mark.slow
 def test_invalid_url_settings_are_ignored(home: str, browser: Any) -> None:
     nonsense = [
         "tab=constructor", "metric=__proto__", "sort=99+desc", "cell=x~y", "kind=toString",

@@ -132,6 +132,7 @@ def test_letters_are_shown_with_their_options(bench: Path, browser: Any) -> None
             assert member.locator(".mark").get_attribute("class") == f"mark {mark}"
 
 
+@pytest.mark.slow
 def test_invalid_url_settings_are_ignored(bench: Path, browser: Any) -> None:
     write([run_toy(bench, lambda request: "left")], bench / "r.html", Options())
     url = (bench / "r.html").as_uri()
