@@ -47,7 +47,11 @@ CLUSTERED = (
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path), required=False)
 @click.option("--model-a", metavar="NAME", help="Model of RUN_A. [default: its only model]")
-@click.option("--model-b", metavar="NAME", help="Model of RUN_B. [default: its only model]")
+@click.option(
+    "--model-b",
+    metavar="NAME",
+    help="Model of RUN_B, or of RUN_A if RUN_B is omitted. [default: its only model]",
+)
 @click.option(
     "--task",
     "-t",

@@ -31,7 +31,8 @@ LISTS = ("model", "tasks", "protocol", "command", "samples")
 @click.option(
     "--protocol",
     multiple=True,
-    help="similarity, generate, choice or likelihood. [default: the first one the model supports]",
+    help="similarity, generate, choice or likelihood. [default: the first one that both model and "
+    "task support]",
 )
 @click.option(
     "--command",
