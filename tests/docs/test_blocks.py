@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+import vlm_harness
 from helpers.bench import ROOT, Command
 from helpers.docs import PAGES, Block, blocks, console
 from vlm_harness import cli
@@ -67,6 +68,12 @@ def test_the_blocks_of_a_page_run(
     for block, output in outputs.items():
         if block.language == "console":
             assert output == block.body, f"{block}: run with VLM_HARNESS_UPDATE_DOCS=1 to update"
+
+
+def test_the_python_page_shows_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, errors = (b for b in blocks(ROOT / "docs" / "python.md") if b.language == "python")
+    exec(errors.body, {"vlm_harness": vlm_harness})
+    assert "did you mean 'whatsup_rendered_b_left_right'?" in capsys.readouterr().out
 
 
 def run(block: Block, command: Command) -> str:

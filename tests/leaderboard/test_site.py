@@ -19,8 +19,8 @@ from vlm_harness.published.rows import published_rows
 from vlm_harness.published.tables import cells, load, paper_tables
 from vlm_harness.report.page import Options
 from vlm_harness.report.report import write
-from vlm_harness.report.templating import UNVERIFIED
 from vlm_harness.specs.registry import Registry
+from vlm_harness.specs.schemas import UNVERIFIED
 
 TASK = "whatsup_rendered_a_left_right"
 

@@ -16,8 +16,8 @@ from vlm_harness.images import checksum, file_ref
 from vlm_harness.report.page import Options
 from vlm_harness.report.parts import MOST
 from vlm_harness.report.report import write
-from vlm_harness.report.templating import UNVERIFIED
 from vlm_harness.report.thumbnails import CHANGED, NOT_THERE, Shown, make
+from vlm_harness.specs.schemas import UNVERIFIED
 
 # --- what is in the file --------------------------------------------------------------------------
 

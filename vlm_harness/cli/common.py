@@ -9,12 +9,13 @@ import click
 
 from vlm_harness.errors import InputError, printable
 from vlm_harness.files import to_json
+from vlm_harness.specs import schemas
 from vlm_harness.specs.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNVERIFIED = "unverified"
 """Mark of models whose file says ``verified: false``."""
-UNVERIFIED_NOTE = f"{UNVERIFIED}: this checkpoint has not been run by the project"
+UNVERIFIED_NOTE = f"{UNVERIFIED}: {schemas.UNVERIFIED}"
 
 
 def include_path_option(function: F) -> F:

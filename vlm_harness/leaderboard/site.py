@@ -27,7 +27,7 @@ from vlm_harness.report import templating as html
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import Spec, TaskSpec
+from vlm_harness.specs.schemas import UNVERIFIED, Spec, TaskSpec
 from vlm_harness.types import SETTINGS, Estimate
 
 Data = dict[str, Any]
@@ -82,7 +82,7 @@ def build(
             }
             for name, setting in SETTINGS.items()
         },
-        "unverified": html.UNVERIFIED,
+        "unverified": UNVERIFIED,
         "runs": [_run(entry, found[id(entry)]) for entry in runs],
         "families": families,
     }

@@ -20,13 +20,13 @@ from vlm_harness import __version__, paths
 from vlm_harness.errors import printable
 from vlm_harness.files import to_json
 from vlm_harness.metrics import display
+from vlm_harness.specs.schemas import UNVERIFIED
 from vlm_harness.types import Estimate
 
 FOLDER = Path(__file__).parent / "html"
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
 SCRIPTS = (*LIBRARIES, "charts.js", "tables.js")
 NONE = "–"
-UNVERIFIED = "this checkpoint has not been run by the project"
 STYLES = ("vendor/dataTables.min.css", "page.css")
 
 

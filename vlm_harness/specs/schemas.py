@@ -406,6 +406,10 @@ class TableSpec(NamedSpec):
         return {str(key): row for key, row in value.items()}
 
 
+UNVERIFIED = "this checkpoint has not been run by the project"
+"""The meaning of ``verified: false``, as lists, tables and pages explain it."""
+
+
 class ModelSpec(NamedSpec):
     """A model: a backend, a checkpoint, and the prompt format."""
 
