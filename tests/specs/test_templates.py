@@ -228,9 +228,6 @@ def test_nothing_huge_is_built(source: str) -> None:
     "source",
     [
         "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
-        "{{ ('a' * 40) | regex_group('(a+)+b') }}",
-        "{{ ('a' * 40) | regex_replace('(a|aa)+$b', '') }}",
-        "{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' | regex_findall('(a+)+b') }}",
     ],
 )
 def test_rendering_has_a_time_limit(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +306,7 @@ def test_filters(source: str, value: Any) -> None:
     ("source", "message"),
     [
         ("{{ 'x' | regex_group('(y)') }}", "does not match 'x'"),
-        ("{{ 'x' | regex_group('(') }}", "unterminated"),
+        ("{{ 'x' | regex_group('(') }}", "invalid pattern '('"),
         ("{{ 'a' | caption_with(captions) }}", "3 captions contain 'a', expected exactly one"),
         (
             "{{ 'left' | caption_with(captions) }}",

@@ -12,8 +12,9 @@ from vlm_harness.backends.family import Family
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import SampleError, not_found
 from vlm_harness.images import ImageLoader
-from vlm_harness.specs.filters import strip_label
-from vlm_harness.specs.schemas import ModelSpec, Spec
+from vlm_harness.specs.labels import without_labels
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.spec import Spec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
 
@@ -63,7 +64,7 @@ def _oracle(request: Request) -> Answer:
     sample = request.sample
     assert sample is not None  # the evaluator always sets it
     if request.kind == "generate":
-        return strip_label(sample.options[sample.target])  # without the letter it is shown with
+        return without_labels(sample.options)[sample.target]  # without the letter it is shown with
     return [float(i == sample.target) for i in range(len(sample.options))]
 
 
@@ -72,7 +73,7 @@ def _first(request: Request) -> Answer:
     options = request.sample.options
     order = request.order or tuple(range(len(options)))
     if request.kind == "generate":
-        return strip_label(options[order[0]])
+        return without_labels(options)[order[0]]
     return [-float(order.index(i)) for i in range(len(options))]
 
 

@@ -1,33 +1,29 @@
 """Extractors: find the option that the free text of a model chooses, without guessing.
 
 ``keyword``, ``letter``, ``yes_no`` and ``number`` differ in what counts as naming an option. They
-share the parser in ``reading``: an option that is negated or only asked about does not count, a
-refusal is not an answer, and an option right after "the answer is" takes precedence over options
-before it. An answer that names two options is ambiguous. The running time is linear in the length
-of the text.
+share ``reading``, which finds the option that a text chooses: an option that is negated, asked
+about or only compared with does not count, a refusal is not an answer, and a conclusion takes
+precedence over the reasoning before it. An answer that chooses two options is ambiguous.
 """
 
 import re
 import string
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from vlm_harness.errors import shown
 from vlm_harness.plugins import Plugins
-from vlm_harness.protocols.reading import (
-    NO,
-    NOTHING,
-    QUOTES,
-    REFUSAL,
-    SPECIAL,
-    Extraction,
-    clean,
-    decide,
-    read,
-    squeeze,
-)
-from vlm_harness.specs.filters import LABEL, strip_label
+from vlm_harness.protocols.grammar import CONCLUDES, CORRECTS, MARKER, RECONSIDERS, REFUSES
+from vlm_harness.protocols.labels import labels_of
+from vlm_harness.protocols.numbers import NUMBER, number_mentions, value
+from vlm_harness.protocols.phrases import NO, phrases_of
+from vlm_harness.protocols.reading import CUT_OFF, NOTHING, Extraction, choice, read
+from vlm_harness.protocols.statements import Mention
+from vlm_harness.protocols.text import conclusion, plain, special_removed, squeeze, wrapped
+from vlm_harness.specs.extraction import Step
+from vlm_harness.specs.labels import own_labels, without_labels
+from vlm_harness.specs.patterns import compile_pattern
 
 
 class Extractor(Protocol):
@@ -38,6 +34,13 @@ class Extractor(Protocol):
     ) -> Extraction: ...
 
 
+class DoesNotApply(ValueError):
+    """An extractor does not support the options of a sample."""
+
+
+Which = Literal["only", "first", "last"]
+
+
 def keyword(
     text: str,
     options: Sequence[str],
@@ -45,165 +48,126 @@ def keyword(
     ignore_case: bool = True,
     synonyms: Mapping[str, Sequence[str]] | None = None,
     ignore: Sequence[str] = (),
+    which: Which = "only",
 ) -> Extraction:
-    """The one option that the text states as a whole word or phrase.
+    """The one option that the text chooses by its words, as a whole word or phrase.
 
     If two options overlap, the longer one wins; its full stop may be missing. Hyphens and
     apostrophes are part of a word ("on" does not match "hands-on", nor "can" "can't"), except in
-    "left-hand", "left-side" and the genitive. ``ignore`` lists phrases that contain the word of an
-    option but do not name it ("on the floor", if the question is about a chair).
+    "left-hand", "left-side" and the genitive. Articles do not matter. Set phrases such as "based
+    on", "on the floor" and "the right answer" do not name "on" and "right".
+
+    Args:
+        ignore_case: whether "Left" names "left".
+        synonyms: other words for an option.
+        ignore: phrases that contain the word of an option but do not name it.
+        which: ``first`` or ``last`` takes the first or last option named, whatever the text says
+            about it.
     """
-    fold = str.casefold if ignore_case else str
-    also = synonyms or {}
-    spelling: dict[str, str] = {}
-    owners: dict[str, list[int]] = {}
-    for index, option in enumerate(options):
-        bare = strip_label(option)
-        for written in (bare, *also.get(bare, ()), *also.get(option, ())):
-            phrase = squeeze(written).strip(QUOTES).rstrip(QUOTES + ".")
-            spelling.setdefault(fold(phrase), phrase)
-            indexes = owners.setdefault(fold(phrase), [])
-            if index not in indexes:
-                indexes.append(index)
-    owners.pop("", None)
-    if not owners:
-        return NOTHING
-    text = clean(text)
-    for phrase in map(squeeze, ignore):
-        if phrase and fold(phrase) not in owners:
-            text = re.sub(_word(phrase, ignore_case), " ", text)
-    folded = sorted(owners, key=lambda phrase: (-len(phrase), phrase))
-    # One group per phrase: re.IGNORECASE matches more than casefold() maps ("İ" and "i").
-    answer = "|".join(
-        f"(?P<o{n}>{_word(spelling[phrase], ignore_case)})" for n, phrase in enumerate(folded)
-    )
-
-    def key(token: re.Match[str]) -> tuple[int, ...]:
-        return tuple(owners[folded[int((token.lastgroup or "")[1:])]])
-
-    return read(text, answer, key, {tuple(indexes): indexes for indexes in owners.values()})
+    _check_which(which)
+    phrases = phrases_of(tuple(options), _frozen(synonyms), ignore_case)
+    ignored = tuple(filter(None, map(squeeze, ignore)))
+    positions = phrases.positions()
+    return _read(text, lambda answer: phrases.mentions(answer, ignored), positions, which)
 
 
-def _word(phrase: str, ignore_case: bool) -> str:
-    words = NO if phrase.casefold() == "no" else r"\s".join(map(re.escape, phrase.split()))
-    within = r"\w|'(?!s\b)\w|-(?!(?:hand|side)\b)\w|[.,]\d"
-    flag = "i" if ignore_case else ""
-    return rf"(?<!\w)(?<!\w['-])(?<!\d[.,])(?{flag}:{words})(?!{within})"
-
-
-_BOLD_LABEL = re.compile(r"(\*{1,2}|__|`)([A-Za-z0-9])[.):]?\1")
-_CUES = "|".join(
-    rf"(?<=\b{word}{link})"
-    for word in ("answer", "choice", "option", "letter", "caption")
-    for link in ("[ ]", ":", ":[ ]", r":\n", "[ ]is[ ]", "[ ]is:[ ]")
-)
-
-
-def _own_labels(options: Sequence[str]) -> str:
-    """The labels (letters or digits) of the options, if all have a different one; else ''."""
-    found = [LABEL.match(option) for option in options]
-    labels = "".join(c for label in found if label for c in label.group() if c.isalnum()).upper()
-    return labels if len(labels) == len(set(labels)) == len(options) else ""
-
-
-def _folded(text: str) -> str:
-    return squeeze(text).strip(QUOTES + ".").casefold()
+def _frozen(
+    synonyms: Mapping[str, Sequence[str]] | None,
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((option, tuple(words)) for option, words in (synonyms or {}).items())
 
 
 def letter(text: str, options: Sequence[str]) -> Extraction:
-    """The one option that the text states by its letter, in the order shown.
+    """The one option that the text chooses by its label, in the order shown.
 
-    A capital counts as a word of its own; "A" and "I" only before punctuation or a verb; small
-    letters only in brackets, in quotes, as a label, or after "answer" or "option". If the options
-    have labels of their own, such as "(b) Closed" or "(2) Closed", those labels count, and digits
-    follow the rule for small letters. If the text of an option contradicts the letter, the answer
-    is ambiguous.
+    A capital counts if it stands like a label: after "option" or "answer", in brackets, before a
+    verb or punctuation, or after a word that stands before another label too ("Box A ... Box B").
+    "A" and "I" elsewhere are words. Small letters and numbers count only in brackets, in quotes,
+    at the start of a line, or after "answer" or "option". If the options have labels of their own,
+    such as "(b) Closed" or "(2) Closed", those count. If the text of an option contradicts the
+    letter, the answer is ambiguous.
     """
-    text = clean(_BOLD_LABEL.sub(r"(\2)", text))
-    upper = _own_labels(options) or string.ascii_uppercase[: len(options)]
-    lone = text.strip(string.punctuation + string.whitespace).upper()
-    if len(lone) == 1 and lone in upper:
-        return Extraction(upper.index(lone), "found", text)
-    # An option "Neither" is not a refusal: leave it to keyword.
-    if not upper or _folded(text) in [_folded(strip_label(option)) for option in options]:
-        return NOTHING
-    either = f"[{upper}{upper.lower()}]"
-    start, end = r"(?<![\w'.-])", r"(?![\w'-]|\.\w)"
-    # Before these, a letter is neither an article nor a pronoun.
-    follow = r"(?=[^\w\s'-]|[ ][-–—=][ ]|\s?\Z|\n|[ ](?:is|and|or|because|since|as|but)\b)"
-    # "There are 2 dogs" does not name an option, nor does "A dog" name A.
-    capitals = "".join(c for c in upper if c.isalpha() and c not in "AI")
-    bare = rf"| {start}[{capitals}]{end}" if capitals else ""
-    bare += rf"| {start}A{end}{follow}" if "A" in upper else ""
-    answer = rf"""(?P<letter>
-        (?<!\w)[(\[{{]{either}[)\]}}] | (?<!\w)["']{either}[.)]?["'] | (?<![\w'(.-]){either}\)
-        | (?m:^){either}[.:](?!\w) | \A(?![Ii]){either},
-        {bare}
-        | (?={either}{end})(?i:{_CUES})(?:(?![AaIi]){either} | {either}{follow})
-    )"""
-
-    def key(token: re.Match[str]) -> str:
-        return next(filter(str.isalnum, token.group())).upper()
-
-    found = read(text, answer, key, {name: [index] for index, name in enumerate(upper)})
-    if found.index is not None and keyword(text, options).index not in (None, found.index):
-        return Extraction(None, "ambiguous", found.match)
-    return found
+    labels = labels_of(tuple(options))
+    return _read(text, labels.mentions, labels.positions)
 
 
-_YES, _NEVER = ("yes", "yeah", "yep", "yup", "true"), ("nope", "nah", "false")
+_YES = ["yes", "yeah", "yep", "yup", "true"]
+_NEVER = ["nope", "nah", "false"]
 _LEAD = re.compile(
     rf"""\A\W*(?:(?P<yes>{"|".join(_YES)})|(?P<no>no|{"|".join(_NEVER)}))\b
     (?![ ]?(?:or|and|/|-)[ ]?(?:yes|no|true|false)\b)
-    (?!(?<=no)[ ](?:idea|doubt|question|problem)\b)""",
+    (?!(?<=no)[ ](?:idea|doubt|question|problem|worries|need|matter|other|wonder|longer|more)\b)""",
     re.VERBOSE | re.IGNORECASE,
 )
-_REFUSES = re.compile(REFUSAL, re.VERBOSE)
+_FOREIGN = re.compile(
+    r"""\A\W*(?:(?P<yes>oui|s[íi]|ja|jawohl|да|是的?|对的?|有|はい|예|네|sim|evet|tak|sì|hai|ναι|نعم|हाँ)
+    |(?P<no>non|nein|nej|нет|不是|不|否|没有|无|いいえ|아니요|아니오|não|hayır|nie|nee|όχι|لا|नहीं))(?=[\s,.!;:]|\Z)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_ABSENT = re.compile(
+    r"""(?<!\bmay[ ])(?<!\bmight[ ])(?<!\bcould[ ])
+    (?<!,[ ])\bnot\b(?![ ](?:only|just|sure|certain|clear|necessarily|fully|completely|entirely
+        |clearly)\b)
+    | \bno\b(?![ ](?:doubt|question|problem|idea)\b)
+    | n't\b | \b(?:isnt|arent|doesnt|dont|cannot|never|lacks?|absent|incorrect|untrue)\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def yes_no(text: str, options: Sequence[str]) -> Extraction:
     """Yes or no (true or false): the first word, else the one that the text states.
 
+    A statement that something is not so, without the word, is a no: "There is no dog." Refusals
+    are not. As a whole answer, the words of some other languages count too.
+
     Raises:
         ValueError: the options are not one like yes and one like no.
     """
-    words = [strip_label(option).strip(" .").casefold() for option in options]
+    yes, no = _yes_and_no(options)
+    rest = conclusion(text)
+    if rest is None:
+        return CUT_OFF
+    answer = plain(wrapped(rest) or rest)
+    lead = _LEAD.match(answer) or _FOREIGN.match(answer)
+    first = re.split(r"[.!?\n]", answer, maxsplit=1)[0]
+    found = read(answer, _yes_no_mentions(answer), {"yes": yes, "no": no})
+    rest = answer[lead.end() :] if lead else ""
+    # "Yes, I can help. The answer is no." and "Yes... wait, no." say something else later.
+    later = bool(
+        MARKER.search(rest) or RECONSIDERS.search(rest) or CORRECTS.search(rest.strip(" .!,"))
+    )
+    if lead and not REFUSES.search(first) and not (later and found.index is not None):
+        return choice(yes if lead["yes"] else no, lead.group().strip())
+    if found.reason not in ("nothing", "ambiguous"):
+        return found
+    sentences = re.split(r"(?<=[.!?])\s+|\n", answer)
+    closing = [each for each in sentences if CONCLUDES.match(each)][-1:]
+    for each in closing or ([first] if found.reason == "nothing" else []):
+        if (absent := _ABSENT.search(each)) and not REFUSES.search(each):
+            return choice(no, absent.group())
+    return found
+
+
+def _yes_and_no(options: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The position of the option like yes, and of that like no."""
+    words = [each.strip(" .").casefold() for each in without_labels(options)]
     yes = [index for index, word in enumerate(words) if word in _YES]
     no = [index for index, word in enumerate(words) if word in ("no", *_NEVER)]
     if not (len(yes) == len(no) == 1):
-        raise ValueError(f"yes_no requires one option like yes and one like no: {list(options)}")
-    text = clean(text)
-    lead = _LEAD.match(text)
-    if lead and not _REFUSES.search(re.split(r"[.!?\n]", text, maxsplit=1)[0]):
-        return decide(yes if lead["yes"] else no, lead.group().strip())
-    answer = rf"\b(?i:(?P<yes>{'|'.join(_YES)})|(?P<no>{NO}|{'|'.join(_NEVER)}))\b"
-    return read(text, answer, lambda token: str(token.lastgroup), {"yes": yes, "no": no})
+        raise DoesNotApply(
+            f"yes_no requires one option like yes and one like no: {shown(list(options))}"
+        )
+    return yes, no
 
 
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_WORDS = {word: Decimal(value) for value, word in enumerate(_SMALL.split())}
-for _count, _ten in enumerate(_TENS.split(), start=2):
-    _WORDS |= {f"{_ten} {word}": 10 * _count + _WORDS[word] for word in _SMALL.split()[1:10]}
-    _WORDS[_ten] = Decimal(10 * _count)
-_DIGITS = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?(?<!\.)\.\d+"
-_SPELLED = "|".join(sorted((word.replace(" ", "[ -]") for word in _WORDS), reverse=True))
-# "the one on the left" is a pronoun, "more than 3" is not 3, and "2 hundred" is not 2.
-_NUMBER = rf"""(?P<number>
-    (?<!\w)(?<!\d[.,])(?<![^\W\d]-)(?i:(?<!than[ ])(?<!at[ ]least[ ])(?<!at[ ]most[ ]))
-    (?:{_DIGITS}
-        | (?ai:(?!one\b)|(?<!the[ ])(?<!this[ ])(?<!that[ ])(?<!which[ ])(?<!each[ ])(?<!no[ ]))
-            (?ai:{_SPELLED}))
-    (?!\w|[.,]\d|-[^\W\d]|[ -](?i:hundred|thousand|million|billion|dozen|and[ ]a[ ]half|point)\b)
-)"""
+def _yes_no_mentions(text: str) -> list[Mention]:
+    return [
+        Mention(match.start(), match.end(), str(match.lastgroup))
+        for match in _YES_NO.finditer(text)
+    ]
 
 
-def _value(written: str) -> Decimal:
-    word = written.casefold().replace("-", " ")
-    return _WORDS[word] if word in _WORDS else Decimal(written.replace(",", ""))
+_YES_NO = re.compile(rf"\b(?i:(?P<yes>{'|'.join(_YES)})|(?P<no>{NO}|{'|'.join(_NEVER)}))\b")
 
 
 def number(text: str, options: Sequence[str]) -> Extraction:
@@ -212,13 +176,12 @@ def number(text: str, options: Sequence[str]) -> Extraction:
     Raises:
         ValueError: an option is not a number.
     """
-    positions: dict[Decimal, list[int]] = {}
-    for index, option in enumerate(options):
-        bare = strip_label(option).strip()
-        if not re.fullmatch(_NUMBER, bare, re.VERBOSE):
-            raise ValueError(f"number requires options that are numbers, got {option!r}")
-        positions.setdefault(_value(bare), []).append(index)
-    return read(clean(text), _NUMBER, lambda token: _value(token.group()), positions)
+    positions: dict[str, list[int]] = {}
+    for index, (option, bare) in enumerate(zip(options, without_labels(options), strict=True)):
+        if not NUMBER.fullmatch(bare.strip()):
+            raise DoesNotApply(f"number requires options that are numbers, got {option!r}")
+        positions.setdefault(str(value(bare.strip())), []).append(index)
+    return _read(text, number_mentions, positions)
 
 
 def regex(
@@ -228,7 +191,7 @@ def regex(
     pattern: str,
     group: int | str = 1,
     ignore_case: bool = True,
-    which: Literal["only", "first", "last"] = "only",
+    which: Which = "only",
 ) -> Extraction:
     """The option that a group of a pattern matches, by its text or its letter.
 
@@ -238,31 +201,27 @@ def regex(
     Raises:
         ValueError: the pattern, the group or ``which`` is invalid.
     """
-    try:
-        compiled = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
-    except re.error as error:
-        raise ValueError(f"invalid pattern {pattern!r}: {error}") from error
+    compiled = compile_pattern(pattern, ignore_case)
     if group == 1 and not compiled.groups:
         group = 0
     if group not in compiled.groupindex and group not in range(compiled.groups + 1):
         raise ValueError(f"the pattern {pattern!r} has no group {group!r}")
-    if which not in ("only", "first", "last"):
-        raise ValueError(f"which must be only, first or last, got {which!r}")
+    _check_which(which)
 
     fold = str.casefold if ignore_case else str
     names: dict[str, set[int]] = {}
-    for index, option in enumerate(options):
-        for name in (option, strip_label(option)):
+    for index, (option, bare) in enumerate(zip(options, without_labels(options), strict=True)):
+        for name in (option, bare):
             names.setdefault(fold(squeeze(name)), set()).add(index)
     for index, name in enumerate(string.ascii_uppercase[: len(options)]):
         names.setdefault(fold(name), {index})
 
-    matches = compiled.finditer(SPECIAL.sub(" ", text))
+    matches = compiled.finditer(special_removed(text))
     values = (fold(squeeze(match[group] or "")) for match in matches)
     found = [value for value in values if value in names]
     if which != "only":
         found = found[:1] if which == "first" else found[-1:]
-    return decide(sorted({index for value in found for index in names[value]}), " / ".join(found))
+    return choice(sorted({index for value in found for index in names[value]}), " / ".join(found))
 
 
 def contains(
@@ -279,14 +238,58 @@ def contains(
     """
     folded = squeeze(text).casefold()
 
-    def counts(option: str) -> bool:
-        bare = strip_label(option)
+    def counts(option: str, bare: str) -> bool:
         excluded = (*exclude.get(bare, ()), *exclude.get(option, ()))
         name = squeeze(bare).casefold()
         return bool(name) and name in folded and not any(s.casefold() in folded for s in excluded)
 
-    found = [index for index, option in enumerate(options) if counts(option)]
-    return decide(found, " / ".join(options[index] for index in found))
+    bare = without_labels(options)
+    found = [index for index, option in enumerate(options) if counts(option, bare[index])]
+    return choice(found, " / ".join(options[index] for index in found))
+
+
+def pope_official(text: str, options: Sequence[str]) -> Extraction:
+    """The rule of POPE's official script: no if the first sentence has "no" or "not", else yes.
+
+    Reads a refusal and an empty answer as yes. Reproduces published figures
+    (https://github.com/AoiDragon/POPE, evaluate.py).
+
+    Raises:
+        ValueError: the options are not one like yes and one like no.
+    """
+    yes, no = _yes_and_no(options)
+    words = text.split(".", maxsplit=1)[0].replace(",", "").split(" ")
+    denies = next((word for word in words if word in ("No", "no", "not")), None)
+    return choice(no, denies) if denies else choice(yes, text.strip()[:40])
+
+
+def _read(
+    text: str,
+    find: Callable[[str], list[Mention]],
+    positions: Mapping[str, Sequence[int]],
+    which: Which = "only",
+) -> Extraction:
+    """Read the conclusion of a text, without its thinking and markup."""
+    rest = conclusion(text)
+    if rest is None:
+        return CUT_OFF
+    answer = plain(rest)
+    inner = wrapped(answer)
+    if inner is not None:
+        answer = plain(inner)
+    mentions = find(answer)
+    if which != "only":
+        named = [each for each in mentions if positions.get(each.name) and not each.weak]
+        if not named:
+            return NOTHING
+        one = named[0 if which == "first" else -1]
+        return choice(positions[one.name], answer[one.start : one.end])
+    return read(answer, mentions, positions)
+
+
+def _check_which(which: str) -> None:
+    if which not in get_args(Which):
+        raise ValueError(f"which must be only, first or last, got {which!r}")
 
 
 EXTRACTORS: Plugins[Extractor] = Plugins(
@@ -294,26 +297,61 @@ EXTRACTORS: Plugins[Extractor] = Plugins(
     "vlm_harness.extractors",
     {
         name: f"vlm_harness.protocols.extractors:{name}"
-        for name in ("keyword", "letter", "yes_no", "number", "regex", "contains")
+        for name in ("keyword", "letter", "yes_no", "number", "regex", "contains", "pope_official")
     },
 )
 
 
 def extract(
-    chain: Sequence[tuple[str, Mapping[str, Any]]], text: str, options: Sequence[str]
+    chain: Sequence[Step | tuple[str, Mapping[str, Any]]], text: str, options: Sequence[str]
 ) -> tuple[str, Extraction]:
     """Try extractors in turn until one finds something.
+
+    A step that does not support the options is skipped. A step that finds the text ambiguous ends
+    the chain, unless it says otherwise. Text inside a thinking block is not read; a text that ends
+    inside one has no answer.
 
     Returns:
         The name of the last extractor tried, and its result.
 
     Raises:
-        ValueError: the chain is empty, or an extractor does not support the options.
+        ValueError: the chain is empty, or no extractor supports the options.
     """
     if not chain:
         raise ValueError("no extractor given")
-    for name, arguments in chain:
-        extraction = EXTRACTORS.get(name)(text, options, **arguments)
-        if extraction.reason != "nothing":
+    answer = conclusion(text)
+    if answer is None:
+        return chain[0][0], CUT_OFF
+    tried: tuple[str, Extraction] | None = None
+    unfit: DoesNotApply | None = None
+    for step in (Step(*each) for each in chain):
+        try:
+            extraction = EXTRACTORS.get(step.name)(answer, options, **step.args)
+        except DoesNotApply as error:
+            unfit = unfit or error
+            continue
+        tried = step.name, extraction
+        passes = extraction.reason == "ambiguous" and step.passes_ambiguous
+        if extraction.reason != "nothing" and not passes:
             break
-    return name, extraction
+    if tried is None:
+        assert unfit is not None
+        raise unfit
+    return tried
+
+
+def confused(chain: Sequence[Step], options: Sequence[str]) -> tuple[str, str] | None:
+    """An option whose own text a chain reads as another option or as several, and how it reads it.
+
+    A model that answers with the words of such an option would be misread. None if there is none,
+    or if the label of the option is read.
+    """
+    labels = own_labels(options) or string.ascii_uppercase[: len(options)]
+    for index, option in enumerate(without_labels(options)):
+        found = extract(chain, option, options)[1]
+        if found.reason not in ("found", "ambiguous") or found.index == index:
+            continue
+        label = labels[index] if index < len(labels) else ""
+        if extract(chain, label, options)[1].index != index:
+            return option, "several options" if found.index is None else options[found.index]
+    return None

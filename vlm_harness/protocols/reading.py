@@ -1,9 +1,26 @@
-"""The parser that the extractors share: find the option that a text affirms, without guessing."""
+"""Reads which option an answer chooses, from its structure rather than its words.
 
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+An answer is cut into statements (sentences and lines). Each statement is read by itself: which
+options it affirms, denies, lists, asks about or only compares with, and how it relates to the
+answer as a whole: it announces the answer, concludes, or is nothing but an answer. A conclusion
+counts more than the reasoning before it, and conclusions that contradict each other leave the
+answer ambiguous. The running time is linear in the length of the text.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
+
+from vlm_harness.protocols.grammar import FIRST, LAST
+from vlm_harness.protocols.statements import (
+    BARE,
+    COMPLEMENT,
+    CONCLUSION,
+    MARKED,
+    Mention,
+    Statement,
+    statements,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,211 +29,149 @@ class Extraction:
 
     index: int | None
     """Position in the options as shown; None if unparsed."""
-    reason: Literal["found", "nothing", "ambiguous", "refusal"]
+    reason: Literal["found", "nothing", "ambiguous", "refusal", "cut_off"]
     match: str | None = None
     """The part of the text that decided."""
 
 
-K = TypeVar("K", bound=Hashable)
-
-
 NOTHING = Extraction(None, "nothing")
-
-
-SPECIAL = re.compile(r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:[be]os|pad|unk|end_of_\w{1,20})>")
-
-
-# Keep underscores inside words; otherwise `x_left` would become two words.
-_MARKDOWN = re.compile(r"[*`]+|(?<![^\W_])_+|_+(?![^\W_])")
-
-
-_HARD_WRAP = re.compile(r"(?<=[a-z,])\n(?=[a-z])")
-
-
-QUOTES = " \"'"
-
-
-_PLAIN = str.maketrans("“”‘’（）：，。", "\"\"''():,.")
-
-
-_MARKER = r"""(?P<marker>(?i:
-    \b(?:(?:final|correct|right|best)[ ]){0,3}(?:answer|choice|option)
-        (?:[ ]to[ ](?:the|this|your)[ ]question)?
-        (?:["']?[ ]?[:=]|[ ](?:is|would[ ]be|should[ ]be|must[ ]be)\b[ ]?:?)
-    | \b(?:correct|right|best|closest)[ ](?:caption|description)[ ](?:is|would[ ]be)\b[ ]?:?
-    | \bI(?:[ ](?:will|would|must)|'(?:ll|d))[ ](?:choose|select|pick)\b
-    | \b(?:if[ ])?(?:I[ ])?(?:forced|have|had|need)[ ]to[ ](?:choose|select|pick)\b
-    | \bassistant: | <answer> | </think> | \\boxed\{
-)\s*)"""
-
-
-REFUSAL = r"""(?P<refusal>(?i:
-    \b(?:can(?:not|'t|[ ]not)[ ](?:be[ ])?|(?:un|not[ ])able[ ]to[ ]
-        |(?:not[ ]|im)possible[ ]to[ ]|(?:hard|difficult)[ ]to[ ])
-        (?:\w{1,20}ly[ ])?(?:be[ ]sure|(?:see|view)[ ](?:the|this|any|your)[ ](?:image|pic|photo)
-        |(?:determin|tell|say|know|answer|assist|help|identif|verif|confirm|comply|provid|judge)\w*)
-    | \b(?:unclear|unsure|uncertain|not[ ](?:clear|sure|certain))\b
-    | \b(?:don't|do[ ]not)[ ]know\b | \bno[ ]idea\b | \bas[ ]an?[ ](?:ai|language[ ]model)\b
-    | \b(?:not[ ]|n't[ ]\w{1,12}[ ])enough[ ](?:information|context|detail)
-    | \bsorry\W{1,3}(?:but[ ])?i(?:[ ]ca|'m[ ](?:not|un)|[ ]am[ ](?:not|un))
-    | \b(?:none|neither|both|all|either)[ ](?:of[ ](?:the[ ]above|them|these|those)
-            # not "all of these men": what follows is a verb, or nothing
-            (?:(?![ ]\w)|(?=[ ](?:is|are|seems?|appl(?:y|ies)|fits?|match(?:es)?|describes?)\b))
-        |(?:of[ ])?(?:(?:the|these|those)[ ])?(?:(?:given|provided|listed|two)[ ])?
-        (?:caption|option|answer|choice|statement)s?)\b
-    | \b(?:none|neither|both)[ ](?:is|are|seems?)\b
-    | \A\W*(?:both|neither|none|unknown|n/a)\W*\Z
-))"""
-
-
-# "and" ends a negation only before a new verb, since "not left and right" denies both.
-_CONTROL = r"""(?P<neither>(?i:\bneither\b))
-| (?P<negation>(?i:
-    \bnot\b(?![ ]only\b) | \bno\b(?![ ](?:doubt|question)\b) | n't\b | \b(?:is|does|ca)nt\b
-    | \b(?:cannot|never|nor|none|without|hardly|unlikely|incorrect|wrong|except)\b
-    | \b(?:rather|other)[ ]than\b | \binstead[ ]of\b
-))
-| (?P<doubt>(?i:\b(?:whether|if)\b))
-| (?P<label>(?<=\W[A-Za-z])\.(?=[ ]))
-| (?P<end>[!?\n]|\.(?!\w))
-| (?P<comma>,)
-| (?P<stop>(?i:[;–—]|[ ]-[ ]|\b(?:but|however|although|though|while|whereas|because)\b
-    |\band[ ](?:is|it|sits|stands|lies)\b))"""
-
-
-# "no" as a word of its own; before a noun ("no dog") it does not name an option.
-NO = r"no(?=[ ]?(?:[^\w\s'-]|\n|\Z))"
-
-
-_DENIED = re.compile(
-    r"""['")\]]{0,2}(?:[ ](?:option|answer|choice|side))?
-        [ ](?:is|are|was|were|does|can|could|would|should)(?:n't|[ ]not|not)\b
-    | ['")\]]{0,2}[ ]can't\b
-    | [^.,;:!?\n]{0,60}?[ ](?:is|are|was|were)[ ](?:\w{1,10}[ ])?
-        (?:incorrect|wrong|false|inaccurate)\b""",
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def squeeze(text: str) -> str:
-    return " ".join(text.translate(_PLAIN).split())
-
-
-def clean(text: str) -> str:
-    text = SPECIAL.sub(" ", text).translate(_PLAIN)
-    lines = (" ".join(line.split()) for line in _MARKDOWN.sub(" ", text).splitlines())
-    return _HARD_WRAP.sub(" ", "\n".join(filter(None, lines)).strip("\n" + QUOTES))
-
-
-_COMMON = re.compile(f"{_MARKER}|{REFUSAL}|{_CONTROL}", re.VERBOSE)
-
-
-def _tokens(text: str, answer: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """Markers, mentions, refusals and negations; in this order if they begin at the same place.
-
-    The result is that of one combined pattern. But only the pattern of the mentions differs between
-    samples, and recompiling the combined pattern for each sample would take most of the time.
-    """
-    position = 0
-    common, mention = _COMMON.search(text), answer.search(text)
-    while common or mention:
-        marks = common is not None and common.lastgroup == "marker"
-        if mention is None or (
-            common is not None
-            and (common.start() < mention.start() or (marks and common.start() == mention.start()))
-        ):
-            assert common is not None
-            token = common
-        else:
-            token = mention
-        yield token
-        position = max(token.end(), position + (token.end() == token.start()))
-        if common is not None and common.start() < position:
-            common = _COMMON.search(text, position)
-        if mention is not None and mention.start() < position:
-            mention = answer.search(text, position)
+CUT_OFF = Extraction(None, "cut_off")
+REFUSED = Extraction(None, "refusal")
 
 
 def read(
-    text: str,
-    answer: str,
-    key: Callable[[re.Match[str]], K],
-    positions: Mapping[K, Sequence[int]],
+    text: str, mentions: Sequence[Mention], positions: Mapping[str, Sequence[int]]
 ) -> Extraction:
-    """Find the option that a cleaned text affirms.
+    """Find the option that a text chooses.
 
     Args:
-        text: as returned by ``clean``.
-        answer: pattern of a mention of an option.
-        key: returns what a mention names.
-        positions: positions of the options with that name.
+        text: as returned by ``text.plain``.
+        mentions: in the order of the text, without overlap.
+        positions: positions of the options with each name; a name may have none.
 
     Mentions take precedence over refusals and negations, so that options such as "not visible" or
     "unknown" can be chosen.
     """
-    affirmed: dict[K, str] = {}
-    asked: dict[K, str] = {}
-    final: dict[K, str] = {}
-    sentence: dict[K, str] = {}
-    clause: dict[K, str] = {}
-    denied: set[K] = set()
-    scope: str | None = None
-    explicit = refused = False
-    for token in _tokens(text + "\n", re.compile(answer, re.VERBOSE)):
-        kind = token.lastgroup if token.re is _COMMON else None
-        if kind == "marker":
-            if not scope:  # "I don't think the answer is left" marks nothing
-                affirmed |= sentence | clause
-                sentence, clause, explicit = {}, {}, True
-        elif kind == "refusal":
-            refused, scope = True, "negation"
-        elif kind in ("neither", "negation", "doubt"):
-            scope = kind
-        elif kind in ("comma", "stop"):
-            # In "neither left, right, nor front", a comma does not end the negation.
-            if kind == "stop" or scope != "neither":
-                scope = None
-            sentence.update(clause)
-            clause.clear()
-        elif kind in ("label", "end"):
-            if kind == "label" and scope:  # "not A. Left" continues
-                continue
-            if explicit and not sentence and not clause and text.endswith(":", 0, token.start()):
-                continue  # the announced answer is on the next line
-            sentence.update(clause)
-            clause.clear()
-            if token.group() == "?":
-                asked |= sentence
-            else:
-                affirmed |= sentence
-                if explicit and sentence:  # only a later negation can withdraw it
-                    final, denied = sentence, set()
-            sentence, scope, explicit = {}, None, False
-        elif _DENIED.match(text, token.end()):  # "left and right are wrong" denies both
-            denied |= {key(token), *clause}
-            clause.clear()
-        elif scope == "doubt":
-            continue
-        elif scope:
-            denied.add(key(token))
-        else:
-            clause[key(token)] = token.group()
-
-    none_fits = bool(positions) and denied >= positions.keys()
-    if len(final) == 1 and not none_fits:
-        affirmed, asked = final, {}
-    elif refused or none_fits:
-        return Extraction(None, "refusal")
-    named = affirmed | asked
-    if len(named) > 1:
-        return Extraction(None, "ambiguous", " / ".join(named.values()))
-    for name, match in affirmed.items():
-        return decide(positions.get(name, ()), match)
-    return NOTHING
+    names = list(dict.fromkeys([*positions, *(each.name for each in mentions)]))
+    codes = {name: chr(FIRST + n) for n, name in enumerate(names[: LAST - FIRST])}
+    strong = {codes[each.name] for each in mentions if not each.weak}
+    written = {codes[m.name]: text[m.start : m.end] for m in mentions if not m.weak}
+    decided = _decide(statements(text, mentions, codes), {codes[name] for name in positions})
+    if not strong:
+        return REFUSED if decided == REFUSED else NOTHING
+    if isinstance(decided, Extraction):
+        match = " / ".join(dict.fromkeys(written.values()))
+        return Extraction(None, "ambiguous", match) if decided.reason == "ambiguous" else decided
+    if decided not in strong:
+        return NOTHING
+    indexes = positions.get(names[ord(decided) - FIRST], ())
+    return choice(indexes, written[decided])
 
 
-def decide(indexes: Sequence[int], match: str) -> Extraction:
+def choice(indexes: Sequence[int], match: str) -> Extraction:
     """Found if exactly one option has the name; ambiguous if several have it; else nothing."""
     if len(indexes) == 1:
         return Extraction(indexes[0], "found", match)
     return Extraction(None, "ambiguous", match) if indexes else NOTHING
+
+
+_AMBIGUOUS = Extraction(None, "ambiguous")
+
+
+def _decide(said: Sequence[Statement], options: set[str]) -> str | Extraction:
+    """The option that the statements choose, or why there is none."""
+    refused = any(each.refuses for each in said)
+    denied = {code for each in said for code in each.denied}
+    none_fits = bool(options) and denied >= options
+    bare = {code for each in said if each.bare and not each.item for code in each.chosen}
+    ends = len(said) > 1 and said[-1].rank == BARE and len(bare) == 1
+    top = _conclusions(said, refused, ends)
+    if top:
+        if none_fits and max(said[n].rank for n in top) < MARKED:
+            return REFUSED
+        return _last_word([said[n] for n in top], said[top[-1] :], options, bare)
+    lead = _lead(said)
+    if lead:
+        return lead
+    if refused or none_fits:
+        return REFUSED
+    affirmed = [code for each in said if not each.asks for code in each.affirmed + each.chosen]
+    listed = [code for each in said if not each.affirmed for code in each.listed]
+    named = {*affirmed, *listed}
+    if len(named) == 1 and affirmed:
+        return affirmed[0]
+    return _AMBIGUOUS if len(named) > 1 else NOTHING
+
+
+def _conclusions(said: Sequence[Statement], refused: bool, ends: bool) -> list[int]:
+    """Positions of the statements that say what the answer is, of the highest kind there is.
+
+    Args:
+        refused: whether any statement refuses to answer.
+        ends: whether the last statement is an answer by itself.
+    """
+    last = len(said) - 1
+    # What an enumeration says about its items is reasoning.
+    own = [n for n, each in enumerate(said) if not each.item]
+    concluding = [n for n in own if said[n].rank >= CONCLUSION]
+    complements = [n for n in own if said[n].rank == COMPLEMENT and (said[n].most or not refused)]
+    found = concluding or ([] if ends else complements)
+    if ends and last not in found:
+        found = [*found, last]
+    return found or [n for n, each in enumerate(said) if each.rank >= CONCLUSION]
+
+
+def _last_word(
+    top: Sequence[Statement], later: Sequence[Statement], options: set[str], bare: set[str]
+) -> str | Extraction:
+    """What the conclusions of an answer agree on.
+
+    Args:
+        top: the conclusions.
+        later: the last conclusion, and what follows it.
+        bare: the options that lines consist of.
+    """
+    withdrawn = {code for each in later for code in each.denied}
+    refused = any(each.refuses and not each.chosen for each in later[1:])
+    if withdrawn and (withdrawn >= options or refused):
+        return REFUSED
+    last = top[-1]
+    if len(last.chosen) != 1:
+        return _AMBIGUOUS
+    others = [each for each in top if each.chosen != last.chosen]
+    codes = [code for each in top for code in each.chosen]
+    closes = not any(each.affirmed or each.listed for each in later[1:])
+    agreed = (
+        not others
+        or last.final
+        or last.rank > max(each.rank for each in others)
+        # "So the answer is A. ... So the answer is B. ..." goes through the options.
+        or (closes and (last.bare or last.concludes) and len(set(codes)) < len(codes))
+    )
+    if not agreed or (len(bare) == 1 and bare != {*last.chosen} and not last.final):
+        return _AMBIGUOUS
+    return last.chosen[0]
+
+
+def _lead(said: Sequence[Statement]) -> str | None:
+    """What the answer begins with, if an explanation follows."""
+    naming = [each for each in said if each.chosen or each.affirmed or each.denied]
+    if not naming or naming[0].refuses:
+        return None
+    first, others = naming[0], naming[1:]
+    bare = {code for each in naming if each.rank == BARE for code in each.chosen}
+    starts = {each.starts for each in naming if each.new_line and each.starts}
+    if first.rank == BARE and len(first.chosen) == len(bare) == 1 and len(starts) <= 1:
+        return first.chosen[0]
+    if first.asks or len(bare) > 1:
+        return None
+    begins = first is said[0]
+    if begins and first.starts and starts == {first.starts}:
+        return first.starts
+    if len(first.main) != 1 or first.item:
+        return None
+    rivals = [each for each in others if each.main - first.main]
+    explained = begins and len(said) > 1 and (said[1].explains or said[1].new_line)
+    turned = begins and bool(rivals) and all(each.turns for each in rivals)
+    surpasses = first.best and not any(each.best and not each.contrasts for each in rivals)
+    return next(iter(first.main)) if explained or turned or surpasses else None

@@ -13,7 +13,7 @@ harness adds:
 | `caption_with(captions)` | the one caption that contains the value as a whole word |
 | `row_of(table)` | the row of the table with the value as key; an error if it is missing |
 | `index_of(list)` | the position of the value in the list; an error if it is missing |
-| `without_letter` | the option without its leading `(a) `, `A. ` |
+| `without_letter` | the option without its label, such as `(a) `, if all options have one |
 | `letter_index` | 0 for `(a)`, `A`, `a.`; 1 for `(b)`, ... |
 | `from_json` | the value of a JSON text |
 | `ceil_div(n)` | the value divided by n, rounded up; for n = 2: 1, 2 -> 1 and 3, 4 -> 2 |
@@ -29,7 +29,9 @@ import jinja2
 import jinja2.filters
 import jinja2.sandbox
 
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, shown
+from vlm_harness.specs.labels import own_labels, strip_label
+from vlm_harness.specs.patterns import compile_pattern
 from vlm_harness.specs.sandbox import allow, check_join, check_percent, check_replace
 
 
@@ -59,9 +61,9 @@ def _stem(path: str) -> str:
 
 
 def _regex_group(text: str, pattern: str, group: int | str = 1) -> str:
-    match = re.search(pattern, str(text))
+    match = compile_pattern(pattern).search(str(text))
     if match is None:
-        raise InputError(f"regex_group: {pattern!r} does not match {str(text)!r}")
+        raise InputError(f"regex_group: {pattern!r} does not match {shown(str(text))}")
     return str(match.group(group))
 
 
@@ -69,7 +71,7 @@ def _regex_replace(text: str, pattern: str, new: str) -> str:
     """``re.sub`` with a limit on the length of the result."""
     text, end, size = str(text), 0, 0
     parts: list[str] = []
-    for match in re.finditer(pattern, text):
+    for match in compile_pattern(pattern).finditer(text):
         parts += [text[end : match.start()], match.expand(new)]
         size += len(parts[-1])
         allow(size, "text")
@@ -81,10 +83,10 @@ def _regex_findall(text: str, pattern: str) -> list[Any]:
     """``re.findall`` with a limit on the size of the result."""
     found: list[Any] = []
     size = 0
-    for match in re.finditer(pattern, str(text)):
+    for match in compile_pattern(pattern).finditer(str(text)):
         groups = match.groups("")
         found.append(match.group() if not groups else groups[0] if len(groups) == 1 else groups)
-        size += 1 + sum(map(len, groups or (match.group(),)))
+        size += 1 + sum(map(len, groups or (match[0] or "",)))
         allow(size, "list")
     return found
 
@@ -104,37 +106,40 @@ def _caption_with(word: str, captions: Sequence[str]) -> str:
     ]
     if len(found) != 1:
         raise InputError(
-            f"caption_with: {len(found)} captions contain {word!r}, expected exactly one: "
-            f"{list(captions)}"
+            f"caption_with: {len(found)} captions contain {shown(word)}, expected exactly one: "
+            f"{shown(list(captions))}"
         )
     return str(found[0])
 
 
 def _index_of(value: Any, items: Sequence[Any]) -> int:
     if value not in items:
-        raise InputError(f"index_of: {value!r} is not in {list(items)}")
+        raise InputError(f"index_of: {shown(value)} is not in {shown(list(items))}")
     return list(items).index(value)
 
 
 def _row_of(key: Any, table: Mapping[str, Any]) -> Any:
     if str(key) not in table:
-        raise InputError(f"row_of: no row {str(key)!r} in the table ({len(table)} rows)")
+        raise InputError(f"row_of: no row {shown(str(key))} in the table ({len(table)} rows)")
     return table[str(key)]
 
 
 def _letter_index(text: str) -> int:
     match = re.fullmatch(r"\s*\(?([A-Za-z])\)?[.:]?\s*", str(text))
     if match is None:
-        raise InputError(f"letter_index: expected one letter such as (a), B or c., got {text!r}")
+        raise InputError(
+            f"letter_index: expected one letter such as (a), B or c., got {shown(text)}"
+        )
     return ord(match.group(1).lower()) - ord("a")
 
 
-LABEL = re.compile(r"\A\s*(?:\([A-Za-z0-9]\)|[A-Za-z][.)])\s+(?=\S)")
-
-
-def strip_label(option: str) -> str:
-    """The option without a leading "(a) ", "a) ", "A. " or "(1) "."""
-    return LABEL.sub("", option)
+@jinja2.pass_context
+def _without_letter(context: jinja2.runtime.Context, option: str) -> str:
+    """The option without its label; among ``options``, only if all of them have one."""
+    options = context.get("options")
+    if isinstance(options, list) and option in options and not own_labels(options):
+        return option
+    return strip_label(option)
 
 
 FILTERS: dict[str, Any] = {
@@ -149,7 +154,7 @@ FILTERS: dict[str, Any] = {
     "caption_with": _caption_with,
     "index_of": _index_of,
     "row_of": _row_of,
-    "without_letter": strip_label,
+    "without_letter": _without_letter,
     "letter_index": _letter_index,
     "from_json": json.loads,
     "replace": _replace,

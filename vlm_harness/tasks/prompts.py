@@ -39,8 +39,12 @@ class PromptBuilder:
                 hint="Available: {}, or 'all'.",
             )
 
-    def _shown(self, option: str, position: int) -> str:
-        context: dict[str, Any] = {"option": option, "number": position + 1}
+    def _shown(self, options: list[str], position: int) -> str:
+        context: dict[str, Any] = {
+            "option": options[position],
+            "options": options,
+            "number": position + 1,
+        }
         if position < len(LETTERS):  # otherwise a template that uses `letter` is an error
             context["letter"] = LETTERS[position]
         return str(compile_template(self.template.option)(context))
@@ -60,7 +64,7 @@ class PromptBuilder:
             question = str(compile_template(self.question)(context))
             sentence = str(compile_template(self.commands[command])(context))
             shown = tuple(
-                self._shown(sample.options[index], position) for position, index in enumerate(order)
+                self._shown(context["options"], position) for position in range(len(order))
             )
             text = compile_template(self.template.template)(
                 {
@@ -72,7 +76,9 @@ class PromptBuilder:
             )
         except TemplateError as error:
             raise InputError(f"prompt of sample {sample.id}: {error}", where=self.where) from None
-        return Prompt(text=str(text).strip(), order=order, shown=shown, command=command)
+        return Prompt(
+            text=str(text).strip(), order=order, shown=shown, command=command, question=question
+        )
 
 
 def prompt_builder(
