@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_harness.errors import InputError, listing
+from vlm_harness.logs.labels import MANY_UNPARSED
 from vlm_harness.logs.run import Run
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.types import Cell, LogLine
@@ -214,6 +215,13 @@ def _notes(a: Cell, b: Cell, pairs: Sequence[tuple[LogLine, LogLine]]) -> list[s
         reworded = sum(x.prompt != y.prompt for x, y in pairs if x.order == y.order)
         if reworded:
             notes.append(f"{label}: prompts differ in {reworded} of {len(pairs)} lines")
+    n_unparsed = [sum(pair[index].status == "unparsed" for pair in pairs) for index in (0, 1)]
+    shares = [n / len(pairs) for n in n_unparsed]
+    if abs(shares[0] - shares[1]) >= MANY_UNPARSED:
+        notes.append(
+            f"{label}: {shares[0]:.1%} of the answers of side A are unparsed, {shares[1]:.1%} of "
+            "side B: the difference may lie in reading them (`extraction-report` shows them)"
+        )
     for name, index in (("A", 0), ("B", 1)):
         for status, text in (("unparsed", "unparsed"), ("error", "failed")):
             count = sum(pair[index].status == status for pair in pairs)
