@@ -78,9 +78,10 @@ LETTERED = {
 
 ELSEWHERE = (
     "whatsup_rendered_", "coco_spatial_", "gqa_spatial_", "mmvp_vlm",
-    "pope_", "sugarcrepe_", "vsr_",
+    "pope_", "sugarcrepe_", "vsr_", "colorswap",
 )  # fmt: skip
-"""Tested in test_rendered.py, test_benchmarks.py and test_coco_benchmarks.py."""
+"""Tested in test_rendered.py, test_benchmarks.py, test_coco_benchmarks.py and
+test_colorswap.py."""
 
 
 def test_every_bundled_task_is_tested_here() -> None:
