@@ -5,7 +5,7 @@ except for two kinds of files that these loaders get wrong, and for size limits:
 
 | file | pixels |
 |---|---|
-| EXIF orientation | ignored, unless the task sets ``exif: apply`` |
+| EXIF orientation | applied to image columns, as ``datasets`` does; else ignored (see ``exif``) |
 | greyscale, palette, CMYK | converted to RGB |
 | transparent | the stored colours; the alpha channel is dropped |
 | animated, multi-page | the first frame or page |
@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_harness.errors import SampleError
+from vlm_harness.errors import SampleError, clip
 from vlm_harness.types import ImageRef
 
 if TYPE_CHECKING:
@@ -70,13 +70,18 @@ def read(ref: ImageRef) -> bytes:
         SampleError: the file cannot be read, or is larger than ``MAX_BYTES``.
     """
     try:
-        size = ref.size()
-        if size is not None and size > MAX_BYTES:
-            raise SampleError(f"image {ref.path}: {size:,} bytes; the limit is {MAX_BYTES:,}")
-        return ref.read()
+        _check_size(ref, ref.size())
+        data = ref.read()
+        _check_size(ref, len(data))  # unknown before if the image is embedded in a row
+        return data
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SampleError(f"image {ref.path}: {reason}") from None
+        raise SampleError(f"image {clip(ref.path)}: {reason}") from None
+
+
+def _check_size(ref: ImageRef, size: int | None) -> None:
+    if size is not None and size > MAX_BYTES:
+        raise SampleError(f"image {clip(ref.path)}: {size:,} bytes; the limit is {MAX_BYTES:,}")
 
 
 def checksum(ref: ImageRef) -> str:
@@ -109,7 +114,7 @@ def decode(data: bytes, ref: ImageRef, min_side: int | None = None) -> "Image":
     # On broken files decoders raise anything: struct.error, IndexError, SyntaxError, ...
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise SampleError(f"image {ref.path}: {reason}") from None
+        raise SampleError(f"image {clip(ref.path)}: {reason}") from None
 
 
 def _decode(data: bytes, upright: bool, min_side: int | None) -> "Image":
@@ -136,6 +141,14 @@ def _decode(data: bytes, upright: bool, min_side: int | None) -> "Image":
             image.draft(image.mode, (min_side, min_side))
         oriented = ImageOps.exif_transpose(image) if upright else image
         return _to_eight_bits(oriented).convert("RGB")
+
+
+def begins_like_image(head: bytes) -> bool:
+    """Whether Pillow takes these first bytes (16 suffice) for a format in ``FORMATS``."""
+    from PIL import Image
+
+    accepts = (Image.OPEN[name][1] for name in _formats())
+    return any(accept is not None and accept(head) is True for accept in accepts)
 
 
 @cache

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from vlm_harness.errors import InputError
+from vlm_harness.errors import InputError, shown
 
 SPEC_FOLDERS = ("tasks", "prompts", "models")
 
@@ -63,13 +63,13 @@ def inside(root: Path, relative: str) -> Path:
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", relative):
         raise InputError(
-            f"{relative!r} is a URL; tasks and data may only refer to local files",
+            f"{shown(relative)} is a URL; tasks and data may only refer to local files",
             hint="Download the file, and give its path relative to the data directory.",
         )
     path = Path(relative)
     if escapes(relative):
         raise InputError(
-            f"the path {relative!r} is outside the data directory",
+            f"the path {shown(relative)} is outside the data directory",
             hint="Paths in tasks and data are relative to the data directory, without '..'.",
         )
     try:

@@ -103,7 +103,7 @@ def test_a_later_version_of_the_pope_files_is_detected(tmp_path: Path, command: 
 
 def test_pope_is_scored_by_f1_of_yes(tmp_path: Path) -> None:
     """A true positive, a false positive and an unanswered negative: TP 1, FP 2."""
-    answers = {"1": "Yes.", "2": "Yes", "3": "A kite is not to be made out."}
+    answers = {"1": "Yes.", "2": "Yes", "3": "Perhaps a kite."}
 
     def handler(request: Request) -> str:
         assert request.sample is not None

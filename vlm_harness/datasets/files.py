@@ -1,20 +1,24 @@
 """Readers for files in the data directory."""
 
-import csv
 import hashlib
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from vlm_harness.datasets.reader import Row, Table
-from vlm_harness.errors import InputError, listing
-from vlm_harness.files import parse_json
+from vlm_harness.datasets.embedded import with_images
+from vlm_harness.datasets.reader import Table, reads
+from vlm_harness.datasets.records import (
+    Row,
+    csv_rows,
+    json_lines,
+    json_value,
+    read_bytes,
+    read_text,
+)
+from vlm_harness.errors import InputError
 from vlm_harness.images import SUFFIXES, file_ref
 from vlm_harness.paths import inside
 from vlm_harness.specs.schemas import DatasetSpec
-from vlm_harness.types import ImageRef
 
 PREPARE = "vlm-harness data prepare TASK"
 """In a hint; ``TASK`` is replaced where the task is known."""
@@ -22,34 +26,51 @@ PREPARE = "vlm-harness data prepare TASK"
 
 def locate(dataset: DatasetSpec, root: Path) -> Path:
     """The file or folder of a data set. If there are several paths, the first that exists."""
+    found = locate_all(dataset, root)
+    if len(found) > 1:
+        raise InputError(
+            f"dataset.path: {len(found)} files match {paths_of(dataset)}, but the reader "
+            f"{dataset.reader!r} takes one path"
+        )
+    return found[0]
+
+
+def locate_all(dataset: DatasetSpec, root: Path) -> list[Path]:
+    """The file or folder of a data set, or all files that match its pattern, sorted.
+
+    If there are several paths, the first that exists.
+    """
     if dataset.path is None:
         raise InputError(f"the reader {dataset.reader!r} requires dataset.path")
     paths = [dataset.path] if isinstance(dataset.path, str) else dataset.path
     candidates = [inside(root, path) for path in paths]
-    for path in candidates:
-        if path.is_file() or path.is_dir():
-            return path
+    for path, candidate in zip(paths, candidates, strict=True):
+        if candidate.is_file() or candidate.is_dir():
+            return [candidate]
+        if has_magic(path) and (found := _matches(root, path)):
+            return found
     raise InputError(
         "data not found: " + " or ".join(str(path) for path in candidates),
         hint=how_to_get(dataset, root),
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a data file as bytes."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
+def paths_of(dataset: DatasetSpec) -> str:
+    """The paths or pattern of a data set, for messages."""
+    return dataset.path if isinstance(dataset.path, str) else " or ".join(dataset.path or ())
 
 
-def read_text(path: Path, data: bytes) -> str:
-    """Decode a data file as UTF-8, without the byte order mark that Windows programs write."""
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """The files that match a pattern; hidden ones only if the pattern names them."""
+    parts = Path(pattern).parts
+
+    def hidden(path: Path) -> bool:
+        return any(x.startswith(".") and x not in parts for x in path.relative_to(root).parts)
+
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"not UTF-8: {error.reason}", where=f"{path}:{line}") from None
+        return sorted(p for p in root.glob(pattern) if p.is_file() and not hidden(p))
+    except ValueError as error:
+        raise InputError(f"dataset.path: invalid pattern {pattern!r}: {error}") from None
 
 
 def checksum(path: Path) -> str:
@@ -74,145 +95,66 @@ def how_to_get(dataset: DatasetSpec, root: Path) -> str:
     return "\n".join(lines)
 
 
+@reads("path", "key", "columns")
 def read_json(dataset: DatasetSpec, root: Path) -> Table:
     """Read a JSON list of objects, or of lists whose items ``columns`` names.
 
     If the list is a value of an object, ``key`` selects it. In an object of objects, each value is
     a row, and its key becomes the column ``key``.
     """
-    path = locate(dataset, root)
-    data = read_bytes(path)
-    content = parse_json(read_text(path, data), path, parser=json.loads, by_hand=True)
-    if dataset.key is not None:
-        if not isinstance(content, dict) or dataset.key not in content:
-            raise InputError(f"key {dataset.key!r} not found", where=path)
-        content = content[dataset.key]
-    if isinstance(content, dict):
-        if not all(isinstance(value, dict) for value in content.values()):
-            raise InputError("expected a list of rows, found an object", where=path)
-        content = [{"key": key, **value} for key, value in content.items()]
-    if not isinstance(content, list):
-        raise InputError(f"expected a list of rows, found {type(content).__name__}", where=path)
-    return Table(
-        [_as_row(row, dataset, path, i) for i, row in enumerate(content)],
-        _checksums(path, root, data),
-    )
+
+    def records(text: str, path: Path) -> list[Any]:
+        content = json_value(text, path)
+        if dataset.key is not None:
+            if not isinstance(content, dict) or dataset.key not in content:
+                raise InputError(f"key {dataset.key!r} not found", where=path)
+            content = content[dataset.key]
+        if isinstance(content, dict):
+            if not all(isinstance(value, dict) for value in content.values()):
+                raise InputError("expected a list of rows, found an object", where=path)
+            content = [{"key": key, **value} for key, value in content.items()]
+        if not isinstance(content, list):
+            raise InputError(f"expected a list of rows, found {type(content).__name__}", where=path)
+        return content
+
+    return _read(dataset, root, records)
 
 
+@reads("path", "columns")
 def read_jsonl(dataset: DatasetSpec, root: Path) -> Table:
     """Read one JSON object per line."""
-    import jsonlines
-
-    path = locate(dataset, root)
-    data = read_bytes(path)
-    try:
-        with jsonlines.Reader(io.StringIO(read_text(path, data))) as reader:
-            rows = [
-                _as_row(row, dataset, path, i) for i, row in enumerate(reader.iter(skip_empty=True))
-            ]
-    except RecursionError:
-        raise InputError("not valid JSON: nested too deeply", where=path) from None
-    except jsonlines.InvalidLineError as error:
-        raise InputError(f"not valid JSON: {error}", where=f"{path}:{error.lineno}") from None
-    return Table(rows, _checksums(path, root, data))
+    return _read(dataset, root, json_lines)
 
 
+@reads("path", "columns", "delimiter")
 def read_csv(dataset: DatasetSpec, root: Path) -> Table:
-    """Read a CSV with a header (or columns). Values stay text, including '01'."""
-    path = locate(dataset, root)
-    data = read_bytes(path)
-    text = io.StringIO(read_text(path, data), newline="")
-    reader = csv.DictReader(
-        text, fieldnames=dataset.columns, delimiter=dataset.delimiter, strict=True
-    )
+    """Read a CSV with a header (or columns). Values stay text, including '01'.
+
+    The values of a file named ``.tsv`` are separated by tabs, unless ``delimiter`` is given.
+    """
+
+    def records(text: str, path: Path) -> list[Row]:
+        by_name = path.suffix.lower() == ".tsv" and "delimiter" not in dataset.model_fields_set
+        delimiter = "\t" if by_name else dataset.delimiter
+        return csv_rows(text, path, columns=dataset.columns, delimiter=delimiter)
+
+    return _read(dataset, root, records)
+
+
+def _read(dataset: DatasetSpec, root: Path, records: Any) -> Table:
+    """The records of all files, one row each."""
     rows: list[Row] = []
-    try:
-        names = [name.strip() for name in reader.fieldnames or ()]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
-            raise InputError(f"duplicate column {listing(duplicates)}", where=f"{path}:1")
-        for row in reader:
-            if None in row or None in row.values():
-                missing = sum(value is None for value in row.values())
-                count = len(names) - missing + len(row.get(None, ()))  # surplus under the key None
-                raise InputError(
-                    f"expected {len(names)} values ({', '.join(names)}), found {count}",
-                    where=f"{path}:{reader.line_num}",
-                )
-            rows.append({(key or "").strip(): value for key, value in row.items()})
-    except csv.Error as error:
-        where = f"{path}:{reader.reader.line_num}"
-        raise InputError(f"not valid CSV: {error}", where=where) from None
-    return Table(rows, _checksums(path, root, data))
+    checksums = {}
+    for path in locate_all(dataset, root):
+        data = read_bytes(path)
+        name = path.relative_to(root).as_posix()
+        checksums[name] = hashlib.sha256(data).hexdigest()
+        for index, record in enumerate(records(read_text(path, data), path)):
+            rows.append(with_images(_as_row(record, dataset, path, index), f"{name}#{index}"))
+    return Table(rows, checksums)
 
 
-class ArrowRows(Sequence[Row]):
-    """Rows of a ``datasets`` data set, read on access; images become references."""
-
-    def __init__(self, data: Any, label: str) -> None:
-        from datasets import Image
-
-        self._label = label
-        self._images = [name for name, kind in data.features.items() if isinstance(kind, Image)]
-        for name in self._images:
-            data = data.cast_column(name, Image(decode=False))
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: Any) -> Any:
-        row = dict(self._without_images[index])
-        for name in self._images:
-            row[name] = self._ref(index, name)
-        return row
-
-    def __iter__(self) -> Iterator[Row]:
-        return (self[i] for i in range(len(self)))
-
-    @property
-    def _without_images(self) -> Any:
-        # Reading a row must not copy its pixels.
-        if not hasattr(self, "_plain_columns"):
-            self._plain_columns = self._data.remove_columns(self._images)
-        return self._plain_columns
-
-    def _ref(self, index: int, column: str) -> ImageRef:
-        def read() -> bytes:
-            value = self._data[index][column]
-            if value is None:
-                raise OSError("the image column is empty in this row")
-            return value["bytes"] or Path(value["path"]).read_bytes()
-
-        return ImageRef(path=f"{self._label}#{index}/{column}", read=read)
-
-
-def read_parquet(dataset: DatasetSpec, root: Path) -> Table:
-    """Read a Parquet file, or all Parquet files in a folder, sorted by path."""
-    path = locate(dataset, root)
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise InputError("no .parquet file in this folder", where=path)
-    checksums = {file.relative_to(root).as_posix(): checksum(file) for file in files}
-    from datasets import Dataset
-
-    try:
-        data = Dataset.from_parquet([str(file) for file in files], keep_in_memory=False)
-    except Exception as error:  # pyarrow and datasets raise many classes of their own
-        raise InputError(f"not a readable Parquet file: {error}", where=path) from None
-    return Table(ArrowRows(_with_images(data), str(path.relative_to(root))), checksums)
-
-
-def _with_images(data: Any) -> Any:
-    """Treat columns of {bytes, path} as images, even without metadata in the file."""
-    from datasets import Image
-
-    for name, kind in list(data.features.items()):
-        if isinstance(kind, Mapping) and {"bytes", "path"} == set(kind):
-            data = data.cast_column(name, Image())
-    return data
-
-
+@reads("path")
 def read_image_folder(dataset: DatasetSpec, root: Path) -> Table:
     """List the images in a folder and its subfolders, sorted by path.
 
@@ -252,7 +194,3 @@ def _as_row(row: Any, dataset: DatasetSpec, path: Path, index: int) -> Row:
             raise InputError(f"{text}, expected {len(dataset.columns)}", where=path)
         raise InputError(f"{text}; name them in dataset.columns", where=path)
     raise InputError(f"row {index}: expected an object, found {type(row).__name__}", where=path)
-
-
-def _checksums(path: Path, root: Path, data: bytes) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): hashlib.sha256(data).hexdigest()}

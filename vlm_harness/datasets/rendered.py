@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from vlm_harness.errors import InputError, listing, not_found, suggest
-from vlm_harness.specs.schemas import DatasetSpec, Spec
+from vlm_harness.datasets.reader import Table, reads
+from vlm_harness.datasets.records import Row
+from vlm_harness.errors import InputError, listing, not_found, shown, suggest
+from vlm_harness.specs.schemas import DatasetSpec
+from vlm_harness.specs.spec import Spec
 from vlm_harness.types import ImageRef
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from vlm_harness.datasets.reader import Row, Table
 
 VERSION = 1
 """Version of the images. Increase it when any image changes, because scores then change."""
@@ -80,14 +81,13 @@ class Scene:
     """Horizontal offset of the subject from the object, for the other relations."""
 
 
-def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
+@reads("split", "args")
+def read_rendered(dataset: DatasetSpec, root: Path) -> Table:
     """Four rows per set, with image, subset, set, subject, object and relation.
 
     Raises:
         InputError: an unknown split, or invalid arguments.
     """
-    from vlm_harness.datasets.reader import Table
-
     split = dataset.split or "test"
     if split not in SHARES:
         raise not_found(
@@ -103,7 +103,7 @@ def read_rendered(dataset: DatasetSpec, root: Path) -> "Table":
             f"dataset.args: unknown argument {name!r}{suggest(name, known)}"
             if detail["type"] == "extra_forbidden"
             else f"dataset.args.{name}: {detail['msg'].replace('Input should', 'must')}, "
-            f"found {detail['input']!r}",
+            f"found {shown(detail['input'])}",
             hint=f"Arguments: {listing(known)}",
         ) from None
     rows: list[Row] = []

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness import datasets
-from vlm_harness.errors import InputError, listing, not_found
+from vlm_harness.errors import InputError, clip, listing, not_found, shown
 from vlm_harness.files import to_json
-from vlm_harness.images import file_ref
-from vlm_harness.paths import inside
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import AnyOf, OverlaySpec, TaskSpec
+from vlm_harness.specs.schemas import OverlaySpec, TaskSpec
 from vlm_harness.specs.templates import TemplateError, render_tree
-from vlm_harness.types import ImageRef, Sample
+from vlm_harness.tasks.sample_images import images, is_missing, oriented
+from vlm_harness.tasks.texts import texts
+from vlm_harness.types import Sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +74,10 @@ def load_task(
     ]
     if not made:
         raise InputError(
-            f"task {spec.task}: no rows in {spec.dataset.path or 'the data set'}"
+            f"task {spec.task}: no rows in {_place(spec)}"
             if not table.rows
-            else f"task {spec.task}: none of the {len(table.rows)} rows of "
-            f"{spec.dataset.path or 'the data set'} matches `where`",
+            else f"task {spec.task}: none of the {len(table.rows)} rows of {_place(spec)} matches "
+            "`where`",
             where=spec.at("where" if table.rows else "dataset"),
         )
     _check_ids(spec, made)
@@ -119,7 +119,7 @@ def apply_corrections(overlay: OverlaySpec, samples: Sequence[Sample]) -> list[S
         if sample.options[sample.target] != correction.was:
             raise InputError(
                 f"label correction of sample {sample.id}: expected the label {correction.was!r} in "
-                f"the data, found {sample.options[sample.target]!r}",
+                f"the data, found {shown(sample.options[sample.target])}",
                 where=overlay.at("corrections", index),
                 hint="Your copy of the data may already be corrected. Use --labels original to "
                 "evaluate with the labels in the data.",
@@ -154,24 +154,29 @@ def _sample(
         if spec.where is not None and not _truth(render_tree(spec.where, context)):
             return None
         values: dict[str, Any] = {}
-        for name in ("id", "options", "target", "captions", "pair", "set", "category"):
+        for name in ("id", "target", "pair", "set", "category"):
             step = ("sample", name)
             values[name] = render_tree(getattr(spec.sample, name), context)
-        step = ("sample", "images")
-        images = _images(spec.sample.images, context, root)
-        if spec.exif == "apply":
-            images = tuple(dataclasses.replace(ref, upright=True) for ref in images)
+        step = ("sample", "id")
+        if is_missing(values["id"]):
+            raise ValueError(f"the id must not be null, NaN or empty, found {values['id']!r}")
         step = ("sample", "options")
-        options = _texts(values["options"], "options")
+        options = texts(spec, "options", context, row)
+        if len(set(options)) < len(options):
+            raise ValueError(f"duplicate options: {shown(list(options))}")
         step = ("sample", "captions")
-        captions = None if values["captions"] is None else _texts(values["captions"], "captions")
+        captions = None
+        if spec.sample.captions is not None:
+            captions = texts(spec, "captions", context, row)
         if captions is not None and len(captions) != len(options):
             raise ValueError(f"{len(captions)} captions for {len(options)} options")
         step = ("sample", "target")
         target = _target(values["target"], options)
+        step = ("sample", "images")
+        shown_images = images(spec.sample.images, context, root, f"{spec.task}#{index}")
         return Sample(
             id=str(values["id"]),
-            images=images,
+            images=oriented(shown_images, spec.exif),
             options=options,
             target=target,
             target_original=target,
@@ -183,15 +188,20 @@ def _sample(
         )
     except (TemplateError, ValueError, InputError) as error:
         message = error.message if isinstance(error, InputError) else str(error)
-        hint = f"Row {index}: {str(dict(row))[:200]}"
+        hint = f"Row {index}: {shown(dict(row))}"
         if isinstance(error, InputError) and error.hint:
             hint = f"{error.hint}\n{hint}"
         raise InputError(
-            f"{'.'.join(map(str, step))}, row {index} of {spec.dataset.path or 'the data set'}: "
-            f"{message}",
+            f"{'.'.join(map(str, step))}, row {index} of {_place(spec)}: {message}",
             where=spec.at(*step),
             hint=hint,
         ) from None
+
+
+def _place(spec: TaskSpec) -> str:
+    """The origin of the rows, for messages."""
+    path = spec.dataset.path
+    return " or ".join(path) if isinstance(path, list) else path or "the data set"
 
 
 def _truth(value: Any) -> bool:
@@ -199,64 +209,35 @@ def _truth(value: Any) -> bool:
     return value not in ("False", "false", "") if isinstance(value, str) else bool(value)
 
 
-def _images(source: Any, context: Mapping[str, Any], root: Path) -> tuple[ImageRef, ...]:
-    if isinstance(source, str):
-        rendered = render_tree(source, context)
-        source = rendered if isinstance(rendered, list | tuple) else [rendered]
-        return tuple(_image(item, root) for item in source)
-    refs = []
-    for item in source:
-        if isinstance(item, AnyOf):
-            candidates = [_image(render_tree(path, context), root) for path in item.any_of]
-            refs.append(next((ref for ref in candidates if ref.exists()), candidates[0]))
-        else:
-            refs.append(_image(render_tree(item, context), root))
-    return tuple(refs)
-
-
-def _image(value: Any, root: Path) -> ImageRef:
-    if isinstance(value, ImageRef):
-        return value
-    if isinstance(value, str):
-        inside(root, value)
-        return file_ref(root, value)
-    raise ValueError(f"an image must be a path or an image column, not {type(value).__name__}")
-
-
-def _texts(value: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{name} must be a list with at least one item, found {value!r}")
-    texts = tuple(str(item) for item in value)
-    if name == "options" and len(set(texts)) < len(texts):
-        raise ValueError(f"duplicate options: {list(texts)}")
-    return texts
-
-
 def _target(value: Any, options: Sequence[str]) -> int:
     if isinstance(value, str) and value.strip().isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(
-            f"the target must be the index of an option (0 to {len(options) - 1}), found {value!r}"
+            f"the target must be the index of an option (0 to {len(options) - 1}), found "
+            f"{shown(value)}"
         )
     if not 0 <= value < len(options):
         raise ValueError(
-            f"the target {value} is out of range for the {len(options)} options {list(options)}; "
+            f"the target {clip(value)} is out of range for the {len(options)} options "
+            f"{shown(list(options))}; "
             f"allowed: 0 to {len(options) - 1}"
         )
     return value
 
 
 def _key(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
+    return None if is_missing(value) else str(value)
 
 
 def _check_ids(spec: TaskSpec, samples: Sequence[Sample]) -> None:
     counts = Counter(sample.id for sample in samples)
     duplicates = [name for name, count in counts.items() if count > 1]
     if duplicates:
+        rows = [s.fields["row_index"] for s in samples if s.id == duplicates[0]]
         raise InputError(
-            f"sample.id: duplicate ids ({len(duplicates)}): {listing(duplicates, 5)}",
+            f"sample.id: duplicate ids ({len(duplicates)}): {listing(duplicates, 5)}; several "
+            f"samples have the id {shown(duplicates[0])} (rows {clip(', '.join(map(str, rows)))})",
             where=spec.at("sample", "id"),
             hint="Make the id of every sample unique, for instance with {{ row_index }}.",
         )
@@ -285,16 +266,16 @@ def _check_groups(spec: TaskSpec, samples: Sequence[Sample], labels: str) -> Non
         for key, group in members.items():
             if len(group) > rule.size:
                 raise InputError(
-                    f"the {kind} {key!r} has {len(group)} samples, expected at most {rule.size}: "
-                    f"{listing((s.id for s in group), 6)}",
+                    f"the {kind} {shown(key)} has {len(group)} samples, expected at most "
+                    f"{rule.size}: {listing((s.id for s in group), 6)}",
                     where=spec.at("sample", kind),
                     hint=f"Change sample.{kind}, or grouping.{kind}.size.",
                 )
             complete = len(group) == rule.size
             if rule.distinct_targets and complete and len({s.target for s in group}) < rule.size:
                 raise InputError(
-                    f"several samples of the {kind} {key!r} have the same correct option under the "
-                    f"{labels} labels: {listing(s.id for s in group)}",
+                    f"several samples of the {kind} {shown(key)} have the same correct option "
+                    f"under the {labels} labels: {listing(s.id for s in group)}",
                     where=spec.at("grouping", kind, "distinct_targets"),
                     hint="Check the data and the label corrections.",
                 )
