@@ -101,23 +101,18 @@ def test_whatsup_a(
 
 
 def test_on_the_floor_is_not_on_the_chair(realdata: Path) -> None:
-    """Why What'sUp A ignores "on the floor": otherwise 250 of 330 are correct instead of 280.
-
-    All 31 texts that are ambiguous for plain keywords have the form "on the floor, under the
-    chair". 30 of them are correct by the published rule, which only looks for the correct word.
-    """
+    """ "On the floor, under the chair" is under: 280 of 330, as by the published rule."""
     rows = rows_of(realdata / "whatsup" / "recorded_llava15" / "A_adaptvis.jsonl")
     plain = [keyword(row["generation"], FOUR) for row in rows]
     correct = [
         found.index == FOUR.index(row["gold"].lower())
         for found, row in zip(plain, rows, strict=True)
     ]
-    assert sum(correct) == 250
-    ambiguous = [row for found, row in zip(plain, rows, strict=True) if found.index is None]
-    assert len(ambiguous) == 31
-    assert sum(row["correct"] for row in ambiguous) == 30
-    for row in ambiguous:
-        assert re.fullmatch(r"The [\w ]+ (is|are) on the floor, under the \w+\.", row["generation"])
+    assert sum(correct) == 280
+    floor = [(row, found) for row, found in zip(rows, plain, strict=True)
+             if "on the floor, under" in row["generation"]]  # fmt: skip
+    assert len(floor) == 31
+    assert {found.index for _, found in floor} == {FOUR.index("under")}
 
 
 WHATSUP_B = """\
@@ -278,10 +273,10 @@ SUGARCREPE: dict[str, tuple[int, int, int, dict[str, str]]] = {
     "swap_att": (607, 666, 607, {}),
     "swap_obj": (211, 246, 211, {}),
     "add_att": (604, 692, 604, {}),
-    "add_obj": (1859, 2062, 1859, {"579": COMPARISON, "1172": COMPARISON, "1847": BARE}),
+    "add_obj": (1859, 2062, 1860, {"1847": BARE}),
     "replace_att": (734, 788, 734, {}),
     "replace_obj": (1578, 1652, 1578, {}),
-    "replace_rel": (1240, 1406, 1239, {"1334": COMPARISON}),
+    "replace_rel": (1240, 1406, 1240, {}),
 }
 
 
@@ -331,16 +326,12 @@ def test_sugarcrepe(name: str, realdata: Path, tmp_path: Path) -> None:
         extracted[key] = None if line["prediction"] is None else captions[line["prediction"]]
     assert {key for key in rows if (choice[key] or None) != extracted[key]} == {*expected}
     for key, why in expected.items():
-        if why == BARE:
-            assert (choice[key], lines[key]["response"]["text"], extracted[key]) == (
-                "", "1", rows[key]["caption"],
-            )  # fmt: skip
-        else:
-            assert lines[key]["extraction"] == "letter: refusal"
-            assert re.search(r"^Neither caption(.|\n)*close(r|st)", lines[key]["response"]["text"])
+        assert why == BARE
+        assert (choice[key], lines[key]["response"]["text"], extracted[key]) == (
+            "", "1", rows[key]["caption"],
+        )  # fmt: skip
     unanswered = sum(not text for text in choice.values())
-    changed = sum(why == COMPARISON for why in expected.values()) - (BARE in expected.values())
-    assert run.results[0]["n_unparsed"] == unanswered + changed
+    assert run.results[0]["n_unparsed"] == unanswered - len(expected)
 
 
 def test_sugarcrepe_with_the_current_data(realdata: Path, tmp_path: Path) -> None:

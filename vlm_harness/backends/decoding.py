@@ -14,7 +14,7 @@ from typing import Any
 
 from vlm_harness.errors import InputError, not_found
 from vlm_harness.plugins import Plugins
-from vlm_harness.specs.yamlfile import scalar
+from vlm_harness.specs.arguments import key_values
 
 Decoding = Callable[..., Mapping[str, Any]]
 Contrast = Callable[[Any, Any, int], Any]
@@ -117,14 +117,3 @@ def canonical(text: str) -> str:
         if key in arguments and arguments[key] != parameter.default
     ]
     return f"{name}:{','.join(arguments_given)}" if arguments_given else name
-
-
-def key_values(text: str, where: str) -> dict[str, Any]:
-    """Parse ``k=v,k=v``; values are read as YAML scalars."""
-    values: dict[str, Any] = {}
-    for part in filter(None, (item.strip() for item in text.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"expected key=value, got {part!r}", where=where)
-        values[key.strip()] = scalar(value) if value.strip() else ""
-    return values

@@ -33,12 +33,14 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
     def __init__(self) -> None:
         self._images: dict[str, Embeddings] = {}  # by ImageRef.pixels
         self._texts: dict[str, Embeddings] = {}
+        self._over_limit: dict[str, bool] = {}  # by text
         self._known: KnownValues | None = None
 
     def forget(self) -> None:
         """Drop all embeddings."""
         self._images.clear()
         self._texts.clear()
+        self._over_limit.clear()
 
     @abstractmethod
     def info(self) -> Model: ...
@@ -58,6 +60,13 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed captions as unit vectors [n, width], float32."""
+
+    def over_limit(self, texts: Sequence[str]) -> Sequence[bool]:
+        """Whether each caption exceeds the model's limit, at which ``embed_texts`` truncates it.
+
+        By default none is, for models without a limit.
+        """
+        return [False] * len(texts)
 
     def recall(self, known: KnownValues, requests: Sequence[Request], loader: ImageLoader) -> None:
         """Load embeddings of earlier runs for these requests, and store new ones from now on."""
@@ -89,7 +98,9 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
 
     def respond(self, requests: Sequence[Request], loader: ImageLoader) -> list[Response | None]:
         failures = self._encode_images(_images(requests), loader)
-        self._encode_texts([text for request in requests for text in request.candidates])
+        texts = [text for request in requests for text in request.candidates]
+        self._encode_texts(texts)
+        self._check_lengths(texts)
         return [self._respond_one(request, loader, failures) for request in requests]
 
     def _encode_images(self, refs: Sequence[ImageRef], loader: ImageLoader) -> dict[ImageRef, str]:
@@ -120,6 +131,12 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
             embedded = dict(zip(batch, self.embed_texts(batch), strict=True))
             self._texts.update(embedded)
             self._store("text", embedded)
+
+    def _check_lengths(self, texts: Sequence[str]) -> None:
+        """Also of texts whose embeddings were recalled."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._over_limit]
+        if new:
+            self._over_limit.update(zip(new, self.over_limit(new), strict=True))
 
     def _store(self, kind: str, embedded: dict[str, Embeddings]) -> None:
         if self._known is not None:
@@ -152,7 +169,8 @@ class DualEncoder(SharesRows, PreprocessesImages, RecallsValues, ABC):
         cosine = None
         if partner is not None and partner not in failures:
             cosine = _cosine(image, embedding(partner))
-        return Response(scores=scores, pair_cosine=cosine)
+        over_limit = any(self._over_limit[text] for text in request.candidates)
+        return Response(scores=scores, pair_cosine=cosine, over_limit=over_limit)
 
 
 def _pixels(ref: ImageRef, loader: ImageLoader) -> str | None:

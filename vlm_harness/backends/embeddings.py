@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vlm_harness.backends import resolve as models
+from vlm_harness.backends.adapters import refuse_adapter_in
 from vlm_harness.backends.dual_encoder import Embeddings
 from vlm_harness.backends.family import BACKENDS
 from vlm_harness.backends.interface import LoadOptions
@@ -144,10 +145,11 @@ def _resolve(text: str, registry: Registry, option: str) -> ModelSpec | None:
 
 
 def _from_hub(name: str, option: str) -> ModelSpec | None:
-    from vlm_harness.backends.hf.loading import DUAL_ENCODERS, check_hub
+    from vlm_harness.backends import hub
+    from vlm_harness.backends.hf.loading import DUAL_ENCODERS
 
     try:
-        check_hub(name, name, None, "config.json")
+        hub.check(name, hub.Repository(name))
     except InputError as error:
         raise InputError(
             error.message,
@@ -177,40 +179,64 @@ class VisionEncoder:
         from vlm_harness.backends.hf.loading import load_pretrained, loading
 
         where = os.path.expanduser(checkpoint)
+        if os.path.isdir(where):
+            refuse_adapter_in(Path(where))
         self.name = Path(where).name
         spec = ModelSpec(model="encoder", backend="hf_dual_encoder", checkpoint=where)
         with loading(spec):
             self._processor = AutoImageProcessor.from_pretrained(
                 where, trust_remote_code=options.trust_remote_code
             )
-        self._model = load_pretrained(AutoModel, spec, options, TransformersArgs())
+        self._model, _ = load_pretrained(AutoModel, spec, options, TransformersArgs(), self._needed)
         if self._model.main_input_name != "pixel_values":
             raise InputError(
                 f"{checkpoint}: {type(self._model).__name__} does not take images",
                 where=option,
                 hint="Use a dual encoder, or a vision-only checkpoint such as DINOv2.",
             )
-        names = [name for name, _ in self._model.named_parameters()]
-        self._has_cls = any(name.endswith(("cls_token", "class_embedding")) for name in names)
+        self._has_cls = _has_cls_token(self._model)
 
     def embed_images(self, images: Sequence["Image"]) -> Embeddings:
         import torch
 
-        inputs = self._processor(images=list(images), return_tensors="pt")
-        pixels = inputs["pixel_values"].to(self._model.device, self._model.dtype)
         with torch.inference_mode():
-            output = self._model(pixel_values=pixels)
-            pooled = (
-                output.last_hidden_state[:, 0]
-                if self._has_cls
-                else output.pooler_output.flatten(1)
-                if getattr(output, "pooler_output", None) is not None
-                else None
-            )
-            if pooled is None:
-                raise InputError(
-                    f"model {self.name} has neither a CLS token nor a pooled output",
-                    hint="Use a checkpoint such as DINOv2, ViT or CLIP.",
-                )
+            pooled = self._embed(self._model, images, self._has_cls)
             unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
         return np.asarray(unit.cpu().numpy(), dtype=np.float32)
+
+    def _embed(self, model: Any, images: Sequence["Image"], has_cls: bool) -> Any:
+        """The CLS token of the last layer, or the pooled output: [images, width]."""
+        inputs = self._processor(images=list(images), return_tensors="pt")
+        output = model(pixel_values=inputs["pixel_values"].to(model.device, model.dtype))
+        if has_cls:
+            return output.last_hidden_state[:, 0]
+        if getattr(output, "pooler_output", None) is None:
+            raise InputError(
+                f"model {self.name} has neither a CLS token nor a pooled output",
+                hint="Use a checkpoint such as DINOv2, ViT or CLIP.",
+            )
+        return output.pooler_output.flatten(1)
+
+    def _needed(self, model: Any, missing: Sequence[str]) -> Sequence[str]:
+        """The missing weights on which the embedding depends.
+
+        A classifier is saved without the pooling layer of ``AutoModel``, which is not used here.
+        """
+        import torch
+        from PIL import Image
+
+        if model.main_input_name != "pixel_values":
+            return ()  # reported by the caller
+        weights = {name: p for name, p in model.named_parameters() if name in missing}
+        if not weights:
+            return missing
+        blank = Image.new("RGB", (224, 224))
+        embedding = self._embed(model, [blank], _has_cls_token(model))
+        used = torch.autograd.grad(embedding.sum(), list(weights.values()), allow_unused=True)
+        unused = {name for name, each in zip(weights, used, strict=True) if each is None}
+        return [name for name in missing if name not in unused]
+
+
+def _has_cls_token(model: Any) -> bool:
+    names = [name for name, _ in model.named_parameters()]
+    return any(name.endswith(("cls_token", "class_embedding")) for name in names)

@@ -6,13 +6,16 @@ the code that runs a model; it is imported when the first model is loaded.
 """
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vlm_harness.backends.interface import Backend, LoadOptions, PromptFormat
+from vlm_harness.backends.hub import Repository
+from vlm_harness.backends.interface import Asked, Backend, LoadOptions, PromptFormat
 from vlm_harness.plugins import Plugins
-from vlm_harness.specs.schemas import ModelSpec, Spec
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.spec import Spec
 from vlm_harness.types import Kind
 
 
@@ -35,6 +38,9 @@ class Family:
     """``module:callable`` that returns the file of a spec, if it is not simply ``checkpoint``."""
     checker: str | None = None
     """``module:callable`` that takes the spec; raises InputError if the checkpoint is missing."""
+    hub: str | None = None
+    """``module:callable`` that takes the spec and returns every ``backends.hub.Repository`` from
+    which the model is loaded; None if models are never loaded from the hub."""
     embeds_images: bool = False
     """Whether the models have ``embed_images``, for commands that compare image embeddings."""
     formatter: str | None = None
@@ -42,6 +48,13 @@ class Family:
     the models have no prompt format of their own."""
     answers: Literal["computed", "recorded", "invented"] = "computed"
     """Where responses come from. The leaderboard rejects invented ones."""
+
+    recorded: str | None = None
+    """``module:callable`` that takes the spec and returns those of ``provides`` that the model's
+    file of recorded answers has."""
+    verifier: str | None = None
+    """``module:callable`` that takes the spec and what a new run asks (``Asked``); raises
+    InputError if the recorded answers do not belong to it."""
 
     def load(self, spec: ModelSpec, options: LoadOptions) -> Backend:
         backend: Backend = _attribute(self.factory)(spec, options)
@@ -63,6 +76,21 @@ class Family:
         names = (spec.checkpoint, spec.args.get("weights"), spec.args.get("processor"))
         paths = [Path(str(name)).expanduser() for name in names if name]
         return [path for path in paths if path.exists()]
+
+    def repositories(self, spec: ModelSpec) -> list[Repository]:
+        """The repositories of the Hugging Face Hub that the model's answers depend on."""
+        found: list[Repository] = _attribute(self.hub)(spec) if self.hub else []
+        return found
+
+    def available(self, spec: ModelSpec) -> frozenset[Kind]:
+        """What this model provides."""
+        found: frozenset[Kind] = _attribute(self.recorded)(spec) if self.recorded else self.provides
+        return found
+
+    def verify(self, spec: ModelSpec, asked: Iterable[Asked]) -> None:
+        """Raise an InputError if the model's recorded answers do not belong to a new run."""
+        if self.verifier:
+            _attribute(self.verifier)(spec, asked)
 
     def check(self, spec: ModelSpec) -> None:
         """Raise an InputError if the model's checkpoint is missing."""

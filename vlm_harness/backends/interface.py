@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vlm_harness.errors import InputError
 from vlm_harness.images import ImageLoader
-from vlm_harness.types import Model, Request, Response
+from vlm_harness.types import Cell, Model, Request, Response
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +29,25 @@ class LoadOptions:
     dtype: str = "auto"
     trust_remote_code: bool = False
     data_dir: Path = Path()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a run asks about a sample."""
+
+    request: Request
+    question: str
+    """The question alone, without options and command."""
+    reordered: bool
+    """Whether the prompt shows the options in another order than that of the task."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run asks a model in one cell."""
+
+    cell: Cell
+    questions: Sequence[Question]
 
 
 def check_device(name: str) -> None:

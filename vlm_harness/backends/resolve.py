@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlm_harness.backends.adapters import refuse_adapter_in
 from vlm_harness.backends.family import BACKENDS, LOADED, OBJECT, Family
 from vlm_harness.backends.hf.loading import DUAL_ENCODERS
 from vlm_harness.backends.interface import Backend
-from vlm_harness.errors import InputError, listing, not_found, suggest
+from vlm_harness.errors import InputError, listing, not_found, shown, suggest
 from vlm_harness.files import read_json, to_json
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import ModelSpec
@@ -84,7 +85,7 @@ def from_object(model: Backend) -> ModelSpec:
         detail = error.errors()[0]
         field = "name" if detail["loc"] == ("model",) else ".".join(map(str, detail["loc"]))
         raise InputError(
-            f"{field}: {detail['msg']} (got {detail['input']!r})", where=where
+            f"{field}: {detail['msg']} (got {shown(detail['input'])})", where=where
         ) from None
     except TypeError as error:
         raise InputError(f"details: {error}", where=where) from None
@@ -124,6 +125,7 @@ def _from_folder(folder: Path) -> ModelSpec:
     if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
         return spec("open_clip")
     config_path = folder / "config.json"
+    refuse_adapter_in(folder)
     if not config_path.is_file():
         raise InputError(
             "not a checkpoint folder: it has neither config.json nor open_clip_config.json",
@@ -152,9 +154,7 @@ def _label(text: str) -> str:
 
 
 def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
-    fields: dict[str, str | None] = {
-        name: str(value) for name, value in overrides.items() if name in OVERRIDABLE
-    }
+    fields = {name: _text(name, overrides[name]) for name in OVERRIDABLE if name in overrides}
     if "checkpoint" in fields:
         fields.setdefault("revision", None)  # the file's revision belongs to its own checkpoint
     args = {name: value for name, value in overrides.items() if name not in OVERRIDABLE}
@@ -166,3 +166,12 @@ def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
     changed = spec.model_copy(update={**fields, "args": {**spec.args, **args}})
     changed._given(spec)
     return changed
+
+
+def _text(name: str, value: Any) -> str | None:
+    """The value of an overridden field, which is a text or absent; a number is written out."""
+    if isinstance(value, str) or (value is None and name != "checkpoint"):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise InputError(f"{name} must be a text, got {shown(value)}", where="--model-args")

@@ -10,6 +10,7 @@ DUAL_ENCODER = Family(
     args=HfDualEncoderArgs,
     default_batch=32,
     checker="vlm_harness.backends.hf.loading:check",
+    hub="vlm_harness.backends.hf.loading:repositories",
     embeds_images=True,
 )
 VLM = Family(
@@ -19,5 +20,6 @@ VLM = Family(
     args=HfVlmArgs,
     without_image=True,
     checker="vlm_harness.backends.hf.loading:check",
-    formatter="vlm_harness.backends.hf.prompt_format:PromptFormatter",
+    hub="vlm_harness.backends.hf.loading:repositories",
+    formatter="vlm_harness.backends.hf.prompt_format:prompt_formatter",
 )

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlm_harness.specs.schemas import Dtype, Spec
+from vlm_harness.specs.schemas import Dtype
+from vlm_harness.specs.spec import Spec
 
 
 class TransformersArgs(Spec):

@@ -10,7 +10,6 @@ Pitfalls handled here:
 * ``get_image_features`` returns a tensor in older releases and an output object in newer ones.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,6 @@ from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +44,7 @@ class HfDualEncoder(DualEncoder):
                 revision=spec.revision,
                 trust_remote_code=options.trust_remote_code,
             )
-        self.model = load_pretrained(AutoModel, spec, options, self.args)
+        self.model, self._weights = load_pretrained(AutoModel, spec, options, self.args)
         if not hasattr(self.model, "get_image_features") or not hasattr(
             self.model, "get_text_features"
         ):
@@ -59,7 +56,8 @@ class HfDualEncoder(DualEncoder):
         self._text_kwargs = self._text_arguments()
 
     def info(self) -> Model:
-        return describe(self.model, self.spec, "hf_dual_encoder", text=self._text_kwargs)
+        text = self._text_kwargs
+        return describe(self.model, self.spec, "hf_dual_encoder", self._weights, text=text)
 
     def preprocess(self, image: "Image") -> dict[str, torch.Tensor]:
         return dict(self.processor.image_processor(images=[image], return_tensors="pt"))
@@ -69,24 +67,28 @@ class HfDualEncoder(DualEncoder):
         return self._unit(self.model.get_image_features, inputs)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        siglip = self.model.config.model_type in SIGLIP
-        if siglip if self.args.lowercase is None else self.args.lowercase:
-            texts = [text.lower() for text in texts]
-        self._warn_if_truncated(texts)
         self.processor.tokenizer.padding_side = "right"
-        inputs = self.processor.tokenizer(list(texts), return_tensors="pt", **self._text_kwargs)
-        if siglip:
+        inputs = self.processor.tokenizer(
+            self._cased(texts), return_tensors="pt", **self._text_kwargs
+        )
+        if self._is_siglip:
             inputs.pop("attention_mask", None)
         return self._unit(self.model.get_text_features, inputs)
 
-    def _warn_if_truncated(self, texts: Sequence[str]) -> None:
-        """Log a warning for captions longer than the model's maximum length."""
+    def over_limit(self, texts: Sequence[str]) -> list[bool]:
         limit = self._text_kwargs["max_length"]
-        for text, ids in zip(
-            texts, self.processor.tokenizer(list(texts), verbose=False)["input_ids"], strict=True
-        ):
-            if limit is not None and len(ids) > limit:
-                logger.warning("caption truncated from %d to %d tokens: %s", len(ids), limit, text)
+        if limit is None:
+            return [False] * len(texts)
+        tokens = self.processor.tokenizer(self._cased(texts), verbose=False)["input_ids"]
+        return [len(ids) > limit for ids in tokens]
+
+    @property
+    def _is_siglip(self) -> bool:
+        return self.model.config.model_type in SIGLIP
+
+    def _cased(self, texts: Sequence[str]) -> list[str]:
+        lower = self._is_siglip if self.args.lowercase is None else self.args.lowercase
+        return [text.lower() for text in texts] if lower else list(texts)
 
     def _text_arguments(self) -> dict[str, Any]:
         config = getattr(self.model.config, "text_config", self.model.config)

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from vlm_harness.backends.hf.batch import Query, inputs_of
+from vlm_harness.backends.hf.chat_template import check_chat_template
 from vlm_harness.backends.hf.loading import load_pretrained, to_device
 from vlm_harness.backends.hf.logits import ForcedTokens
 from vlm_harness.backends.hf.prompt_format import PromptFormatter
@@ -44,11 +45,17 @@ class LoadedVlm:
     def __init__(self, spec: ModelSpec, options: LoadOptions) -> None:
         self.spec = spec
         self.formatter = PromptFormatter(spec, options)
-        self.model = load_pretrained(
+        processor = self.formatter.processor
+        if hasattr(processor, "image_token"):  # else it may not be a VLM, which fails to load
+            check_chat_template(processor, spec)
+        self.model, self.weights = load_pretrained(
             AutoModelForImageTextToText, spec, options, self.formatter.args
         )
+        check_chat_template(processor, spec)
         self._upgrade_old_revision()
+        self.formatter.config = self.model.config
         self.eos_ids, self.pad_id = self._special_ids()
+        self._context = context_length(self.model.config)
         # Drops all other settings of the checkpoint: see the module's docstring.
         own = self.model.generation_config
         plain = GenerationConfig(
@@ -115,6 +122,24 @@ class LoadedVlm:
             output = output[:, length:]
         return output
 
+    def endings(self, inputs: Any, output: torch.Tensor) -> list[tuple[str | None, bool]]:
+        """``finish_reason`` and ``over_limit`` of each generated text.
+
+        ``output``: the new tokens, [batch, steps].
+        """
+        n_prompt = inputs["attention_mask"].sum(1).tolist()
+        if self.model.config.is_encoder_decoder:
+            output = output[:, 1:]  # the first token starts the decoder, and may be an EOS token
+        is_eos = torch.isin(output, torch.tensor(self.eos_ids, device=output.device)).cpu()
+        found: list[tuple[str | None, bool]] = []
+        for before, row in zip(n_prompt, is_eos, strict=True):
+            ended = bool(row.any())
+            after = int(row.int().argmax()) + 1 if ended else len(row)
+            if self.model.config.is_encoder_decoder:
+                after = 0  # the decoder's tokens do not follow the prompt
+            found.append((None if ended else "length", self.exceeds_context(before + after)))
+        return found
+
     # --- scoring without sharing: the plain path --------------------------------------------------
 
     def score_unshared(self, queries: Sequence[Query]) -> dict[Query, Response]:
@@ -123,8 +148,10 @@ class LoadedVlm:
         prompts = iter(self.prompt_ids(inputs))
         failures: dict[Query, Response] = {}
         forced: list[list[int]] = []
+        lengths: dict[Query, int] = {}
         for query in queries:
             prompt, *_ = (next(prompts) for _ in query.request.candidates)
+            lengths[query] = len(prompt)
             try:
                 forced += self.answers(query, prompt)
             except SampleError as error:
@@ -142,16 +169,28 @@ class LoadedVlm:
         sums, tokens = iter(force.sums()), iter(forced)
         for query in queries:
             n = len(query.request.candidates)
-            responses[query] = self.scored(list(islice(sums, n)), list(islice(tokens, n)))
+            responses[query] = self.scored(
+                list(islice(sums, n)), list(islice(tokens, n)), lengths[query]
+            )
         return responses | failures
 
-    @staticmethod
-    def scored(sums: Sequence[float], answers: Sequence[Sequence[int]]) -> Response:
-        """The response for the summed log-probability and the tokens of each candidate."""
-        pairs = zip(sums, answers, strict=True)
-        return Response(
-            scores=tuple(OptionScore(total / len(ids), total, len(ids)) for total, ids in pairs)
+    def scored(
+        self, sums: Sequence[float], answers: Sequence[Sequence[int]], n_prompt: int
+    ) -> Response:
+        """The response for the summed log-probability and the tokens of each candidate.
+
+        ``n_prompt`` is the number of tokens of the prompt.
+        """
+        scores = tuple(
+            OptionScore(total / len(ids), total, len(ids))
+            for total, ids in zip(sums, answers, strict=True)
         )
+        longest = max(map(len, answers), default=0)
+        return Response(scores=scores, over_limit=self.exceeds_context(n_prompt + longest))
+
+    def exceeds_context(self, n_tokens: int) -> bool:
+        """Whether a prompt and its answer are longer than the model was made for."""
+        return self._context is not None and n_tokens > self._context
 
     def answers(self, query: Query, prompt: Sequence[int]) -> list[list[int]]:
         """The tokens of each candidate as it follows the prompt, EOS included."""
@@ -187,3 +226,20 @@ class LoadedVlm:
         ids = [eos] if isinstance(eos, int) else list(eos)
         pad = self.formatter.tokenizer.pad_token_id
         return ids, ids[0] if pad is None else pad
+
+
+def context_length(config: Any) -> int | None:
+    """The number of tokens a model was made for; None if its configuration does not say.
+
+    It is longer than ``max_position_embeddings`` if rotary embeddings are scaled.
+    """
+    text = config.get_text_config()
+    length = getattr(text, "max_position_embeddings", None)
+    if not isinstance(length, int) or length <= 0:
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    factor = rope.get("factor")
+    if not isinstance(factor, int | float):
+        return length
+    original = rope.get("original_max_position_embeddings") or length
+    return max(length, int(original * factor))

@@ -1,14 +1,21 @@
 """Common code of the transformers backends: checking and loading checkpoints, device, dtype."""
 
 import ctypes
+import logging
 import os
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm_harness.backends import hub
+from vlm_harness.backends.adapters import CONFIG as ADAPTER_CONFIG
+from vlm_harness.backends.adapters import refuse_adapter, refuse_adapter_in
 from vlm_harness.backends.hf.args import TransformersArgs
 from vlm_harness.backends.interface import LoadOptions, check_device
-from vlm_harness.errors import InputError
+from vlm_harness.backends.weights import Weights, shape_text, trained
+from vlm_harness.errors import InputError, clip
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model
 
@@ -22,15 +29,19 @@ DUAL_ENCODERS = frozenset(
     }
 )  # fmt: skip
 
+MOST_REASON = 1000
+"""Maximum number of characters of a library's message."""
+
 
 def check(spec: ModelSpec) -> None:
     """Check that a checkpoint is local or can be downloaded, before torch is imported.
 
     Raises:
-        InputError: missing folder, or a hub name that is neither cached nor reachable.
+        InputError: missing folder, a hub name that is neither cached nor reachable, or an adapter.
     """
     folder = Path(spec.checkpoint).expanduser()
     if folder.is_dir():
+        refuse_adapter_in(folder)
         if not (folder / "config.json").is_file():
             raise InputError(
                 "not a transformers checkpoint: the folder has no config.json", where=folder
@@ -38,49 +49,18 @@ def check(spec: ModelSpec) -> None:
         return
     if spec.checkpoint.startswith((".", "/", "~")) or spec.checkpoint.count("/") > 1:
         raise InputError(f"folder not found: '{folder}'", where=spec.at("checkpoint"))
-    check_hub(spec.model, spec.checkpoint, spec.revision, "config.json")
+    hub.check(spec.model, hub.Repository(spec.checkpoint, spec.revision))
 
 
-def check_hub(model: str, repo: str, revision: str | None, filename: str) -> None:
-    """Raise an InputError if a hub file is neither cached nor reachable."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
-            return
-        # A single short request: without network, a download would retry for half a minute.
-        HfApi().model_info(repo, revision=revision, timeout=10)
-    except GatedRepoError:
-        raise InputError(
-            f"model {model}: the checkpoint {repo!r} requires accepting its licence",
-            hint=f"Accept it on https://huggingface.co/{repo}, then run `hf auth login`.",
-        ) from None
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise InputError(
-            f"model {model}: the hub has no checkpoint {repo!r}"
-            + (f" at revision {revision}" if revision else ""),
-            hint=str(error).strip().splitlines()[0],
-        ) from None
-    # The exception for an unreachable hub depends on the HTTP library underneath.
-    except Exception as error:
-        raise InputError(
-            f"model {model}: the weights {repo!r} are not on this machine and the hub cannot be "
-            f"reached ({type(error).__name__})",
-            hint=(
-                f"On a machine with network access, run `hf download {repo}"
-                + (f" --revision {revision}" if revision else "")
-                + f" --local-dir {repo.split('/')[-1]}`,\n"
-                f"copy that folder here, and pass --model {model} --model-args "
-                "checkpoint=FOLDER\n(or set HF_HOME to a cache that contains it). "
-                "For a model that needs no download, use tiny-clip\nor tiny-llava."
-            ),
-        ) from None
+def repositories(spec: ModelSpec) -> list[hub.Repository]:
+    """The repositories of the hub from which the model and its processor are loaded."""
+    processor = spec.args.get("processor")
+    names = [(spec.checkpoint, spec.revision), *([(str(processor), None)] if processor else [])]
+    return [
+        hub.Repository(name, revision)
+        for name, revision in names
+        if not Path(name).expanduser().exists()
+    ]
 
 
 def pick_device(name: str | None, options: LoadOptions) -> "torch.device":
@@ -133,13 +113,24 @@ def keep_freed_memory(device: "torch.device") -> None:
         mallopt(trim_threshold, 2**30)
 
 
+Needed = Callable[[Any, Sequence[str]], Sequence[str]]
+"""(model, missing weights) to those on which its outputs depend."""
+
+
 def load_pretrained(
-    auto: Any, spec: ModelSpec, options: LoadOptions, args: TransformersArgs
-) -> Any:
+    auto: Any,
+    spec: ModelSpec,
+    options: LoadOptions,
+    args: TransformersArgs,
+    needed: Needed = lambda model, missing: missing,
+) -> tuple[Any, Weights]:
     """Call ``auto.from_pretrained`` with the model's arguments; the model is in evaluation mode.
 
+    Returns the model, and how the checkpoint's weights differ from those of the model.
+
     Raises:
-        InputError: the checkpoint cannot be loaded; the message contains the library's reason.
+        InputError: the checkpoint cannot be loaded; the message contains the library's reason. Or
+            weights are missing.
     """
     from transformers.utils import logging as library_logging
 
@@ -150,6 +141,8 @@ def load_pretrained(
         "dtype": pick_dtype(args.dtype, options, device),
         "revision": spec.revision,
         "trust_remote_code": options.trust_remote_code,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are refused below, by name
     }
     if args.attn_implementation:
         kwargs["attn_implementation"] = args.attn_implementation
@@ -157,12 +150,49 @@ def load_pretrained(
         kwargs["quantization_config"] = _quantization(args, spec)
     if args.device_map or args.quantization:
         kwargs["device_map"] = args.device_map or {"": str(device)}
-    with loading(spec):
-        model = auto.from_pretrained(os.path.expanduser(spec.checkpoint), **kwargs)
+    with loading(spec), _without_load_report():
+        loaded = auto.from_pretrained(os.path.expanduser(spec.checkpoint), **kwargs)
+    # A checkpoint's own code may return the model alone.
+    model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
+    weights = _weights(model, info, needed)
+    weights.check(spec)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        refuse_adapter(spec.checkpoint, [ADAPTER_CONFIG])
     model = (model if "device_map" in kwargs else model.to(device)).eval()
     if args.compile:
         model.compile(dynamic=True)
-    return model
+    return model, weights
+
+
+def _weights(model: Any, info: Mapping[str, Any], needed: Needed) -> Weights:
+    """How the weights of a checkpoint differ from those of its model.
+
+    ``missing_keys`` contains neither tied weights nor those that the family computes.
+    """
+    missing = trained(model, info.get("missing_keys", ()))
+    shapes = {name: shapes for name, *shapes in info.get("mismatched_keys", ())}
+    absent = sorted({*missing, *shapes})
+    used = needed(model, absent) if absent else ()
+    return Weights(
+        missing=tuple(name for name in used if name not in shapes),
+        mismatched=tuple(shape_text(name, *shapes[name]) for name in used if name in shapes),
+        unexpected=tuple(sorted(info.get("unexpected_keys", ()))),
+    )
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Silence the table of missing and unexpected weights, of which the harness makes its own."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def other(record: logging.LogRecord) -> bool:
+        return record.funcName != "log_state_dict_report"
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def to_device(value: "torch.Tensor", device: "torch.device", dtype: Any) -> "torch.Tensor":
@@ -185,7 +215,7 @@ class loading:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # Loaders raise exceptions of any type; safetensors has its own for a truncated file.
         if isinstance(error, Exception) and not isinstance(error, InputError):
-            reason = str(error).strip() or type(error).__name__
+            reason = clip(str(error).strip() or type(error).__name__, MOST_REASON)
             has_code = "trust_remote_code" in reason
             raise InputError(
                 f"model {self._spec.model}: the checkpoint {self._spec.checkpoint!r} cannot be "
@@ -214,13 +244,14 @@ def _quantization(args: TransformersArgs, spec: ModelSpec) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model:
+def describe(model: Any, spec: ModelSpec, backend: str, weights: Weights, **details: Any) -> Model:
     """Describe a loaded transformers model as a ``Model``."""
+    commits = hub.cached_commits(repositories(spec))
     return Model(
         name=spec.model,
         backend=backend,
         checkpoint=spec.checkpoint,
-        revision=getattr(model.config, "_commit_hash", None) or spec.revision,
+        revision=commits.get(spec.checkpoint, spec.revision),
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -228,8 +259,11 @@ def describe(model: Any, spec: ModelSpec, backend: str, **details: Any) -> Model
             "model_type": model.config.model_type,
             "attn_implementation": getattr(model.config, "_attn_implementation", None),
             "vision_encoder": _vision_encoder(model.config),
+            **({"commits": commits} if commits else {}),
+            **weights.details,
             **details,
         },
+        notes=weights.notes,
     )
 
 

@@ -5,25 +5,49 @@ Pitfalls handled here:
 * The tokenizer adds a BOS token that the chat template already contains.
 * A batch is padded on the right, where a decoder continues, or between image and text.
 * The first token of an answer merges with the last token of the prompt.
+* A question contains a placeholder of an image.
 """
 
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache, cached_property
 from typing import Any
 
 from PIL import Image
 from transformers import AutoProcessor
 
 from vlm_harness.backends.hf.args import HfVlmArgs
+from vlm_harness.backends.hf.chat_template import adopt_tokenizers_template, check_chat_template
 from vlm_harness.backends.hf.loading import loading
+from vlm_harness.backends.hf.placeholders import INSERT_IMAGE_TOKENS, escape, find_placeholders
 from vlm_harness.backends.interface import LoadOptions
 from vlm_harness.errors import InputError, SampleError
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.specs.templates import TemplateError, compile_template
 from vlm_harness.types import Request
 
-INSERT_IMAGE_TOKENS = ("Blip2Processor", "InstructBlipProcessor")
-"""Processors that insert the image tokens themselves; the prompt has no placeholder."""
+logger = logging.getLogger(__name__)
+
+
+def prompt_formatter(spec: ModelSpec, options: LoadOptions) -> "PromptFormatter":
+    """The prompt format of a model.
+
+    Raises:
+        InputError: the checkpoint has lost its chat template.
+    """
+    formatter = PromptFormatter(spec, options)
+    check_chat_template(formatter.processor, spec)
+    return formatter
+
+
+@cache  # once per model
+def _warn_of_placeholder(model: str) -> None:
+    logger.warning(
+        "model %s: questions or answers contain an image placeholder of the model, which is "
+        "written with a space, as in < image>",
+        model,
+    )
 
 
 class PromptFormatter:
@@ -56,11 +80,27 @@ class PromptFormatter:
         if self.tokenizer.pad_token is None:
             # Llama's tokenizers have no padding token; masked tokens may have any value.
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        adopt_tokenizers_template(self.processor)
+        self.config: Any = None  # of the model, once it is loaded
 
     def text(self, request: Request) -> str:
         """The complete prompt, with a placeholder for each image of the request."""
+        return self._render(self.escape(request.prompt), len(request.images))
+
+    def escape(self, text: str) -> str:
+        """The text of a question or an answer, without placeholders of images."""
+        escaped = escape(text, self._placeholders)
+        if escaped != text:
+            _warn_of_placeholder(self.spec.model)
+        return escaped
+
+    @cached_property
+    def _placeholders(self) -> tuple[str, ...]:
+        return find_placeholders(self.processor, self.config, lambda n: self._render("?", n))
+
+    def _render(self, prompt: str, n_images: int) -> str:
         if self.spec.prompt_format is not None:
-            context = {"prompt": request.prompt, "images": list(range(len(request.images)))}
+            context = {"prompt": prompt, "images": list(range(n_images))}
             try:
                 return str(compile_template(self.spec.prompt_format)(context))
             except TemplateError as error:
@@ -73,9 +113,9 @@ class PromptFormatter:
             literal = placeholder if isinstance(placeholder, str) else ""
             if type(self.processor).__name__ in INSERT_IMAGE_TOKENS:
                 literal = ""
-            return literal * len(request.images) + request.prompt
-        content = [{"type": "image"} for _ in request.images]
-        message = {"role": "user", "content": [*content, {"type": "text", "text": request.prompt}]}
+            return literal * n_images + prompt
+        content = [{"type": "image"} for _ in range(n_images)]
+        message = {"role": "user", "content": [*content, {"type": "text", "text": prompt}]}
         return str(
             self.processor.apply_chat_template(
                 [message],
@@ -95,6 +135,7 @@ class PromptFormatter:
             "text": list(texts),
             "return_tensors": "pt",
             "padding": len(texts) > 1,
+            "truncation": False,  # a few checkpoints truncate by default
             "return_attention_mask": True,  # a few checkpoints omit it by default
             "add_special_tokens": not self._has_bos(texts[0]),
         }
@@ -153,6 +194,7 @@ class PromptFormatter:
         """
         text += self._added_by_processor(text, prompt_ids)
         prefix = self.answer_prefix(text)
+        answers = [self.escape(answer) for answer in answers]
         prompt, *sequences = self._ids([text, *(text + prefix + answer for answer in answers)])
         for answer, sequence in zip(answers, sequences, strict=True):
             if sequence[: len(prompt)] != prompt:

@@ -88,7 +88,7 @@ class PrefixSharing:
         )
         for of_row, sums_of_row in zip(tokenized, totals, strict=True):
             for (query, prompt), sums in zip(of_row.items(), sums_of_row, strict=True):
-                responses[query] = vlm.scored(sums, prompt.answers)
+                responses[query] = vlm.scored(sums, prompt.answers, len(prompt.prompt))
         return responses
 
     def continuation_inputs(self, queries: Sequence[Query]) -> dict[str, Any] | None:

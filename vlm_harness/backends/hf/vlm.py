@@ -46,6 +46,7 @@ class HfVlm(SharesRows, PreparesBatches):
             self.loaded.model,
             self.loaded.spec,
             "hf_vlm",
+            self.loaded.weights,
             prompt_format=self.loaded.spec.prompt_format or "chat template",
             eos_token_id=self.loaded.eos_ids,
         )
@@ -112,13 +113,15 @@ class HfVlm(SharesRows, PreparesBatches):
         if contrast is not None:
             processor = ContrastWithoutImage(self._text_only(queries), contrast)
             settings["logits_processor"] = LogitsProcessorList([processor])
-        output = self.loaded.generate(
-            self._generation_inputs(queries),
-            max_new_tokens=queries[0].request.max_new_tokens,
-            **settings,
-        )
+        inputs = self._generation_inputs(queries)
+        limit = queries[0].request.max_new_tokens
+        output = self.loaded.generate(inputs, max_new_tokens=limit, **settings)
         texts = self.loaded.formatter.tokenizer.batch_decode(output, skip_special_tokens=True)
-        return [Response(text=text.strip()) for text in texts]
+        endings = self.loaded.endings(inputs, output)
+        return [
+            Response(text=text.strip(), finish_reason=reason, over_limit=over_limit)
+            for text, (reason, over_limit) in zip(texts, endings, strict=True)
+        ]
 
     def _generation_inputs(self, queries: Sequence[Query]) -> Any:
         """Inputs with a precomputed shared prefix if possible, else the complete prompts."""
