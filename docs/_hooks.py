@@ -215,10 +215,20 @@ def tasks() -> str:
     heads = ["task", "asks", "protocols", "primary metric", "verified"]
     parts = [f"## {family}\n\n{_table(heads, rows)}" for family, rows in families.items()]
     groups = [
-        [f"`{group}`", ", ".join(f"`{name}`" for name in names)]
+        [f"`{group}`", ", ".join(f"`{name}`" for name in names), _scores(registry, group)]
         for group, names in sorted(registry.groups.items())
     ]
-    return "\n\n".join([*parts, f"## Groups\n\n{_table(['group', 'tasks'], groups)}"])
+    return "\n\n".join([*parts, f"## Groups\n\n{_table(['group', 'tasks', 'scores'], groups)}"])
+
+
+def _scores(registry: Registry, group: str) -> str:
+    """The scores of a group, the headline first."""
+    if group not in registry.names("group"):
+        return ""
+    return "; ".join(
+        f"`{each.name}`: {each.how.replace('_', ' ')} of {' + '.join(each.metrics)}"
+        for each in registry.group(group).aggregates
+    )
 
 
 def models() -> str:

@@ -16,6 +16,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Comparison",
     "FinishedRun",
+    "GroupRow",
     "HarnessError",
     "InputError",
     "LogLine",
@@ -39,6 +40,7 @@ __all__ = [
 if TYPE_CHECKING:
     from vlm_harness.analysis.compare import Comparison, compare
     from vlm_harness.errors import HarnessError, InputError, TooManyErrors
+    from vlm_harness.logs.group_row import GroupRow
     from vlm_harness.logs.rescore import rescore
     from vlm_harness.logs.run import Run, open_run
     from vlm_harness.logs.schema import Results
@@ -59,6 +61,7 @@ else:  # imported on first use (PEP 562); type checkers see the imports above
         "errors": ["HarnessError", "InputError", "TooManyErrors"],
         "logs.rescore": ["rescore"],
         "logs.run": ["Run", "open_run"],
+        "logs.group_row": ["GroupRow"],
         "logs.schema": ["Results"],
         "runs.evaluator": ["FinishedRun", "evaluate"],
         "runs.state": ["Progress"],

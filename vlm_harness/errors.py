@@ -77,6 +77,24 @@ def listing(names: Iterable[str], limit: int = 30) -> str:
     return ", ".join(names[:limit]) + more
 
 
+MAX_SHOWN = 200
+"""Maximum number of characters of a value in a message."""
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value from data, an option or a model, for a message; clipped."""
+    return clip(repr(value))
+
+
+def clip(text: object, limit: int = MAX_SHOWN) -> str:
+    """A text of at most ``limit`` characters; if it is longer, its beginning and its length."""
+    text = str(text)
+    if len(text) <= limit:
+        return text
+    end = f"... ({len(text):,} characters)"
+    return text[: max(0, limit - len(end))] + end
+
+
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )

@@ -8,7 +8,7 @@ validated, and keep unknown fields.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -80,6 +80,8 @@ class Prompt:
     shown: tuple[str, ...]
     """The options as the prompt shows them (with letters if the template adds them)."""
     command: str
+    question: str = ""
+    """The question alone, without options and command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Request:
     decoding: str = "greedy"
     order: tuple[int, ...] = ()
     """Canonical index of the option shown at each position."""
+    command: str = field(default="", compare=False)
+    """Name of the command in the prompt; for backends that look up recorded answers."""
     sample: Sample | None = field(default=None, compare=False, repr=False)
     """For backends that look up recorded answers instead of computing them."""
     partner: ImageRef | None = None
@@ -130,6 +134,14 @@ class Response:
     scores: tuple[OptionScore, ...] | None = None
     pair_cosine: float | None = None
     error: str | None = None
+    finish_reason: str | None = None
+    """``length`` if the text was cut at ``max_new_tokens``; ``stop`` or None if it ended itself."""
+    over_limit: bool = False
+    """Whether the prompt or a caption is longer than the model's limit.
+
+    Dual encoders truncate captions there. A generative VLM gets the complete prompt, of which a
+    part is beyond the context length it was made for.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,15 @@ class Model:
     device: str | None = None
     parameters: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What is needed to interpret the model's scores, such as weights that were not loaded."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as in the manifest; without ``notes`` if it has no notes."""
+        found = asdict(self)
+        if not self.notes:
+            del found["notes"]
+        return found
 
 
 # --- contents of a run folder ---------------------------------------------------------------------
@@ -295,6 +316,10 @@ class AnswerRecord(Recorded):
     """Cosine similarities or mean log-probabilities; higher is better. None if not finite."""
     sum_logprobs: list[float | None] | None = None
     n_tokens: list[int | None] | None = None
+    finish_reason: str | None = None
+    """``length``: the text was cut at ``max_new_tokens``. Left out if it ended itself."""
+    over_limit: bool | None = None
+    """True: the prompt or a caption is longer than the model's limit. Else left out."""
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)
@@ -405,10 +430,23 @@ class ResultRow(GridFields):
     n_incomplete: int
     groups: dict[str, GroupCount]
     """Counts by kind: ``pair``, ``set``."""
+    readings: dict[str, dict[str, Estimate]] = {}
+    """Metrics under other readings of the texts, by name. Left out if the task declares none."""
     n_unparsed: int
     n_errors: int
     n_tied: int
+    n_texts_cut: int = 0
+    """Number of texts cut at ``max_new_tokens``. Left out if it is zero."""
+    n_over_limit: int = 0
+    """Number of prompts and captions longer than the model's limit. Left out if it is zero."""
     complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        found = super().to_dict()
+        for name in ("readings", "n_texts_cut", "n_over_limit"):
+            if not found[name]:
+                del found[name]
+        return found
 
     @property
     def primary(self) -> Estimate:
@@ -462,6 +500,8 @@ class Identity(Recorded):
 
     models: dict[str, dict[str, Any]] = {}
     checkpoints: dict[str, str | None] = {}
+    commits: dict[str, dict[str, str]] = {}
+    """By model: the commit of each repository of the Hub for which no commit is given."""
     tasks: dict[str, RecordedTask]
     cells: list[RecordedCell] = []
     seed: int
@@ -483,6 +523,13 @@ class RecordedModel(Recorded):
     device: str | None = None
     parameters: int | None = None
     details: dict[str, Any] = {}
+    notes: list[str] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        found = super().to_dict()
+        if not self.notes:
+            found.pop("notes", None)
+        return found
 
 
 class Environment(Recorded):
@@ -522,6 +569,8 @@ class Manifest(Recorded):
     models: dict[str, RecordedModel] = {}
     data_dir: str | None = None
     data_revision: dict[str, str] = {}
+    groups: list[dict[str, Any]] = []
+    """Groups with scores of which the run has tasks. Optional."""
     environment: Environment = Environment()
 
     def to_dict(self) -> dict[str, Any]:

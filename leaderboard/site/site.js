@@ -274,7 +274,11 @@ const site = (() => {
       style: { fontSize: "13px", fontFamily: "inherit", color: "inherit" },
       x: {
         ...(isShare(metricOf(task))
-          ? { domain: [0, 1], tickFormat: (v) => `${Math.round(100 * v)}` }
+          ? {
+              // Sums of shares exceed 1.
+              domain: [0, Math.max(1, ...plotted.map((d) => d.ci_high ?? d.value))],
+              tickFormat: (v) => `${Math.round(100 * v)}`,
+            }
           : { zero: true, nice: true }),
         grid: true,
         label: short(metricOf(task)) + (isShare(metricOf(task)) ? ", percent" : ""),
@@ -326,7 +330,8 @@ const site = (() => {
 
   function facts(row, task, own, run) {
     const shown = {
-      task: `${task.name}, version ${own.version ?? task.version}`,
+      [task.members ? "group" : "task"]: `${task.name}, version ${own.version ?? task.version}`,
+      tasks: task.members?.join(", "),
       protocol: row.protocol,
       command: row.command,
       decoding: row.decoding,
@@ -359,7 +364,7 @@ const site = (() => {
 
   function scores(task, own) {
     const rows = Object.entries(own.metrics).map(([name, metric]) => [
-      short(name) + (name === task.primary ? " (primary)" : ""),
+      short(name) + (name === task.primary ? (task.members ? " (headline)" : " (primary)") : ""),
       metric.text,
       metric.ends || DASH,
       metric.n ?? DASH,

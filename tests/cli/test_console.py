@@ -212,7 +212,7 @@ def test_names_are_shown_as_they_are(width: int) -> None:
     assert {f"({name})" for name in names} <= shown | {
         line.removeprefix("pair cosine ") for line in shown
     }
-    assert "[red]x / [red]_[/red] / generate: 1 unparsed (count as wrong)" in text
+    assert "[red]x / [red]_[/red] / generate: 1 unparsed, " in text
     assert text.splitlines().count("partial run: --limit 4") == 1
     assert text.count("partial run") == 1
 
@@ -243,7 +243,7 @@ def test_notes_and_caption_are_printed_once_below_all_tables() -> None:
         "In percent. Second line: 95% interval over groups (sets, pairs or samples). "
         "Labels: corrected. "
         "CLIP-ViT-L/14-336px / whatsup_a_left_right / similarity: "
-        "2 unparsed (count as wrong); 1 tied (count as wrong) "
+        "2 unparsed, 1.0% (count as wrong); 1 tied (count as wrong) "
         "CLIP-ViT-L/14-336px / whatsup_a_on_under / similarity: relaxed pair over 30 of 100 pairs "
         "(ratios need scores above 0); partial run: only selected samples (--samples)"
     )

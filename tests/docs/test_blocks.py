@@ -17,7 +17,7 @@ from helpers.bench import ROOT, Command
 from helpers.docs import PAGES, Block, blocks, console
 from vlm_harness import cli
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import RunConfig
+from vlm_harness.specs.schemas import GroupSpec, RunConfig
 from vlm_harness.specs.validation import parse
 from vlm_harness.specs.yamlfile import load
 
@@ -136,6 +136,8 @@ def test_yaml_is_valid(page: Path, tmp_path: Path) -> None:
             continue
         if "task" in keys and "dataset" in keys:
             Registry([path]).task(keys["task"])
+        elif "group" in keys and "aggregates" in keys:
+            parse(GroupSpec, load(path))
         elif "model" in keys and "backend" in keys:
             Registry([path]).model(keys["model"])
         elif "tasks" in keys and "model" in keys:

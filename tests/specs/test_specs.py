@@ -1,6 +1,7 @@
 """Schemas: rejected files, the lines in messages, and the JSON Schemas for editors."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from vlm_harness.specs.schemas import (
     OverlaySpec,
     PromptSpec,
     RunConfig,
-    Spec,
     TaskSpec,
 )
+from vlm_harness.specs.spec import Spec
 
 BUNDLED = [path for folder in ("tasks", "prompts", "models") for path in spec_files(ROOT / folder)]
 
@@ -138,7 +139,7 @@ def test_only_the_errors_of_the_matching_type_are_reported() -> None:
     message = refusal("extract: keyword", "extract: {name: keyword, arg: {}}")
     assert message.splitlines() == [
         "x.yaml:15: unknown key 'protocols.generate.extract.arg'; did you mean 'args'?",
-        "  allowed here: args, name",
+        "  allowed here: ambiguous, args, name",
     ]
 
 
@@ -402,9 +403,32 @@ def test_json_schema_offers_the_new_key(kind: str) -> None:
 
 
 def test_chains_of_extractors() -> None:
-    assert GenerateUse(extract="a").extractors() == [("a", {})]
-    use = GenerateUse.model_validate({"extract": ["a", {"name": "b", "args": {"n": 1}}]})
-    assert use.extractors() == [("a", {}), ("b", {"n": 1})]
+    assert GenerateUse(extract="a").extractors() == [("a", {}, False)]
+    chain = ["a", {"name": "b", "args": {"n": 1}}, {"name": "c", "ambiguous": "continue"}]
+    use = GenerateUse.model_validate({"extract": chain})
+    assert use.extractors() == [("a", {}, False), ("b", {"n": 1}, False), ("c", {}, True)]
+    # What does not differ from the default is not part of a run's identity.
+    assert use.essence()["extract"][1] == {"name": "b", "args": {"n": 1}}
+    assert "readings" not in use.essence()
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("{name: letter, args: {case: true}}", "extractor letter: case: .* arguments: none"),
+        ("{name: keyword, args: {which: best}}", "extractor keyword: which: .*first"),
+        ("{name: regex}", "extractor regex: pattern: .* arguments: group, ignore_case, pattern"),
+    ],
+)
+def test_arguments_of_extractors_are_checked(use: str, message: str) -> None:
+    assert re.search(message, refusal("extract: keyword", f"extract: {use}"))
+
+
+def test_the_json_schema_has_the_arguments_of_the_extractors() -> None:
+    schema = TaskSpec.model_json_schema()["$defs"]["ExtractorUse"]
+    keyword = schema["allOf"][0]
+    assert keyword["if"]["properties"]["name"] == {"const": "keyword"}
+    assert "which" in keyword["then"]["properties"]["args"]["properties"]
 
 
 def test_run_config_takes_one_or_many() -> None:

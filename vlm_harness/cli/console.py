@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.cells import cell_len
@@ -66,6 +67,7 @@ def print_results(
     results: Sequence[ResultRow],
     console: Console | None = None,
     unverified: Collection[str] = (),
+    model_notes: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Print results as a list; results of several models as a comparison, like the paper's tables.
 
@@ -73,6 +75,7 @@ def print_results(
 
     Args:
         unverified: models to mark as unverified below the table.
+        model_notes: notes on models by name, to print below the table.
     """
     console = console or terminal()
     compared = len({row.model for row in results}) > 1 or not _fits(_list(results), console)
@@ -89,6 +92,9 @@ def print_results(
             console.print(f"[yellow]{label}:[/] {'; '.join(notes)}", highlight=False)
     for note in shared:
         console.print(f"[yellow]{note}[/]", highlight=False)
+    for model, about in model_notes.items():
+        for note in about:
+            console.print(f"[yellow]{escaped(model)}:[/] {escaped(note)}", highlight=False)
     if unverified:
         names = ", ".join(map(escaped, unverified))
         console.print(f"[yellow]{names}:[/] {UNVERIFIED_NOTE}", highlight=False)
@@ -106,6 +112,11 @@ def unverified_models(run: Run) -> list[str]:
     """The models of a run whose files say ``verified: false``."""
     models = run.manifest.identity.models
     return [name for name, spec in models.items() if not spec.get("verified", True)]
+
+
+def notes_on_models(run: Run) -> dict[str, list[str]]:
+    """The notes on the models of a run, by name."""
+    return {name: model.notes for name, model in run.manifest.models.items() if model.notes}
 
 
 def _fits(table: Table, console: Console) -> bool:

@@ -185,6 +185,7 @@ def _check(found: Registry, spec: TaskSpec, root: Path) -> dict[str, Any]:
     report.update(
         n_samples=len(task.samples),
         n_images=len(refs),
+        n_without_image=sum(not sample.images for sample in task.samples),
         n_checksums=sum(path in known for path in (*task.data_sha256, *refs)),
         sha256=dict(task.data_sha256),
         groups=_groups(task.spec, task.samples),
@@ -209,6 +210,8 @@ def _groups(spec: TaskSpec, samples: Any) -> dict[str, str]:
 def _print_check(report: dict[str, Any]) -> None:
     mark = "FAIL" if report["problems"] else "ok"
     facts = [f"{report['n_samples']} samples", f"{report['n_images']} images"]
+    if report["n_images"] and report.get("n_without_image"):
+        facts.append(f"{report['n_without_image']} samples without an image")
     facts += list(report.get("groups", {}).values())
     say(f"{mark:<4}  {report['task']}: {', '.join(facts)}")
     for problem in report["problems"][:10]:

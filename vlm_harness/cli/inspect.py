@@ -1,6 +1,7 @@
 """``list``, ``show`` and ``schema``: the available specs and plug-ins, without importing torch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ KINDS = (
     "tasks", "groups", "models", "prompts", "commands", "label_corrections", "tables", "metrics",
     "protocols", "extractors", "backends", "readers", "decodings",
 )  # fmt: skip
-FILES = ("task", "model", "prompt", "label_corrections", "table")
+FILES = ("task", "group", "model", "prompt", "label_corrections", "table")
 OLD_NAMES = {"overlays": "label_corrections", "overlay": "label_corrections"}
 """Kinds by their old names, which still work."""
 
@@ -45,6 +46,9 @@ def list_command(kind: str, include_path: tuple[str, ...], as_json: bool) -> Non
     for row in rows:
         text = row.get("description") or ""
         mark = "" if row.get("verified", True) else f" [{UNVERIFIED}]"
+        given = row["arguments"].items() if kind == "extractors" else ()
+        arguments = ", ".join(f"{name}: {default}" for name, default in given)
+        text += f" [{arguments}]" if arguments else ""
         say(f"{row['name']:<{width}}  {text}{mark}".rstrip())
     if kind == "tasks":
         groups = sorted({group for row in rows for group in row["groups"]})
@@ -83,15 +87,31 @@ def _rows(kind: str, include_path: tuple[str, ...]) -> list[dict[str, Any]]:
         "decodings": DECODINGS,
     }
     plugins = found[kind]
-    return [{"name": name, **_declared(plugins.get(name))} for name in plugins.names()]
+    rows = [{"name": name, **_declared(plugins.get(name))} for name in plugins.names()]
+    if kind == "extractors":
+        for row in rows:
+            row["arguments"] = _arguments(EXTRACTORS.get(row["name"]))
+    return rows
+
+
+def _arguments(extractor: Any) -> dict[str, str]:
+    """The arguments of an extractor with their defaults, as in YAML; "required" without one."""
+    import inspect
+    import json
+
+    found = {}
+    for name, each in inspect.signature(extractor).parameters.items():
+        if each.kind is each.KEYWORD_ONLY:
+            default = each.default
+            plain = {} if default is None or isinstance(default, Mapping) else default
+            required = default is each.empty
+            found[name] = "required" if required else json.dumps(plain, default=list)
+    return found
 
 
 def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
     if kind == "groups":
-        return [
-            {"name": group, "description": ", ".join(tasks), "tasks": tasks}
-            for group, tasks in sorted(found.groups.items())
-        ]
+        return [_group_row(found, name, tasks) for name, tasks in sorted(found.groups.items())]
     if kind == "commands":
         return [
             {"name": name, "description": found.command(name)} for name in found.names("command")
@@ -105,13 +125,24 @@ def _spec_rows(kind: str, found: Registry) -> list[dict[str, Any]]:
             "description": str(data.get("description", "")).strip(),
         }
         if kind == "tasks":
-            row["groups"] = list(data.get("groups") or [])
+            listed = list(data.get("groups") or [])
+            members_of = [each for each in found.names("group") if name in found.groups[each]]
+            row["groups"] = [*listed, *(each for each in members_of if each not in listed)]
         if kind == "models":
             row["backend"] = data.get("backend")
             row["checkpoint"] = data.get("checkpoint")
             row["verified"] = data.get("verified", True)
         rows.append(row)
     return rows
+
+
+def _group_row(found: Registry, name: str, tasks: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "description": ", ".join(tasks), "tasks": tasks}
+    if name in found.names("group"):
+        spec = found.group(name)
+        row["description"] = f"{spec.description} ({', '.join(tasks)})".strip()
+        row["aggregates"] = [each.model_dump(mode="json") for each in spec.aggregates]
+    return row
 
 
 def _declared(plugin: Any) -> dict[str, Any]:
@@ -135,7 +166,7 @@ def _declared(plugin: Any) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|label_corrections|table")
+@click.argument("kind", metavar="task|group|model|prompt|label_corrections|table")
 @click.argument("name")
 @include_path_option
 @json_option
@@ -159,7 +190,7 @@ def show(kind: str, name: str, include_path: tuple[str, ...], as_json: bool) -> 
 
 
 @click.command()
-@click.argument("kind", metavar="task|model|prompt|commands|label_corrections|table|run")
+@click.argument("kind", metavar="task|group|model|prompt|commands|label_corrections|table|run")
 def schema(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for use in editors."""
     from vlm_harness.specs.schemas import KINDS as SPECS

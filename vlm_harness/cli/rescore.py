@@ -20,14 +20,22 @@ def rescore_command(
     run: Path, labels: Literal["corrected", "original"] | None, as_json: bool
 ) -> None:
     """Extract answers and compute scores again from the log of RUN. Needs no model and no data."""
-    from vlm_harness.cli.console import print_results, unverified_models
+    from vlm_harness.cli.console import notes_on_models, print_results, unverified_models
+    from vlm_harness.cli.groups import print_groups
     from vlm_harness.logs.rescore import rescore, results_path
     from vlm_harness.logs.run import Run
 
     recorded = Run(run)
     rows = rescore(recorded, labels)
     if as_json:
-        echo_json({"run": str(run), "results": rows.to_dict()["results"]})
+        content = rows.to_dict()
+        del content["schema"]
+        echo_json({"run": str(run), **content})
     else:
-        print_results(rows, unverified=unverified_models(recorded))
+        print_results(
+            rows,
+            unverified=unverified_models(recorded),
+            model_notes=notes_on_models(recorded),
+        )
+        print_groups(rows.groups)
         say(str(results_path(recorded, labels)))

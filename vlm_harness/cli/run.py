@@ -8,12 +8,12 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from vlm_harness.backends.decoding import key_values
 from vlm_harness.cli.common import echo_json, say, split
 from vlm_harness.errors import InputError, suggest
 from vlm_harness.specs import schemas as specs
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
+from vlm_harness.specs.arguments import key_values
 
 EXPECTED = {
     "batch_size": "must be an integer of at least 1, or auto",
@@ -149,12 +149,14 @@ def run(
     from vlm_harness.cli.cache import describe_use
     from vlm_harness.cli.console import (
         ProgressBar,
+        notes_on_models,
         print_invariance,
         print_protocol_agreement,
         print_results,
         print_sweeps,
         unverified_models,
     )
+    from vlm_harness.cli.groups import print_groups
     from vlm_harness.runs.evaluator import evaluate_config
     from vlm_harness.runs.interrupts import Interrupts
     from vlm_harness.runs.invariance import check_invariance as rerun
@@ -165,19 +167,22 @@ def run(
         finished = evaluate_config(
             settings, progress=progress, interrupts=interrupts, argv=sys.argv
         )
+    notes = notes_on_models(finished)
     if as_json:
         echo_json(
             {
                 "run": str(finished.path),
-                "results": finished.results.to_dict()["results"],
+                **{k: v for k, v in finished.results.to_dict().items() if k != "schema"},
                 "sweeps": sweeps(finished.path),
                 "protocol_agreement": protocol_agreement(finished.path),
                 "invariance": rerun(settings, finished.path) if check_invariance else [],
                 **({"cache": finished.cache} if finished.cache else {}),
+                **({"model_notes": notes} if notes else {}),
             }
         )
     else:
-        print_results(finished.results, unverified=unverified_models(finished))
+        print_results(finished.results, unverified=unverified_models(finished), model_notes=notes)
+        print_groups(finished.results.groups)
         print_sweeps(sweeps(finished.path))
         print_protocol_agreement(protocol_agreement(finished.path))
         if check_invariance:
@@ -199,7 +204,10 @@ def _settings(config: str | None, options: dict[str, Any]) -> specs.RunConfig:
         if name in given:
             given[name] = list(given[name])
     if "model_args" in given:
-        given["model_args"] = key_values(",".join(given["model_args"]), "--model-args")
+        from vlm_harness.backends.resolve import OVERRIDABLE
+
+        parts = (key_values(each, "--model-args", OVERRIDABLE) for each in given["model_args"])
+        given["model_args"] = {name: value for part in parts for name, value in part.items()}
     if "batch_size" in given and given["batch_size"] != "auto":
         try:
             given["batch_size"] = int(given["batch_size"])

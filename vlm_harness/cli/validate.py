@@ -12,7 +12,7 @@ from vlm_harness.errors import HarnessError, InputError
 from vlm_harness.paths import data_dir as data_directory
 from vlm_harness.paths import spec_roots
 from vlm_harness.specs.registry import KINDS, Registry
-from vlm_harness.specs.schemas import TaskSpec
+from vlm_harness.specs.schemas import GroupSpec, TaskSpec
 
 KIND_NAMES = {"overlay": "label_corrections"}
 """Kinds as the table shows them, if they differ from ``--json``."""
@@ -78,7 +78,19 @@ def _check(found: Registry, kind: str, name: str, root: Path) -> str:
         check_args(spec)
     if isinstance(spec, TaskSpec):
         return _check_task(found, spec, root)
+    if isinstance(spec, GroupSpec):
+        return _check_group(found, name)
     return ""
+
+
+def _check_group(found: Registry, name: str) -> str:
+    from vlm_harness.runs.groups import check_scores
+    from vlm_harness.specs.groups import tree
+
+    specs = found.group_specs([name])
+    tasks = tree(name, specs).tasks
+    check_scores(name, specs, {task: found.task(task) for task in tasks})
+    return f"({len(tasks)} tasks)"
 
 
 def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
@@ -107,7 +119,7 @@ def _check_task(found: Registry, spec: TaskSpec, root: Path) -> str:
         except InputError:
             return "(prompts not checked: data missing, see --data-dir)"
     task = load_task(spec, found, root)
-    option_lists = list(dict.fromkeys(sample.options for sample in task.samples))[:100]
+    option_lists = list(dict.fromkeys(sample.options for sample in task.samples))
     for protocol in spec.protocols.declared:
         check_extractors(spec, protocol, spec.protocols.use(protocol), option_lists)
     for builder in builders:

@@ -5,6 +5,8 @@ distinguishes results of a task. The standard error is half the width of the 95%
 1.96, an approximation for a bootstrap over groups. If a value is at an end of its interval (such as
 Wilson's for 0% or 100%), no single number describes the error in both directions, and the standard
 error is ``N/A``.
+
+The scores of groups of tasks are under ``groups`` and, as lm-eval has it, under ``results`` too.
 """
 
 import re
@@ -32,19 +34,27 @@ def dump(results: Sequence[Result]) -> str:
 
 def document(results: Sequence[Result]) -> dict[str, Any]:
     model = one_model(results, "lm-eval")
-    tasks: dict[str, list[tuple[Result, str]]] = {}
+    every: dict[str, list[tuple[Result, str]]] = {}
     for result, filter_ in zip(results, _filters(results), strict=True):
-        tasks.setdefault(result.row.task, []).append((result, filter_))
+        every.setdefault(result.row.task, []).append((result, filter_))
+    tasks = {name: found for name, found in every.items() if not found[0][0].members}
     first = {task: found[0][0] for task, found in tasks.items()}
+    scores = {name: _metrics(name, found) for name, found in every.items()}
+    groups = {name: found for name, found in scores.items() if name not in tasks}
     return {
-        "results": {task: _metrics(task, found) for task, found in tasks.items()},
-        "group_subtasks": {task: [] for task in tasks},
+        "results": scores,
+        **({"groups": groups} if groups else {}),
+        "group_subtasks": {name: list(found[0][0].members) for name, found in every.items()},
         "configs": {task: _config(result) for task, result in first.items()},
-        "versions": {task: result.row.task_version for task, result in first.items()},
+        "versions": {name: found[0][0].version for name, found in every.items()},
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {
-            task: {name: higher_is_better(name) for result, _ in found for name in result.metrics}
-            for task, found in tasks.items()
+            name: {
+                metric: higher_is_better(result.measure(metric))
+                for result, _ in found
+                for metric in result.metrics
+            }
+            for name, found in every.items()
         },
         "n-samples": {
             task: {"original": _available(found[0][0]), "effective": _effective(found)}
@@ -92,9 +102,10 @@ def _effective(found: Sequence[tuple[Result, str]]) -> int:
 
 
 def _n_evaluated(result: Result) -> int:
-    if result.row.order_mode in ("both", "cyclic"):
+    cells = result.cells
+    if any(cell.order_mode in ("both", "cyclic") for cell in cells):
         # There is one line per order: count the samples in the log.
-        logged = {line.sample_id for line in result.run.lines([result.row.cell])}
+        logged = {(line.task, line.sample_id) for line in result.run.lines(cells)}
         return len(logged) or result.row.n_samples
     return result.row.n_samples
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlm_harness.export.rows import Result, labels, one_model
+from vlm_harness.logs.labels import score_title
 from vlm_harness.metrics.display import title
 from vlm_harness.protocols import PROTOCOLS
 from vlm_harness.specs.schemas import DatasetSpec
@@ -55,8 +56,9 @@ def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResul
 
     similar = PROTOCOLS.get(result.row.protocol).kind == "similarity"
     task = "zero-shot-image-classification" if similar else "visual-question-answering"
-    dataset = result.run.spec(result.row.task).dataset
-    hub = dataset.name or (dataset.source and dataset.source.hub)
+    # A group is no data set of its own, even if all of its tasks are on the hub.
+    dataset = None if result.members else result.run.spec(result.row.task).dataset
+    hub = dataset and (dataset.name or (dataset.source and dataset.source.hub))
     configuration = ", ".join(
         [result.row.protocol, *(f"{key} {value}" for key, value in label.items())]
     )
@@ -65,14 +67,18 @@ def _eval_result(result: Result, label: dict[str, str], name: str) -> "EvalResul
         task_name=TASKS[task],
         dataset_type=hub or result.row.task,
         dataset_name=hub or result.row.task,
-        dataset_config=dataset.config if hub else None,
-        dataset_split=dataset.split if hub else None,
-        dataset_revision=_revision(result, dataset) if hub else None,
+        dataset_config=dataset.config if dataset and hub else None,
+        dataset_split=dataset.split if dataset and hub else None,
+        dataset_revision=_revision(result, dataset) if dataset and hub else None,
         metric_type=TYPES.get(name, name),
-        metric_name=f"{result.row.task}: {title(name)} ({configuration})",
+        metric_name=f"{result.row.task}: {_title(result, name)} ({configuration})",
         metric_value=round(result.row.metrics[name].value or 0.0, DIGITS),
         metric_args=_args(result, name),
     )
+
+
+def _title(result: Result, name: str) -> str:
+    return score_title(name) if result.members else title(name)
 
 
 def _revision(result: Result, dataset: DatasetSpec) -> str | None:
@@ -85,8 +91,11 @@ def _args(result: Result, name: str) -> dict[str, Any]:
     """The conditions of the measurement, without which values cannot be compared."""
     row, metric = result.row, result.row.metrics[name]
     found = {
-        "task": row.task,
-        "task_version": row.task_version,
+        **(
+            {"group": row.task, "group_version": result.version}
+            if result.members
+            else {"task": row.task, "task_version": result.version}
+        ),
         "protocol": row.protocol,
         **{name: row.grid[name] for name in SETTINGS},
         "ci_low": _rounded(metric.ci_low),

@@ -1,10 +1,11 @@
-"""The rows of ``results.json`` to export, selected and checked."""
+"""The rows of ``results.json`` to export, those of groups included, selected and checked."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_harness.errors import InputError, listing, not_found
+from vlm_harness.logs.group_row import GroupRow
 from vlm_harness.logs.labels import row_labels
 from vlm_harness.logs.run import Run
 from vlm_harness.metrics import METRICS
@@ -14,11 +15,34 @@ from vlm_harness.types import Cell, ResultRow
 
 @dataclass(frozen=True)
 class Result:
-    """One row of ``results.json``, and the metrics to export."""
+    """One row of ``results.json``, and the metrics to export; for a group, its scores."""
 
     run: Run
-    row: ResultRow
+    row: ResultRow | GroupRow
     metrics: Sequence[str]
+
+    @property
+    def members(self) -> Sequence[str]:
+        """The tasks of a group; empty for a task."""
+        return self.row.members if isinstance(self.row, GroupRow) else ()
+
+    @property
+    def version(self) -> int:
+        """Version of the task or group."""
+        row = self.row
+        return row.group_version if isinstance(row, GroupRow) else row.task_version
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells of the run that the row is computed from."""
+        row = self.row
+        if isinstance(row, GroupRow):
+            return [cell for cell in self.run.cells if row.includes(cell)]
+        return [row.cell]
+
+    def measure(self, name: str) -> str:
+        """The metric that declares unit and direction of one of ``metrics``."""
+        return self.row.aggregates[name].of[0] if isinstance(self.row, GroupRow) else name
 
     def __getitem__(self, name: str) -> str:
         """A field of the grid by its JSON name, or ``run``."""
@@ -34,11 +58,18 @@ def load(
 ) -> list[Result]:
     """Load the results of some runs, restricted to ``models``, ``tasks`` and ``metrics`` if given.
 
+    The scores of groups come last. ``tasks`` may name groups, too. Groups that were not computed,
+    because a task is missing, are left out.
+
     Raises:
         InputError: not a run folder, a run without results, a name that no result has, or two
             results of the same configuration.
     """
-    rows = [(run, row) for run in map(Run, folders) for row in run.results]
+    runs = [*map(Run, folders)]
+    rows: list[tuple[Run, ResultRow | GroupRow]] = [
+        (run, row) for run in runs for row in run.results
+    ]
+    rows += [(run, row) for run in runs for row in run.results.groups if not row.missing]
     _check_names(models, {row.model for _, row in rows}, "model", "--model")
     _check_names(tasks, {row.task for _, row in rows}, "task", "--task")
     rows = [
@@ -46,7 +77,8 @@ def load(
         for run, row in rows
         if (not models or row.model in models) and (not tasks or row.task in tasks)
     ]
-    _check_names(metrics, {name for _, row in rows for name in row.metrics}, "metric", "--metric")
+    known = {name for _, row in rows for name in (*row.metrics, *_measures(row))}
+    _check_names(metrics, known, "metric", "--metric")
     found = [Result(run, row, _metrics(row, metrics)) for run, row in rows]
     found = [result for result in found if result.metrics]
     if not found:
@@ -61,8 +93,23 @@ def _check_names(asked: Iterable[str], known: Collection[str], kind: str, where:
             raise not_found(f"no result has a {kind} {name!r}", name, known, where=where)
 
 
-def _metrics(row: ResultRow, asked: Sequence[str]) -> list[str]:
-    """The requested metrics of a row; by default the paper's metrics and the primary metric."""
+def _measures(row: ResultRow | GroupRow) -> set[str]:
+    """The metrics that the scores of a group are computed from."""
+    scores = row.aggregates.values() if isinstance(row, GroupRow) else ()
+    return {name for score in scores for name in score.of}
+
+
+def _metrics(row: ResultRow | GroupRow, asked: Sequence[str]) -> list[str]:
+    """The requested metrics of a row; by default the paper's metrics and the primary metric.
+
+    A metric also selects the scores of groups that are computed from it.
+    """
+    if isinstance(row, GroupRow):
+        return [
+            name
+            for name, score in row.aggregates.items()
+            if not asked or name in asked or set(score.of) & {*asked}
+        ]
     if asked:
         return [name for name in dict.fromkeys(asked) if name in row.metrics]
     return [

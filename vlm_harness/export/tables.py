@@ -5,11 +5,12 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm_harness.errors import printable
 from vlm_harness.export.rows import Result, labels
-from vlm_harness.logs.labels import RUN, common_prefix
+from vlm_harness.logs.group_row import PER_TASK
+from vlm_harness.logs.labels import RUN, common_prefix, score_title
 from vlm_harness.metrics import METRICS
 from vlm_harness.metrics.display import COMPARED, chance, number, short, units_note
 from vlm_harness.types import ASKED, SETTINGS, Estimate
@@ -62,8 +63,16 @@ class Table:
 
 # --- from results to a table ----------------------------------------------------------------------
 
-Key = tuple[str, int, str]
-"""Task, its version, metric."""
+
+class Key(NamedTuple):
+    """A column: a metric of a task, or a score of a group."""
+
+    task: str
+    version: int
+    is_group: bool
+    name: str
+    measure: str
+    """The metric that declares unit and direction."""
 
 
 def table(results: Sequence[Result], intervals: str) -> Table:
@@ -80,7 +89,7 @@ def table(results: Sequence[Result], intervals: str) -> Table:
     keys = _columns(results)
     found = [_metrics_of(members) for members in rows.values()]
     best = {key: _best(key, found) for key in keys}
-    prefix = common_prefix([task for task, _, _ in keys])
+    prefix = common_prefix([key.task for key in keys if not key.is_group])
     return Table(
         headings=[field.replace("_", " ") for field in fields],
         columns=[_heading(key, keys, prefix) for key in keys],
@@ -88,7 +97,9 @@ def table(results: Sequence[Result], intervals: str) -> Table:
             Row(_names(members, fields), [_cell(key, own.get(key), best[key]) for key in keys])
             for members, own in zip(rows.values(), found, strict=True)
         ],
-        chance=[chance(key[2], [row[key][0] for row in found if key in row], "–") for key in keys],
+        chance=[
+            chance(key.measure, [row[key][0] for row in found if key in row], "–") for key in keys
+        ],
         notes=_notes(results, fields, prefix, intervals, any(best.values())),
     )
 
@@ -122,24 +133,29 @@ def _names(members: Sequence[Result], fields: Sequence[str]) -> list[str]:
 
 
 def _columns(results: Sequence[Result]) -> list[Key]:
-    """Tasks in the order of the runs; the paper's metrics come first, in the paper's order."""
-    metrics: dict[tuple[str, int], dict[str, None]] = {}
+    """Tasks in the order of the runs, then groups; the paper's metrics first, in its order."""
+    tasks: dict[tuple[str, int], dict[Key, None]] = {}
     for result in results:
-        known = metrics.setdefault((result.row.task, result.row.task_version), {})
-        known.update(dict.fromkeys(result.metrics))
+        known = tasks.setdefault((result.row.task, result.version), {})
+        known.update(dict.fromkeys(_key(result, name) for name in result.metrics))
     order = [*COMPARED]
-    return [
-        (task, version, name)
-        for (task, version), names in metrics.items()
-        for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order))
-    ]
+
+    def place(key: Key) -> int:
+        return order.index(key.name) if key.name in order else len(order)
+
+    return [key for keys in tasks.values() for key in sorted(keys, key=place)]
+
+
+def _key(result: Result, name: str) -> Key:
+    is_group = bool(result.members)
+    return Key(result.row.task, result.version, is_group, name, result.measure(name))
 
 
 def _heading(key: Key, keys: Sequence[Key], prefix: str) -> Column:
-    task, version, metric = key
-    several = len({other for name, other, _ in keys if name == task}) > 1
-    name = task.removeprefix(prefix) + (f" v{version}" if several else "")
-    return Column(printable(name), printable(COMPARED.get(metric, short(metric))))
+    several = len({other.version for other in keys if other.task == key.task}) > 1
+    name = key.task if key.is_group else key.task.removeprefix(prefix)
+    metric = score_title(key.name) if key.is_group else COMPARED.get(key.name, short(key.name))
+    return Column(printable(name + (f" v{key.version}" if several else "")), printable(metric))
 
 
 Found = Mapping[Key, tuple[Estimate, bool]]
@@ -148,10 +164,7 @@ Found = Mapping[Key, tuple[Estimate, bool]]
 
 def _metrics_of(members: Sequence[Result]) -> Found:
     return {
-        (result.row.task, result.row.task_version, name): (
-            result.row.metrics[name],
-            result.row.complete,
-        )
+        _key(result, name): (result.row.metrics[name], result.row.complete)
         for result in members
         for name in result.metrics
     }
@@ -169,28 +182,29 @@ def _best(key: Key, rows: Sequence[Found]) -> str | None:
     candidates = [metric for metric, complete in known if complete] or [
         metric for metric, _ in known
     ]
-    best = METRICS.declared(key[2]).best([m.value for m in candidates if m.value is not None])
-    return None if best is None else number(key[2], best)
+    values = [metric.value for metric in candidates if metric.value is not None]
+    best = METRICS.declared(key.measure).best(values)
+    return None if best is None else number(key.measure, best)
 
 
 def _cell(key: Key, found: tuple[Estimate, bool] | None, best: str | None) -> Printed | None:
     if found is None:
         return None
     metric, complete = found
-    name = key[2]
     if metric.value is None:
         return Printed("–", partial=not complete)
-    value = number(name, metric.value)
+    value = number(key.measure, metric.value)
     interval = None
     if metric.ci_low is not None and metric.ci_high is not None:
-        interval = number(name, metric.ci_low), number(name, metric.ci_high)
+        interval = number(key.measure, metric.ci_low), number(key.measure, metric.ci_high)
     return Printed(value, interval, best=value == best, partial=not complete)
 
 
 def _notes(
     results: Sequence[Result], fields: Sequence[str], prefix: str, intervals: str, best: bool
 ) -> list[str]:
-    units = units_note(dict.fromkeys(name for result in results for name in result.metrics))
+    measures = (result.measure(name) for result in results for name in result.metrics)
+    units = units_note(dict.fromkeys(measures))
     parts = [units, f"{intervals}: 95% interval over groups"]
     parts += ["bold: the best of a column"] if best else []
     text = "; ".join(filter(None, parts))
@@ -198,7 +212,7 @@ def _notes(
     if prefix:
         notes.append(f"Task names start with {prefix}.")
     for name in ("protocol", *SETTINGS):
-        values = {_shown(result, name) for result in results} - {""}
+        values = {_shown(result, name) for result in results} - {"", PER_TASK}
         default = {SETTINGS[name].usual} if name in ASKED else set[str]()
         if name not in fields and len(values) == 1 and values != default:
             notes.append(f"{name.replace('_', ' ').capitalize()}: {values.pop()}.")
@@ -211,7 +225,10 @@ def _notes(
 
 
 def csv(results: Sequence[Result]) -> str:
-    """One line per result and metric, with numbers as in ``results.json``."""
+    """One line per result and metric, with numbers as in ``results.json``.
+
+    Lines of groups have the name of the group as ``task``, and the name of a score as ``metric``.
+    """
     stream = io.StringIO()
     writer = csv_module.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -220,7 +237,8 @@ def csv(results: Sequence[Result]) -> str:
             values = {
                 **result.row.to_dict(),
                 **result.row.metrics[name].to_dict(),
-                "version": result.row.task_version,
+                "task": result.row.task,
+                "version": result.version,
                 "metric": name,
                 "run": result.run.name,
             }

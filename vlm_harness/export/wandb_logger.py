@@ -128,6 +128,8 @@ def _send(run: Any, recorded: Run, results: Sequence[Result]) -> list[str]:
     cut = []
     for result, name in zip(results, _names(results), strict=True):
         run.summary.update(_summary(result, name))
+        if result.members:  # a group: its samples are those of its tasks
+            continue
         table, more = _samples(recorded, result)
         run.log({f"samples/{name}": table}, commit=False)  # one step for all
         cut += [name] if more else []
@@ -176,7 +178,7 @@ def _summary(result: Result, name: str) -> dict[str, Any]:
 
 def _rows(results: Sequence[Result]) -> Iterator[list[Any]]:
     for result in results:
-        row = {**result.row.grid, "task_version": result.row.task_version}
+        row = {**result.row.grid, "task_version": result.version}
         for metric, found in result.row.metrics.items():
             numbers = (getattr(found, name) for name in NUMBERS)
             yield [*(row[name] for name in RESULT), metric, *numbers, result.row.complete]

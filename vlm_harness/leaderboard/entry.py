@@ -4,7 +4,8 @@ These files come from untrusted sources and are shown on a page. So every value 
 plain, and unknown keys are errors.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,14 @@ from pydantic_core import PydanticCustomError
 from vlm_harness import paths
 from vlm_harness.errors import InputError, listing, printable, suggest
 from vlm_harness.files import read_json, to_json
+from vlm_harness.logs.group_row import PER_TASK
 from vlm_harness.logs.lines import slug
 from vlm_harness.metrics import METRICS
 from vlm_harness.protocols.protocol import PROTOCOLS
+from vlm_harness.specs.groups import Group, tree
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import MetricName, Name, Spec, TaskSpec
+from vlm_harness.specs.schemas import Aggregate, MetricName, TaskSpec
+from vlm_harness.specs.spec import Name, Spec
 from vlm_harness.specs.validation import parse
 from vlm_harness.specs.yamlfile import YamlFile
 from vlm_harness.types import GRID
@@ -32,6 +36,7 @@ ROUNDING = 1e-6
 """How far a mean of cosines in float32 may exceed one."""
 CONFIGURATION = tuple(name for name in GRID if name != "model")
 """Fields that distinguish a result from other results of its model."""
+DECODING = r"^[A-Za-z0-9][A-Za-z0-9_.:=,+-]*$"
 OTHER_FILES = ("README.md",)
 """Allowed files in the results folder that are not entries."""
 
@@ -149,7 +154,7 @@ class EntryResult(Spec):
     protocol: Name
     command: Name
     order: Literal["fixed", "both", "cyclic", "random"]
-    decoding: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=,+-]*$", max_length=200)
+    decoding: str = Field(pattern=DECODING, max_length=200)
     image_mode: Literal["normal", "none", "swapped"]
     labels: Literal["corrected", "original"]
     primary_metric: MetricName
@@ -194,6 +199,65 @@ class EntryResult(Spec):
         return self.metrics[self.primary_metric]
 
 
+class EntryScore(EntryMetric):
+    """A score of a group of tasks."""
+
+    of: list[MetricName] = Field(min_length=1, max_length=100)
+    how: Literal["mean", "weighted_mean", "sum"]
+
+
+class EntryGroup(Spec):
+    """One entry of ``groups`` in the run's ``results.json``. All of its tasks are in the entry."""
+
+    group: Name
+    group_version: int = Field(ge=1, le=10**6)
+    protocol: Name
+    command: Name | Literal["per task"]
+    order: Literal["fixed", "both", "cyclic", "random", "per task"]
+    decoding: str = Field(pattern=DECODING, max_length=200)
+    image_mode: Literal["normal", "none", "swapped"]
+    labels: Literal["corrected", "original"]
+    headline: Name
+    aggregates: dict[Name, EntryScore] = Field(min_length=1, max_length=100)
+    members: list[Name] = Field(min_length=1, max_length=1000)
+    n_samples: int = Field(ge=1, le=10**9)
+    n_unparsed: Count
+    n_tied: Count
+
+    @model_validator(mode="after")
+    def _fits(self) -> "EntryGroup":
+        if self.headline not in self.aggregates:
+            raise _misfit(f"headline {self.headline!r} is not among the aggregates")
+        for part in ("n_unparsed", "n_tied"):
+            if getattr(self, part) > self.n_samples:
+                raise _misfit(f"{part} is more than n_samples ({self.n_samples})")
+        for name, score in self.aggregates.items():
+            # A sum over all tasks has the widest range.
+            widest = len(score.of) * len(self.members)
+            low, high = (widest * end for end in METRICS.declared(score.of[0]).range)
+            for key in ("value", "ci_low", "ci_high", "chance"):
+                number = getattr(score, key)
+                if number is not None and not low - ROUNDING <= number <= high + ROUNDING:
+                    raise _misfit(
+                        f"aggregates.{name}.{key} is {number:g}, expected {low:g} to {high:g}"
+                    )
+        return self
+
+    @property
+    def configuration(self) -> tuple[str, ...]:
+        """The values that distinguish it from other results of its model."""
+        return (self.group, *(getattr(self, name) for name in CONFIGURATION[1:]))
+
+    def of(self, results: Iterable[EntryResult]) -> dict[str, EntryResult]:
+        """The results that it is computed from, by task."""
+        return {
+            result.task: result
+            for result in results
+            if result.task in self.members
+            and all(getattr(self, n) in (PER_TASK, getattr(result, n)) for n in CONFIGURATION[1:])
+        }
+
+
 class Entry(Spec):
     """All results of one model in one run."""
 
@@ -201,25 +265,37 @@ class Entry(Spec):
     model: EntryModel
     run: EntryRun
     results: list[EntryResult] = Field(min_length=1, max_length=2000)
+    groups: list[EntryGroup] = Field(
+        [], max_length=1000, description="scores of groups of tasks; optional"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> "Entry":
         seen = set()
-        for result in self.results:
+        for result in self.all_results:
             if result.configuration in seen:
                 raise _misfit(f"duplicate result: {' / '.join(result.configuration)}")
             seen.add(result.configuration)
+        for group in self.groups:
+            if missing := set(group.members) - group.of(self.results).keys():
+                raise _misfit(f"group {group.group}: no result of {listing(missing)}")
         return self
+
+    @property
+    def all_results(self) -> "list[EntryResult | EntryGroup]":
+        return [*self.results, *self.groups]
 
     @property
     def file_name(self) -> str:
         return f"{slug(self.model.name)}__{self.run.identity_sha256[:10]}.json"
 
     def plain(self) -> dict[str, Any]:
-        """The content of its file. ``verified`` is only written if it is false."""
+        """The content of its file. ``verified`` is only written if false, ``groups`` if any."""
         content = self.model_dump(mode="json", by_alias=True)
         if self.model.verified:
             del content["model"]["verified"]
+        if not self.groups:
+            del content["groups"]
         return content
 
 
@@ -232,17 +308,42 @@ class Row:
     newest: bool
 
 
+@dataclass(frozen=True)
+class GroupRow:
+    """The scores of a group in an entry; ``newest`` as for ``Row``."""
+
+    entry: Entry
+    result: EntryGroup
+    newest: bool
+
+
 def rows(entries: Sequence[Entry]) -> list[Row]:
     """Every result. Of several with the same model and configuration, the last run is newest."""
-    last: dict[tuple[str, ...], Entry] = {}
-    for entry in sorted(entries, key=_age):
-        for result in entry.results:
-            last[entry.model.name, *result.configuration] = entry
+    last = _last(entries)
     return [
         Row(entry, result, last[entry.model.name, *result.configuration] is entry)
         for entry in entries
         for result in entry.results
     ]
+
+
+def group_rows(entries: Sequence[Entry]) -> list[GroupRow]:
+    """The scores of every group, as ``rows``."""
+    last = _last(entries)
+    return [
+        GroupRow(entry, result, last[entry.model.name, *result.configuration] is entry)
+        for entry in entries
+        for result in entry.groups
+    ]
+
+
+def _last(entries: Sequence[Entry]) -> dict[tuple[str, ...], Entry]:
+    """The entry of the last run, by model and configuration."""
+    last: dict[tuple[str, ...], Entry] = {}
+    for entry in sorted(entries, key=_age):
+        for result in entry.all_results:
+            last[entry.model.name, *result.configuration] = entry
+    return last
 
 
 def _age(entry: Entry) -> tuple[datetime, str]:
@@ -368,6 +469,65 @@ def check_known(entry: Entry, registry: Registry, where: Path) -> None:
                 where=at,
                 hint=f"Expected: {listing(spec.metrics)}; primary: {spec.primary_metric}",
             )
+    for number, group in enumerate(entry.groups):
+        current = all(each.task_version == specs[each.task].version for each in entry.results)
+        _check_group(group, entry.results, registry, f"{where}: groups.{number}", current)
+
+
+def _check_group(
+    entry: EntryGroup, results: Sequence[EntryResult], registry: Registry, at: str, current: bool
+) -> None:
+    """Refuse an unknown group, and scores that do not follow from the results of its tasks.
+
+    Args:
+        current: whether all tasks have their current version.
+    """
+    known = registry.names("group")
+    if entry.group not in known:
+        raise InputError(f"unknown group {entry.group!r}{suggest(entry.group, known)}", where=at)
+    group = tree(entry.group, registry.group_specs([entry.group]))
+    if entry.group_version > group.spec.version:
+        raise InputError(
+            f"group {entry.group} has no version {entry.group_version}; the current version is "
+            f"{group.spec.version}",
+            where=at,
+        )
+    if entry.group_version < group.spec.version or not current:
+        return
+    scores = {each.name: each for each in group.spec.aggregates}
+    described = {name: (each.of, each.how) for name, each in entry.aggregates.items()}
+    expected = {name: (each.metrics, each.how) for name, each in scores.items()}
+    if (set(entry.members), entry.headline, described) != (
+        set(group.tasks),
+        group.spec.aggregates[0].name,
+        expected,
+    ):
+        raise InputError(
+            f"the tasks or scores do not match group {entry.group}",
+            where=at,
+            hint=f"Expected tasks: {listing(group.tasks)}; scores: {listing(scores)} "
+            f"({group.spec.at('aggregates')}).",
+        )
+    for name, score in entry.aggregates.items():
+        value = _value(group, scores[name], entry.of(results))
+        same = value == score.value
+        if value is not None and score.value is not None:
+            same = math.isclose(value, score.value, abs_tol=ROUNDING)
+        if not same:
+            raise InputError(
+                f"{name} is {score.value}, but the results of its tasks give {value}",
+                where=f"{at}.aggregates",
+            )
+
+
+def _value(group: Group, score: Aggregate, results: Mapping[str, EntryResult]) -> float | None:
+    """A score, from the results of its tasks."""
+    found = {task: [each.metrics[m] for m in score.metrics] for task, each in results.items()}
+    values = {task: [each.value for each in own] for task, own in found.items()}
+    if any(value is None for own in values.values() for value in own):
+        return None
+    weights = group.weights(score, {task: own[0].n for task, own in found.items()})
+    return math.fsum(weights[task] * (value or 0) for task in values for value in values[task])
 
 
 def check_folder(folder: Path) -> None:

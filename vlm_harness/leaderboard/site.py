@@ -15,8 +15,18 @@ from vlm_harness import paths
 from vlm_harness.backends import BACKENDS
 from vlm_harness.errors import InputError
 from vlm_harness.files import write_json, write_text
-from vlm_harness.leaderboard.entry import CONFIGURATION, Entry, Row, rows
-from vlm_harness.logs.labels import common_prefix
+from vlm_harness.leaderboard.entry import (
+    CONFIGURATION,
+    Entry,
+    EntryGroup,
+    EntryMetric,
+    EntryResult,
+    GroupRow,
+    Row,
+    group_rows,
+    rows,
+)
+from vlm_harness.logs.labels import common_prefix, score_title
 from vlm_harness.logs.lines import slug
 from vlm_harness.metrics import METRICS
 from vlm_harness.metrics.display import chance, interval, number, scale
@@ -27,7 +37,8 @@ from vlm_harness.report import templating as html
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import UNVERIFIED, Spec, TaskSpec
+from vlm_harness.specs.schemas import UNVERIFIED, TaskSpec
+from vlm_harness.specs.spec import Spec
 from vlm_harness.types import SETTINGS, Estimate
 
 Data = dict[str, Any]
@@ -59,7 +70,9 @@ def build(
         InputError: the folder cannot be written to, or an entry has an unknown task.
     """
     newest = [row for row in rows(entries) if row.newest]
-    runs = list({id(row.entry): row.entry for row in newest}.values())
+    groups = [row for row in group_rows(entries) if row.newest]
+    shown: list[Row | GroupRow] = [*newest, *groups]
+    runs = list({id(row.entry): row.entry for row in shown}.values())
     found = {id(entry): _report(entry, reports) for entry in runs}
     numbers = {id(entry): number for number, entry in enumerate(runs)}
     chances = _chances(newest)
@@ -67,14 +80,13 @@ def build(
     for name, members in _families(newest, published, registry).items():
         results = [row for row in newest if row.result.task in members]
         printed = [row for row in published if row.task in members]
-        families.append(
-            {
-                **_family(name, list(map(registry.task, members)), chances),
-                "rows": [*_run_rows(results, numbers), *_published_rows(printed, registry)],
-            }
-        )
+        own = [row for row in groups if row.result.members[0] in members]
+        described = _family(name, list(map(registry.task, members)), chances)
+        described["tasks"] += _group_columns([row.result for row in own], registry)
+        found_rows = _run_rows([*results, *own], numbers)
+        families.append({**described, "rows": [*found_rows, *_published_rows(printed, registry)]})
     data = {
-        "metrics": _metrics(families),
+        "metrics": {**_metrics(families), **_scores(groups)},
         "settings": {
             name: {
                 "usual": [value for value in (setting.usual, setting.absent) if value is not None],
@@ -115,15 +127,29 @@ def build(
 
 
 def _metrics(families: Sequence[Data]) -> Data:
-    """The declarations of all metrics on the site."""
-    names = dict.fromkeys(
-        name for family in families for task in family["tasks"] for name in task["metrics"]
-    )
-    found = {name: METRICS.declared(name) for name in names}
+    """The declarations of all metrics of tasks on the site."""
+    tasks = (task for family in families for task in family["tasks"] if "members" not in task)
+    names = dict.fromkeys(name for task in tasks for name in task["metrics"])
+    return {name: _declared(name, METRICS.declared(name).short) for name in names}
+
+
+def _scores(groups: Sequence[GroupRow]) -> Data:
+    """The declarations of the scores of groups: those of their metrics."""
     return {
-        name: {"short": metric.short, "unit": metric.unit, "direction": metric.direction}
-        for name, metric in found.items()
+        _score_key(row.result, name): _declared(score.of[0], score_title(name))
+        for row in groups
+        for name, score in row.result.aggregates.items()
     }
+
+
+def _declared(name: str, short: str) -> Data:
+    metric = METRICS.declared(name)
+    return {"short": short, "unit": metric.unit, "direction": metric.direction}
+
+
+def _score_key(group: EntryGroup, name: str) -> str:
+    """A key for a score that cannot be that of a metric, or of a score of other metrics."""
+    return f"{name} of {' + '.join(group.aggregates[name].of)}"
 
 
 def _make(folder: Path) -> None:
@@ -201,6 +227,32 @@ def _family(name: str, tasks: Sequence[TaskSpec], chances: Chances) -> Data:
     }
 
 
+def _group_columns(groups: Sequence[EntryGroup], registry: Registry) -> list[Data]:
+    """A column for each group of tasks, with its headline as the primary metric."""
+    columns = []
+    for name, group in {group.group: group for group in groups}.items():
+        columns.append(
+            {
+                "name": name,
+                "title": name.replace("_", " "),
+                "description": registry.group(name).description,
+                "version": group.group_version,
+                "members": list(group.members),
+                "primary": _score_key(group, group.headline),
+                "metrics": [_score_key(group, each) for each in group.aggregates],
+                "chance": {
+                    _score_key(group, each): {
+                        "value": score.chance,
+                        "text": chance(score.of[0], [Estimate(**_estimate(score))]),
+                    }
+                    for each, score in group.aggregates.items()
+                    if score.chance is not None
+                },
+            }
+        )
+    return columns
+
+
 def _chances(results: Sequence[Row]) -> Chances:
     """Chance by task and metric, from the paper's tables or else from runs."""
     found = {}
@@ -218,7 +270,7 @@ def _chances(results: Sequence[Row]) -> Chances:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
+def _run_rows(results: Sequence[Row | GroupRow], numbers: Mapping[int, int]) -> list[Data]:
     """One row per model and configuration; its cells may come from several runs."""
     found: dict[tuple[str, ...], Data] = {}
     for row in results:
@@ -243,19 +295,39 @@ def _run_rows(results: Sequence[Row], numbers: Mapping[int, int]) -> list[Data]:
             },
         )
         found_row["verified"] &= model.verified
-        found_row["cells"][result.task] = {
+        found_row["cells"][result.configuration[0]] = {
             "run": numbers[id(row.entry)],
-            "version": result.task_version,
-            "metrics": {
-                name: _printed(name, Estimate(**metric.model_dump()))
-                for name, metric in result.metrics.items()
-                if metric.value is not None
-            },
+            **_measured(result),
             "n_samples": result.n_samples,
             "n_unparsed": result.n_unparsed,
             "n_tied": result.n_tied,
         }
     return list(found.values())
+
+
+def _measured(result: EntryResult | EntryGroup) -> Data:
+    """The version of a task or group, and its metrics or scores as printed."""
+    if isinstance(result, EntryGroup):
+        return {
+            "version": result.group_version,
+            "metrics": {
+                _score_key(result, name): _printed(score.of[0], Estimate(**_estimate(score)))
+                for name, score in result.aggregates.items()
+                if score.value is not None
+            },
+        }
+    return {
+        "version": result.task_version,
+        "metrics": {
+            name: _printed(name, Estimate(**_estimate(metric)))
+            for name, metric in result.metrics.items()
+            if metric.value is not None
+        },
+    }
+
+
+def _estimate(metric: EntryMetric) -> Data:
+    return {name: getattr(metric, name) for name in Estimate.model_fields}
 
 
 def _kind_of_model(protocol: str) -> str:

@@ -17,10 +17,12 @@ from vlm_harness.datasets.files import checksum
 from vlm_harness.errors import InputError, listing, not_found
 from vlm_harness.files import from_json, to_json, write_text
 from vlm_harness.leaderboard.entry import Entry, check_url, dump, entry_of, raise_all
+from vlm_harness.logs.group_row import GroupRow
 from vlm_harness.logs.identity import digest_of
 from vlm_harness.logs.lines import log_path
 from vlm_harness.logs.rescore import rescored
 from vlm_harness.logs.run import Run
+from vlm_harness.logs.schema import Results
 from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import PromptSpec, TaskSpec
@@ -34,8 +36,11 @@ ROW_KEYS = {
     *GRID, "task_version", "primary_metric", "metrics", "n_samples", "n_groups", "n_incomplete",
     "n_unparsed", "n_tied",
 } - {"model"}  # fmt: skip
+GROUP_KEYS = {
+    *GRID, "group", "group_version", "headline", "aggregates", "members", "n_samples",
+    "n_unparsed", "n_tied",
+} - {"model", "task"}  # fmt: skip
 Problems = Iterator[InputError]
-Rows = list[ResultRow]
 
 
 def submit(
@@ -70,18 +75,26 @@ def entries_of(folder: Path, registry: Registry, report_url: str | None = None) 
         except PydanticCustomError as error:
             raise InputError(str(error), where="--report-url") from None
     run = Run(folder)
-    rows: Rows = []
+    rows = Results()
     raise_all(list(_problems(run, registry, rows)))
-    models = dict.fromkeys(row.model for row in rows)
+    known = registry.names("group")  # a group of the user's own is left out
+    groups = [row for row in rows.groups if row.complete and row.task in known]
     return [
-        _entry(run, name, [row for row in rows if row.model == name], report_url) for name in models
+        _entry(
+            run,
+            name,
+            [row for row in rows if row.model == name],
+            [row for row in groups if row.model == name],
+            report_url,
+        )
+        for name in dict.fromkeys(row.model for row in rows)
     ]
 
 
 # --- problems of a run ----------------------------------------------------------------------------
 
 
-def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
+def _problems(run: Run, registry: Registry, rows: Results) -> Problems:
     """All problems of a run. Appends the results computed from its logs to ``rows``.
 
     Checks that depend on changed parts are skipped, because their outcome would mean nothing.
@@ -92,6 +105,7 @@ def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
     if not changed:
         yield from _partial(run)
         yield from _changed_tasks(run, registry)
+        yield from _changed_groups(run, registry)
     if not run.finished:
         yield InputError(
             "the run is not finished",
@@ -104,10 +118,12 @@ def _problems(run: Run, registry: Registry, rows: Rows) -> Problems:
     if changed or edited:
         return
     try:
-        rows += rescored(run)
+        found = rescored(run)
     except InputError as error:
         yield error
         return
+    rows += found
+    rows.groups += found.groups
     yield from _missing_samples(run, rows)
     yield from _changed_results(run, rows)
 
@@ -180,7 +196,7 @@ def _changed_logs(run: Run) -> Problems:
             )
 
 
-def _missing_samples(run: Run, rows: Rows) -> Problems:
+def _missing_samples(run: Run, rows: Results) -> Problems:
     identity = run.manifest.identity
     planned = identity.limit is None and not identity.samples
     rerun = "Rerun the original command to evaluate them."
@@ -193,12 +209,14 @@ def _missing_samples(run: Run, rows: Rows) -> Problems:
             yield InputError(text, where=run.path, hint=rerun)
 
 
-def _changed_results(run: Run, rows: Rows) -> Problems:
+def _changed_results(run: Run, rows: Results) -> Problems:
     path = run.path / "results.json"
     hint = f"`vlm-harness rescore {run.path}` recreates it from the logs."
     try:
-        found = from_json(path.read_bytes())["results"]
+        content = from_json(path.read_bytes())
+        found = content["results"]
         by_cell = {tuple(row[name] for name in GRID): row for row in found}
+        groups = content.get("groups", [])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not the results of a run"
         yield InputError(f"cannot be read: {reason}", where=path, hint=hint)
@@ -212,6 +230,8 @@ def _changed_results(run: Run, rows: Rows) -> Problems:
             text = f"it has no row for {_cell(row)}"
         elif text is None and (difference := _difference(other, row.to_dict())):
             text = f"{_cell(row)}: {difference}"
+    if text is None:
+        text = _difference(groups, [row.to_dict() for row in rows.groups], ("groups",))
     if text:
         yield InputError(f"it does not match the logs: {text}", where=path, hint=hint)
 
@@ -230,6 +250,11 @@ def _difference(one: Any, other: Any, at: tuple[str, ...] = ()) -> str | None:
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*other, *one]):
             if found := _difference(one.get(key), other.get(key), (*at, key)):
+                return found
+        return None
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            if found := _difference(a, b, (*at, str(number))):
                 return found
         return None
     if isinstance(one, float) and isinstance(other, int | float) and type(other) is not bool:
@@ -337,10 +362,32 @@ def _changed_data(recorded: RecordedTask, here: TaskSpec, registry: Registry, ru
             )
 
 
+def _changed_groups(run: Run, registry: Registry) -> Problems:
+    """Groups whose scores are defined differently here; those that are unknown are left out."""
+    for name, recorded in run.groups.items():
+        if name in registry.names("group"):
+            try:
+                here = registry.group(name)
+            except InputError as error:
+                yield error
+                continue
+            keys = ("version", "members", "aggregates")
+            changed = [key for key in keys if getattr(here, key) != getattr(recorded, key)]
+            if changed:
+                yield InputError(
+                    f"group {name} of the run differs from the current one: {listing(changed)}",
+                    where=here.at(changed[0]),
+                    hint="Rerun the original command: for a finished run, it only updates the "
+                    "scores of groups.",
+                )
+
+
 # --- the entry ------------------------------------------------------------------------------------
 
 
-def _entry(run: Run, name: str, rows: Sequence[ResultRow], url: str | None) -> Entry:
+def _entry(
+    run: Run, name: str, rows: Sequence[ResultRow], groups: Sequence[GroupRow], url: str | None
+) -> Entry:
     manifest = run.manifest
     return entry_of(
         {
@@ -359,6 +406,10 @@ def _entry(run: Run, name: str, rows: Sequence[ResultRow], url: str | None) -> E
             "results": [
                 {key: value for key, value in row.to_dict().items() if key in ROW_KEYS}
                 for row in rows
+            ],
+            "groups": [
+                {key: value for key, value in row.to_dict().items() if key in GROUP_KEYS}
+                for row in groups
             ],
         },
         run.path / "manifest.json",

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_harness.errors import listing
 from vlm_harness.files import to_json
-from vlm_harness.specs.schemas import DatasetSpec, ModelSpec, PromptSpec, TaskSpec
+from vlm_harness.specs.schemas import DatasetSpec, GenerateUse, ModelSpec, PromptSpec, TaskSpec
 from vlm_harness.types import GRID, Cell
 
 
@@ -22,6 +22,10 @@ def digest_of(identity: Mapping[str, Any]) -> str:
         (ModelSpec, plain["models"].values()),
         (TaskSpec, [task["spec"] for task in plain["tasks"].values()]),
         (DatasetSpec, [task["spec"]["dataset"] for task in plain["tasks"].values()]),
+        (
+            GenerateUse,
+            [task["spec"]["protocols"].get("generate") or {} for task in plain["tasks"].values()],
+        ),
         (PromptSpec, [cell["template"] for cell in plain["cells"]]),
     ):
         for spec in specs:
@@ -59,6 +63,12 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name in new["checkpoints"]:
         if old.get("checkpoints", {}).get(name) != new["checkpoints"][name]:
             found.append(f"the weights of {name}")
+        before, after = (each.get("commits", {}).get(name, {}) for each in (old, new))
+        found += [
+            f"the commit of {repository} ({before.get(repository)} -> {after.get(repository)})"
+            for repository in sorted({*before, *after})
+            if before.get(repository) != after.get(repository)
+        ]
     cells = [
         [Cell.model_validate(cell["variant"]) for cell in each.get("cells", [])]
         for each in (old, new)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
+from vlm_harness.errors import listing
+from vlm_harness.logs.group_row import AggregateEstimate, GroupRow
 from vlm_harness.metrics import METRICS, display
 from vlm_harness.types import ASKED, GRID, SETTINGS, GridFields, ResultRow
 
@@ -107,6 +109,10 @@ def shown_metrics(rows: Sequence[ResultRow]) -> list[str]:
     return [name for name in names if name in primary or not (complete and repeats(name))]
 
 
+MANY_UNPARSED = 0.05
+"""Share of unparsed answers, or difference in it, from which scores are in doubt."""
+
+
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -120,9 +126,29 @@ def caveats(row: ResultRow) -> list[str]:
     for kind, count in row.groups.items():
         if count.n_incomplete:
             notes.append(f"{count.n_incomplete} of {_count(count.n, kind)} incomplete (not scored)")
-    for n, text in ((row.n_unparsed, "unparsed"), (row.n_errors, "failed"), (row.n_tied, "tied")):
+    if row.n_unparsed:
+        share = row.n_unparsed / row.n_samples
+        notes.append(f"{row.n_unparsed} unparsed, {share:.1%} (count as wrong)")
+        if share >= MANY_UNPARSED:
+            notes.append("many unparsed: see `vlm-harness extraction-report RUN`")
+    for n, text in ((row.n_errors, "failed"), (row.n_tied, "tied")):
         if n:
             notes.append(f"{n} {text} (count as wrong)")
+    for name, metrics in row.readings.items():
+        values = (
+            f"{display.short(metric)} {display.number(metric, found.value)}"
+            for metric, found in metrics.items()
+            if metric in shown_metrics([row]) and found.value is not None
+        )
+        notes.append(f"as read by {name}: {', '.join(values)}")
+    if row.n_texts_cut:
+        notes.append(f"{_count(row.n_texts_cut, 'text')} cut at max_new_tokens")
+    if row.n_over_limit:
+        of = _count(row.n_samples, "sample")
+        notes.append(
+            f"{row.n_over_limit} of {of} with a prompt or caption longer than the model's limit "
+            "(captions are truncated)"
+        )
     if "pair" in row.groups:
         complete = row.groups["pair"].n - row.groups["pair"].n_incomplete
         for name, metric in row.metrics.items():
@@ -155,3 +181,44 @@ def results_table(rows: Sequence[ResultRow]) -> str:
         lines.append([*cells, str(row.n_samples)])
     note = "; ".join(filter(None, [display.units_note(names), "95% intervals in brackets"]))
     return display.html_table(heads, lines, [note])
+
+
+# --- groups of tasks ------------------------------------------------------------------------------
+
+
+def score_title(name: str) -> str:
+    """The name of a score of a group, as in headings."""
+    return name.replace("_", " ")
+
+
+def group_caveats(row: GroupRow) -> list[str]:
+    """Notes that are needed to interpret the scores of a group."""
+    notes = []
+    if row.missing:
+        of = f"{len(row.missing)} of {len(row.members)}"
+        notes.append(f"not computed, missing tasks: {listing(row.missing, 6)} ({of})")
+    if row.incomplete:
+        notes.append(f"incomplete tasks: {listing(row.incomplete, 6)}")
+    return notes
+
+
+def groups_table(rows: Sequence[GroupRow]) -> str:
+    """The scores of groups as an HTML table for a notebook; empty without groups."""
+    if not rows:
+        return ""
+    settings = varying(rows)
+    heads = ["model", "group", "protocol", *(name.replace("_", " ") for name in settings)]
+    lines, notes = [], []
+    for row in rows:
+        cells = [row.grid[name] for name in ("model", "task", "protocol", *settings)]
+        for name, score in row.aggregates.items():
+            lines.append([*cells, score_title(name), _score_text(score), str(score.n)])
+        notes += [f"{row.task}: {text}" for text in group_caveats(row)]
+    return display.html_table([*heads, "score", "value", "n"], lines, dict.fromkeys(notes))
+
+
+def _score_text(score: AggregateEstimate) -> str:
+    if score.value is None:
+        return "–"
+    ends = display.interval(score.of[0], score.ci_low, score.ci_high, "–")
+    return display.number(score.of[0], score.value) + (f" ({ends})" if ends else "")

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from vlm_harness.errors import not_found
 from vlm_harness.files import write_json
+from vlm_harness.logs.groups import Scored, group_rows
 from vlm_harness.logs.lock import locked
 from vlm_harness.logs.results import reads_text, record, summarise
 from vlm_harness.logs.run import Run
@@ -55,27 +56,26 @@ def rescored(run: Run, labels: str | None = None) -> Results:
     tasks = {name: run.spec(name) for name in identity.tasks}
     corrections = {name: _corrections(task.overlay) for name, task in identity.tasks.items()}
     lines = run.lines_by_cell(run.cells)
-    rows = Results()
+    found: list[Scored] = []
     for cell, expected in run.expected.items():
         task = tasks[cell.task]
         texts = reads_text(task)
         scored = {
             line.key: record(
-                _rescored(line, task, labels, corrections[cell.task]), task.positive, texts
+                _rescored(line, task, labels, corrections[cell.task]), task.positive, texts, task
             )
             for line in lines[cell]
         }
-        rows.append(
-            summarise(
-                task,
-                cell.replace(labels=labels),
-                scored.values(),
-                expected,
-                limit=identity.limit,
-                seed=identity.seed,
-            )
+        row = summarise(
+            task,
+            cell.replace(labels=labels),
+            scored.values(),
+            expected,
+            limit=identity.limit,
+            seed=identity.seed,
         )
-    return rows
+        found.append(Scored(row, task, scored.values()))
+    return Results((each.row for each in found), group_rows(run.groups, found))
 
 
 def _rescored(
@@ -85,6 +85,15 @@ def _rescored(
     corrected = corrections.get(line.sample_id)
     if labels == "corrected" and corrected in line.options:
         target = line.options.index(corrected)
+    return reread(line, task, target)
+
+
+def reread(line: LogLine, task: TaskSpec, target: int | None = None) -> LogLine:
+    """A log line with its answer read again, as the task says.
+
+    Args:
+        target: the correct option; by default that of the line.
+    """
     if line.status == "error" and line.response.text is None:
         outcome = Outcome("error", detail=line.error)
     else:
@@ -92,7 +101,7 @@ def _rescored(
         outcome = answer(
             line.protocol, _response(line.response), line.shown, tuple(line.order), use
         )
-    return line.model_copy(update=outcome.verdict(target))
+    return line.model_copy(update=outcome.verdict(line.target if target is None else target))
 
 
 def _response(found: AnswerRecord) -> Response:

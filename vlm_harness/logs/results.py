@@ -4,19 +4,25 @@ Needs no torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from vlm_harness import metrics
 from vlm_harness.metrics import METRICS, Record, stats
+from vlm_harness.protocols.extractors import extract
+from vlm_harness.specs.extraction import steps
 from vlm_harness.specs.schemas import TaskSpec
-from vlm_harness.types import Cell, Estimate, ExpectedCell, GroupCount, LogLine, ResultRow
+from vlm_harness.types import Cell, Estimate, ExpectedCell, GroupCount, LogLine, ResultRow, Status
 
 
-def record(line: LogLine, positive: str | None = None, texts: bool = True) -> Record:
+def record(
+    line: LogLine, positive: str | None = None, texts: bool = True, task: TaskSpec | None = None
+) -> Record:
     """Convert a log line to the input of metrics.
 
     Args:
         positive: the task's positive option.
         texts: whether to keep the generated text, which may be long; only some metrics read it.
+        task: if given, the text is also read under the task's other readings.
     """
     response, options = line.response, line.options
     return Record(
@@ -37,7 +43,22 @@ def record(line: LogLine, positive: str | None = None, texts: bool = True) -> Re
         positive=options.index(positive) if positive in options else None,
         status=line.status,
         tied=line.tied,
+        readings=_readings(line, task) if task is not None else {},
+        text_cut=response.finish_reason == "length",
+        over_limit=bool(response.over_limit),
     )
+
+
+def _readings(line: LogLine, task: TaskSpec) -> dict[str, int | None]:
+    """The predictions under the other readings that a task declares for generated text."""
+    use = task.protocols.generate
+    if line.protocol != "generate" or use is None or line.response.text is None:
+        return {}
+    found = {}
+    for name, chain in use.readings.items():
+        index = extract(steps(chain), line.response.text, line.shown)[1].index
+        found[name] = None if index is None else line.order[index]
+    return found
 
 
 def reads_text(task: TaskSpec) -> bool:
@@ -89,14 +110,33 @@ def summarise(
         n_groups=groups.n,
         n_incomplete=groups.n_incomplete,
         groups=group_counts,
+        readings={
+            name: _estimates(_reread(records, name), task, seed, task.chance)
+            for name in (records[0].readings if records else ())
+        },
         n_unparsed=status.count("unparsed"),
         n_errors=status.count("error"),
         n_tied=sum(each.tied for each in records),
+        n_texts_cut=sum(each.text_cut for each in records),
+        n_over_limit=sum(each.over_limit for each in records),
         complete=limit is None
         and len({each.sample_id for each in records}) == expected.n_available
         and len(records) == expected.n_lines
         and "error" not in status,
     )
+
+
+def _reread(records: Sequence[Record], reading: str) -> list[Record]:
+    """Records with the predictions of another reading."""
+    reread = []
+    for each in records:
+        prediction = each.readings.get(reading)
+        status: Status = each.status
+        if status != "error":
+            status = "unparsed" if prediction is None else "ok"
+        correct = prediction == each.target
+        reread.append(replace(each, prediction=prediction, correct=correct, status=status))
+    return reread
 
 
 def _estimates(

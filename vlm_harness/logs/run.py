@@ -20,7 +20,7 @@ from vlm_harness.types import AnswerRecord, Cell, ExpectedCell, LogLine, Manifes
 if TYPE_CHECKING:
     import pandas
 
-    from vlm_harness.specs.schemas import TaskSpec
+    from vlm_harness.specs.schemas import GroupSpec, TaskSpec
     from vlm_harness.tasks.task import Task
 
 
@@ -106,14 +106,28 @@ class Run:
         except ValueError as error:
             raise InputError(f"invalid results: {error}", where=path, hint=hint) from None
         tasks = {cell.task for cell in self.cells}
-        for row in rows:
-            if row.task not in tasks:
+        grouped = (task for row in rows.groups for task in row.members if task not in row.missing)
+        for name in (*(row.task for row in rows), *grouped):
+            if name not in tasks:
                 raise InputError(
-                    f"the results belong to a different run: this run has no task {row.task!r}",
+                    f"the results belong to a different run: this run has no task {name!r}",
                     where=path,
                     hint=hint,
                 )
         return rows
+
+    @property
+    def groups(self) -> "Mapping[str, GroupSpec]":
+        """The groups with scores that the manifest records, by name; none in older manifests."""
+        if not self.manifest.groups:
+            return {}
+        from vlm_harness.specs.schemas import GroupSpec
+        from vlm_harness.specs.validation import parse
+        from vlm_harness.specs.yamlfile import YamlFile
+
+        path = self.path / "manifest.json"
+        specs = [parse(GroupSpec, YamlFile(path, each)) for each in self.manifest.groups]
+        return {spec.group: spec for spec in specs}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """One row per log line, with target and prediction as text."""

@@ -4,11 +4,12 @@ A log may have been truncated by a crash, edited by hand, or written by another 
 should then fail with a line number, rather than with an error inside a metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from vlm_harness.logs.group_row import GroupRow
 from vlm_harness.types import GRID, Estimate, Recorded, ResultRow
 
 if TYPE_CHECKING:
@@ -36,12 +37,44 @@ def parse(kind: type[R], data: Any) -> R:
         raise ValueError(reason) from None
 
 
+class Groups(list[GroupRow]):
+    """The entries of ``groups`` in ``results.json``."""
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """One row per group, configuration and score: value, interval, n, chance."""
+        import pandas
+
+        names = ["group" if name == "task" else name for name in GRID]
+        return pandas.DataFrame(
+            [
+                {
+                    **dict(zip(names, row.grid.values(), strict=True)),
+                    "aggregate": name,
+                    **{key: getattr(estimate, key) for key in Estimate.model_fields},
+                    "complete": row.complete,
+                }
+                for row in self
+                for name, estimate in row.aggregates.items()
+            ],
+            columns=None if self else [*names, "aggregate", *Estimate.model_fields, "complete"],
+        )
+
+
 class Results(list[ResultRow]):
-    """The rows of ``results.json``."""
+    """The rows of ``results.json``.
+
+    Attributes:
+        groups: the scores of groups of tasks; empty if the run has no group with declared scores.
+    """
+
+    def __init__(self, rows: Iterable[ResultRow] = (), groups: Iterable[GroupRow] = ()) -> None:
+        super().__init__(rows)
+        self.groups = Groups(groups)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``results.json``."""
-        return {"schema": 1, "results": [row.to_dict() for row in self]}
+        found = {"schema": 1, "results": [row.to_dict() for row in self]}
+        return {**found, "groups": [row.to_dict() for row in self.groups]} if self.groups else found
 
     def to_pandas(self) -> "pandas.DataFrame":
         """One row per cell of the grid and metric: value, interval, n, chance."""
@@ -58,13 +91,14 @@ class Results(list[ResultRow]):
 
     def _repr_html_(self) -> str:
         """The results as a table, for notebooks."""
-        from vlm_harness.logs.labels import results_table
+        from vlm_harness.logs.labels import groups_table, results_table
 
-        return results_table(self)
+        return results_table(self) + groups_table(self.groups)
 
 
 class _Content(Recorded):
     results: list[ResultRow]
+    groups: list[GroupRow] = Field(default_factory=list)
 
 
 def parse_results(data: Any) -> Results:
@@ -73,4 +107,5 @@ def parse_results(data: Any) -> Results:
     Raises:
         ValueError: the data is invalid.
     """
-    return Results(parse(_Content, data).results)
+    content = parse(_Content, data)
+    return Results(content.results, content.groups)

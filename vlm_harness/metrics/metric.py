@@ -8,8 +8,8 @@ counts the others.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -44,6 +44,12 @@ class Record:
     """Index of the option that the task calls ``positive``; None if the sample lacks it."""
     status: Status = "ok"
     tied: bool = False
+    readings: Mapping[str, int | None] = field(default_factory=dict)
+    """Predictions under the task's other readings of the text, by name."""
+    text_cut: bool = False
+    """Whether the text was cut at ``max_new_tokens``."""
+    over_limit: bool = False
+    """Whether the prompt or a caption is longer than the model's limit."""
 
     @property
     def cluster(self) -> str:

@@ -18,7 +18,8 @@ from vlm_harness.protocols.protocol import PROTOCOLS
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import ModelSpec, Name, NamedSpec, Spec
+from vlm_harness.specs.schemas import ModelSpec
+from vlm_harness.specs.spec import Name, NamedSpec, Spec
 
 
 class Column(Spec):

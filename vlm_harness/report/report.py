@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 from vlm_harness.errors import InputError, listing, not_found, printable
 from vlm_harness.files import to_json
-from vlm_harness.logs.labels import caveats, labels, shown_metrics, varying
+from vlm_harness.logs.group_row import GroupRow
+from vlm_harness.logs.labels import caveats, group_caveats, labels, shown_metrics, varying
 from vlm_harness.logs.results import record, summarise
 from vlm_harness.logs.run import Run, run_names
 from vlm_harness.metrics.display import units_note
@@ -47,6 +48,7 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
     tasks = dict.fromkeys(each.task for each in answers)
     found = {"breakdown": breakdowns, "calibration": calibrations, "agreement": agreements}
     metrics = shown_metrics(results)
+    groups = _groups(runs, options.tasks)
     return write_page(
         "report.html.j2",
         path,
@@ -62,6 +64,13 @@ def write(folders: Sequence[Path], path: Path, options: Options) -> Written:
         units=units_note(metrics),
         fields=fields,
         caveats=_caveats(answers, rows),
+        groups=groups,
+        group_fields=varying([row for row, _ in groups]),
+        group_caveats=[
+            f"{row.task} ({row.model}, {row.protocol}): {text}"
+            for row, _ in groups
+            for text in group_caveats(row)
+        ],
         labels=listing({result.labels for result in results}),
         breakdowns=breakdowns,
         calibrations=calibrations,
@@ -122,6 +131,22 @@ def _rows(answers: Sequence[Answers]) -> list[parts.Row]:
     return found
 
 
+def _groups(runs: Sequence[Run], tasks: Sequence[str]) -> list[tuple[GroupRow, str]]:
+    """The scores of groups of finished runs, with the name of their run.
+
+    Args:
+        tasks: the tasks that the report is restricted to; empty for all.
+    """
+    names = run_names(runs)
+    return [
+        (row, names[run.path])
+        for run in runs
+        if run.finished
+        for row in run.results.groups
+        if not tasks or {*row.members} <= {*tasks}
+    ]
+
+
 def _summarised(answers: Answers) -> ResultRow:
     run, task = answers.run, answers.run.spec(answers.cell.task)
     return summarise(
@@ -153,6 +178,8 @@ def _notes(runs: Sequence[Run], answers: Sequence[Answers]) -> list[str]:
         notes.append("Images none: no image was shown.")
     if "original" in {each.cell.labels for each in answers}:
         notes.append("Labels original: correct answers are those published, errors included.")
+    models = (each for run in runs for each in run.manifest.models.items())
+    notes += dict.fromkeys(f"{name}: {note}." for name, model in models for note in model.notes)
     return notes
 
 

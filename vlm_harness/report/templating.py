@@ -19,6 +19,7 @@ from markupsafe import Markup
 from vlm_harness import __version__, paths
 from vlm_harness.errors import printable
 from vlm_harness.files import to_json
+from vlm_harness.logs.labels import score_title
 from vlm_harness.metrics import display
 from vlm_harness.specs.schemas import UNVERIFIED
 from vlm_harness.types import Estimate
@@ -116,6 +117,7 @@ def _templates() -> jinja2.Environment:
         signed=lambda value, metric: display.signed(metric, value),
         p_value=lambda value: display.p_value(value, NONE),
         short=display.short,
+        score_title=score_title,
         sentence=lambda text: text[:1].upper() + text[1:],
     )
     return environment

@@ -30,7 +30,7 @@ from vlm_harness.runs.fingerprint import fingerprint
 from vlm_harness.specs.schemas import ModelSpec
 from vlm_harness.types import Model, OptionScore, Request, Response
 
-SCHEMA = 1
+SCHEMA = 2
 KEYS_PER_QUERY = 500
 """Maximum number of keys in one SQL query; SQLite supports at least 999."""
 
@@ -233,7 +233,9 @@ def identity_of(spec: ModelSpec, info: Model) -> dict[str, Any] | None:
         mode="json", exclude={"model", "checkpoint", "revision", *ModelSpec.descriptive()}
     )
     dump["args"].pop("device", None)
+    commits = info.details.get("commits")  # of processor and tokenizer too
     return {
+        **({"commits": commits} if commits else {}),
         "weights": weights,
         "spec": dump,
         "dtype": info.dtype,

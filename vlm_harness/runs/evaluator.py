@@ -12,10 +12,11 @@ from typing import Any, Literal, Never, cast
 
 from pydantic import ValidationError
 
+from vlm_harness.backends import hub
 from vlm_harness.backends.family import LOADED
 from vlm_harness.backends.interface import Backend, LoadOptions
 from vlm_harness.backends.resolve import check_args, family, from_object, resolve
-from vlm_harness.errors import InputError, not_found
+from vlm_harness.errors import InputError, not_found, shown
 from vlm_harness.logs.run import Run
 from vlm_harness.logs.schema import Results
 from vlm_harness.runs.batches import BatchSize, GpuMemory
@@ -23,7 +24,7 @@ from vlm_harness.runs.cache import Cache, CacheUse, cache_file
 from vlm_harness.runs.execute import execute, n_workers
 from vlm_harness.runs.folder import RunFolder
 from vlm_harness.runs.interrupts import Interrupts
-from vlm_harness.runs.plan import Plan, plan
+from vlm_harness.runs.plan import Plan, plan, verify_recorded
 from vlm_harness.runs.state import Progress, RunState
 from vlm_harness.specs.registry import Registry
 from vlm_harness.specs.schemas import Dtype, ModelSpec, RunConfig
@@ -142,7 +143,7 @@ def evaluate(
     except ValidationError as error:
         detail = error.errors()[0]
         where = str(detail["loc"][0])
-        raise InputError(f"{detail['msg']} (found {detail['input']!r})", where=where) from None
+        raise InputError(f"{detail['msg']} (found {shown(detail['input'])})", where=where) from None
     return evaluate_config(config, chosen, progress=progress, argv=argv)
 
 
@@ -219,7 +220,10 @@ def run(
 ) -> FinishedRun:
     """Execute a plan. An unfinished run is resumed: only its remaining samples are evaluated."""
     with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(planned, argv))
+        folder = RunFolder(planned, argv)
+        if planned.config.fresh or not folder.begun:
+            verify_recorded(planned)
+        stack.enter_context(folder)
         state = RunState(planned, folder, progress, interrupts or Interrupts())
         progress.start(folder.path, state.total, state.n_done)
         if state.n_done == state.total and folder.finished:
@@ -229,6 +233,7 @@ def run(
             results = state.write_results()
             if folder.finished:
                 folder.update_checksums(repaired)
+                folder.update_groups()
             else:  # interrupted after the last line
                 folder.write_manifest({}, finished=True)
             return FinishedRun(folder.path, results, 0)
@@ -245,6 +250,8 @@ def run(
                 if backend is None:
                     backend = load(model, planned, progress)
                 infos[model.model] = backend.info()
+                for note in infos[model.model].notes:
+                    progress.warn(f"{model.model}: {note}")
                 folder.check_same_dtype(infos[model.model])
                 folder.write_manifest(infos)
                 folder.repair()
@@ -295,4 +302,18 @@ def load(model: ModelSpec, planned: Plan, progress: Progress) -> Backend:
         trust_remote_code=config.trust_remote_code,
         data_dir=planned.data_dir,
     )
-    return family(model).load(model, options)
+    backend = family(model).load(model, options)
+    _check_commits(model, planned)
+    return backend
+
+
+def _check_commits(model: ModelSpec, planned: Plan) -> None:
+    """Refuse a model of which a newer commit appeared between planning and loading."""
+    expected = planned.commits.get(model.model, {})
+    for name, commit in hub.cached_commits(family(model).repositories(model)).items():
+        if expected.get(name, commit) != commit:
+            raise InputError(
+                f"model {model.model}: {name} changed on the hub while it was loaded "
+                f"({expected[name]} -> {commit})",
+                hint="Rerun the command, or pin a commit: --model-args revision=COMMIT.",
+            )

@@ -172,6 +172,10 @@ def _checked(request: Request, response: object, computed: bool) -> Response | N
 
 
 def _problem(request: Request, response: Response) -> str | None:
+    if not isinstance(response.finish_reason, str | None):
+        return f"finish_reason is {_type(response.finish_reason)}, not str"
+    if not isinstance(response.over_limit, bool):
+        return f"over_limit is {_type(response.over_limit)}, not bool"
     if request.kind == "generate":
         if response.scores is not None:
             return "expected text, but the model returned scores"

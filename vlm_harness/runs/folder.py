@@ -7,7 +7,6 @@
 Each line is flushed when it is written, so an interrupted run can be resumed from its logs.
 """
 
-import dataclasses
 import math
 import re
 import shlex
@@ -21,7 +20,7 @@ from typing import IO, Any
 
 from vlm_harness import __version__, images
 from vlm_harness.datasets.files import checksum
-from vlm_harness.errors import InputError, SampleError, listing
+from vlm_harness.errors import InputError, SampleError, listing, shown
 from vlm_harness.files import write_bytes, write_json
 from vlm_harness.logs.identity import difference, digest_of
 from vlm_harness.logs.lines import (
@@ -82,10 +81,13 @@ class RunFolder:
         self._streams: dict[Path, IO[str]] = {}
         self._unrepaired: dict[Path, Container[tuple[Any, ...]]] = {}
         self._lock = locked(self.path)
+        self._created: list[Path] = []
 
     def __enter__(self) -> "RunFolder":
+        samples = self.path / "samples"
+        self._created = [each for each in (samples, *samples.parents) if not each.exists()]
         try:
-            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            samples.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write there: {error.strerror}", where=self.path) from None
         self._lock.__enter__()
@@ -106,7 +108,18 @@ class RunFolder:
             with suppress(OSError):  # writing failed before, and was reported then
                 stream.close()
         self._streams.clear()
+        if not self.begun:
+            self._remove_created()
         self._lock.__exit__(kind, error, trace)
+
+    def _remove_created(self) -> None:
+        """Leave nothing behind of a run that was refused before its manifest was written."""
+        if self.path in self._created:
+            with suppress(OSError):
+                (self.path / ".lock").unlink(missing_ok=True)
+        for folder in self._created:  # the innermost first; rmdir keeps folders that have files
+            with suppress(OSError):
+                folder.rmdir()
 
     def _check_same_run(self) -> None:
         if self._plan.config.fresh:
@@ -163,6 +176,11 @@ class RunFolder:
         return read_manifest(self.path) if (self.path / "manifest.json").is_file() else None
 
     @property
+    def begun(self) -> bool:
+        """Whether the run was started before."""
+        return (self.path / "manifest.json").is_file()
+
+    @property
     def finished(self) -> bool:
         manifest = self._recorded
         return manifest is not None and manifest.finished is not None
@@ -184,10 +202,11 @@ class RunFolder:
             "logs": self._log_checksums() if finished else None,
             "models": {
                 **({name: model.to_dict() for name, model in old.models.items()} if old else {}),
-                **{name: dataclasses.asdict(model) for name, model in models.items()},
+                **{name: model.to_dict() for name, model in models.items()},
             },
             "data_dir": str(plan.data_dir),
             "data_revision": {n: t.data_revision for n, t in plan.tasks.items() if t.data_revision},
+            **self._groups(),
             "environment": environment(),
         }
         write_json(self.path / "manifest.json", manifest)
@@ -210,6 +229,20 @@ class RunFolder:
             checksums = self._log_checksums()
             known = checksums if known is None else {**known, **{n: checksums[n] for n in changed}}
             write_json(self.path / "manifest.json", {**manifest.to_dict(), "logs": known})
+
+    def _groups(self) -> dict[str, Any]:
+        """The groups with scores, as in the manifest; empty without groups."""
+        specs = self._plan.groups.values()
+        groups = [spec.model_dump(mode="json", exclude_none=True) for spec in specs]
+        return {"groups": groups} if groups else {}
+
+    def update_groups(self) -> None:
+        """Record the present definitions of groups in the manifest of a finished run."""
+        before = read_manifest(self.path).to_dict()
+        after = {name: value for name, value in before.items() if name != "groups"}
+        after |= self._groups()
+        if after != before:
+            write_json(self.path / "manifest.json", after)
 
     def write_results(self, results: Results) -> None:
         write_json(self.path / "results.json", results.to_dict())
@@ -254,8 +287,8 @@ class RunFolder:
         ):
             if found != expected:
                 raise InputError(
-                    f"the log line of sample {sample.id} was changed: {name} is {found!r}, "
-                    f"expected {expected!r}",
+                    f"the log line of sample {sample.id} was changed: {name} is {shown(found)}, "
+                    f"expected {shown(expected)}",
                     where=self.log_path(item.planned.cell),
                     hint="Delete the line and rerun the same command to retry the sample.",
                 )
@@ -365,19 +398,22 @@ def make_line(
 
 
 def _answer(response: Response) -> AnswerRecord:
+    over_limit = response.over_limit or None
     if response.text is not None:
-        return AnswerRecord(text=response.text)
+        cut = response.finish_reason if response.finish_reason != "stop" else None
+        return AnswerRecord(text=response.text, finish_reason=cut, over_limit=over_limit)
     if response.scores is None:
-        return AnswerRecord()
+        return AnswerRecord(over_limit=over_limit)
     # Lists of numbers are smaller and easier to read than a list of objects.
     # JSON has no NaN; a line with such a score already has status error.
     scores = [_number(option.score) for option in response.scores]
     if all(option.n_tokens is None for option in response.scores):
-        return AnswerRecord(scores=scores)
+        return AnswerRecord(scores=scores, over_limit=over_limit)
     return AnswerRecord(
         scores=scores,
         sum_logprobs=[_number(option.sum_logprob) for option in response.scores],
         n_tokens=[option.n_tokens for option in response.scores],
+        over_limit=over_limit,
     )
 
 

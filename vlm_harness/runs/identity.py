@@ -21,6 +21,8 @@ def identity(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "models": {m.model: m.model_dump(mode="json") for m in plan.models},
         "checkpoints": {m.model: fingerprint(family(m).files(m)) for m in plan.models},
+        # Left out for pinned and local models, whose run ids do not depend on it.
+        **({"commits": plan.commits} if plan.commits else {}),
         "tasks": {
             name: {
                 "spec": task.spec.model_dump(mode="json"),

@@ -2,22 +2,31 @@
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vlm_harness.backends import decoding
-from vlm_harness.backends.interface import check_device
+from vlm_harness.backends import decoding, hub
+from vlm_harness.backends.interface import Asked, Question, check_device
 from vlm_harness.backends.resolve import family
 from vlm_harness.datasets.files import PREPARE, how_to_get
-from vlm_harness.errors import InputError, listing, not_found
+from vlm_harness.errors import InputError, clip, listing, not_found, shown
 from vlm_harness.metrics import METRICS, hf_evaluate
 from vlm_harness.paths import data_dir
-from vlm_harness.protocols.extractors import EXTRACTORS
+from vlm_harness.protocols.extractors import EXTRACTORS, DoesNotApply, confused, extract
 from vlm_harness.protocols.protocol import PROTOCOLS, EvaluationProtocol
+from vlm_harness.runs.groups import reported
+from vlm_harness.specs.extraction import Step, steps
 from vlm_harness.specs.registry import Registry
-from vlm_harness.specs.schemas import GenerateUse, ModelSpec, ProtocolUse, RunConfig, TaskSpec
+from vlm_harness.specs.schemas import (
+    GenerateUse,
+    GroupSpec,
+    ModelSpec,
+    ProtocolUse,
+    RunConfig,
+    TaskSpec,
+)
 from vlm_harness.tasks.orders import Order, OrderMode, orders
 from vlm_harness.tasks.prompts import NO_COMMAND, PromptBuilder, prompt_builder
 from vlm_harness.tasks.task import Task, load_task
@@ -106,8 +115,21 @@ class PlannedCell:
                 partner=self._partner_image(sample, partner),
                 decoding=self.cell.decoding,
                 order=order,
+                command=self.cell.command,
             )
             yield Item(self, sample, index, prompt, request)
+
+    def asked(self) -> Asked:
+        """What is asked, for models whose answers are recorded."""
+        questions = []
+        for item in self.items():
+            in_task_order = tuple(range(len(item.prompt.order)))
+            reordered = item.prompt.order != in_task_order and (
+                self.builder.prompt(item.sample, in_task_order, self.cell.command).text
+                != item.prompt.text
+            )
+            questions.append(Question(item.request, item.prompt.question, reordered))
+        return Asked(self.cell, questions)
 
     def _partner_image(self, sample: Sample, partner: Sample | None) -> ImageRef | None:
         """The image of the pair that is not shown."""
@@ -133,6 +155,10 @@ class Plan:
     tasks: Mapping[str, Task]
     cells: Sequence[PlannedCell]
     data_dir: Path
+    commits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By model: the commit of each repository of the hub for which no commit is given."""
+    groups: Mapping[str, GroupSpec] = field(default_factory=dict)
+    """The groups with scores that the run reports, and such groups among their members."""
 
 
 def plan(
@@ -155,6 +181,7 @@ def plan(
         check_device(config.device)
     _check_models(models)
     specs = _task_specs(config, registry)
+    groups = reported(registry, specs)
     for text in config.decoding:
         decoding.parse(text)
     chosen = _chosen_protocols(config, models, specs)
@@ -179,7 +206,19 @@ def plan(
     _check_effect(config, cells)
     for cell in cells:  # fail early if a template fails
         next(cell.items(), None)
-    return Plan(config, models, tasks, cells, root)
+    commits = {
+        model.model: found
+        for model in models
+        if model.model not in loaded and (found := hub.commits(family(model).repositories(model)))
+    }
+    return Plan(config, models, tasks, cells, root, commits, groups)
+
+
+def verify_recorded(planned: Plan) -> None:
+    """Raise an InputError if recorded answers do not belong to what a new run asks."""
+    for model in planned.models:
+        cells = (cell.asked() for cell in planned.cells if cell.model.model == model.model)
+        family(model).verify(model, cells)
 
 
 def _check_models(models: Sequence[ModelSpec]) -> None:
@@ -290,8 +329,10 @@ def _protocols(model: ModelSpec, task: TaskSpec, requested: Sequence[str]) -> li
     provides = family(model).provides
     declared = task.protocols.declared
     supported = [name for name in declared if PROTOCOLS.get(name).kind in provides]
+    available = family(model).available(model)
+    answered = [name for name in supported if PROTOCOLS.get(name).kind in available] or supported
     if not requested:
-        default = next((name for name in DEFAULT_PROTOCOLS if name in supported), None)
+        default = next((name for name in DEFAULT_PROTOCOLS if name in answered), None)
         if default is None:
             raise InputError(
                 f"model {model.model} (backend {model.backend}) supports none of the protocols of "
@@ -313,7 +354,7 @@ def _protocols(model: ModelSpec, task: TaskSpec, requested: Sequence[str]) -> li
     found = [name for name in dict.fromkeys(requested) if name in supported]
     if not found:
         _refuse(requested[0], model, task)
-    return found
+    return [name for name in found if name in answered] or found
 
 
 def _refuse(protocol: str, model: ModelSpec, task: TaskSpec) -> NoReturn:
@@ -333,7 +374,7 @@ def _cells(
     protocol = PROTOCOLS.get(name)
     use = task.spec.protocols.use(name)
     option_lists = dict.fromkeys(sample.options for sample in task.samples)
-    check_extractors(task.spec, name, use, list(option_lists)[:100])
+    check_extractors(task.spec, name, use, list(option_lists))
     if config.images == "none" and not (protocol.uses_prompt and family(model).without_image):
         raise InputError(
             f"model {model.model} cannot be evaluated without images under protocol {name!r}",
@@ -386,14 +427,35 @@ def check_extractors(
     """Raise an InputError for an unknown extractor, or one that does not support the options."""
     if not isinstance(use, GenerateUse):
         return
-    where = task.at("protocols", protocol, "extract")
-    for name, arguments in use.extractors():
-        extractor = EXTRACTORS.get(name, where)
+    for key, chain in {"extract": use.extract, **use.readings}.items():
+        at = ("extract",) if key == "extract" else ("readings", key)
+        _check_chain(steps(chain), option_lists, task.at("protocols", protocol, *at))
+
+
+def _check_chain(chain: Sequence[Step], option_lists: Sequence[Sequence[str]], where: str) -> None:
+    for step in chain:
+        extractor = EXTRACTORS.get(step.name, where)
         try:
-            for options in option_lists:
-                extractor("", options, **arguments)
+            for options in option_lists[:1]:
+                extractor("", options, **step.args)
+        except DoesNotApply:
+            pass  # skipped, if another step applies
         except (TypeError, ValueError) as error:
-            raise InputError(f"extractor {name}: {error}", where=where) from None
+            raise InputError(f"extractor {step.name}: {error}", where=where) from None
+    for options in option_lists[:100]:
+        try:
+            extract(chain, "", options)
+            mistaken = confused(chain, options)
+        except ValueError as error:
+            raise InputError(f"extractor {chain[0].name}: {error}", where=where) from None
+        if mistaken is not None:
+            raise InputError(
+                f"the extractor cannot tell the options {shown(list(options))} apart: "
+                f"it reads {shown(mistaken[0])} as {shown(mistaken[1])}",
+                where=where,
+                hint="Use an extractor that can, such as letter with a lettered prompt, or change "
+                "the options.",
+            )
 
 
 def check_metrics(task: TaskSpec) -> None:
@@ -431,7 +493,7 @@ def check_images(task: Task, root: Path) -> None:
     if missing:
         raise InputError(
             f"task {task.spec.task}: {len(missing)} of {len(refs)} images are missing, e.g. "
-            f"{root / missing[0]}",
+            f"{root / clip(missing[0])}",
             where=task.spec.at("sample", "images"),
             hint=how_to_get(task.spec.dataset, root),
         )

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_harness.errors import TooManyErrors
+from vlm_harness.logs.group_row import GroupRow
+from vlm_harness.logs.groups import Scored, group_rows
 from vlm_harness.logs.results import reads_text, record, summarise
 from vlm_harness.logs.schema import Results
 from vlm_harness.metrics import Record
@@ -52,6 +54,8 @@ class RunState:
     n_model_errors: int = 0
     first_model_error: str | None = None
     batch_error_logged: bool = False
+    _groups: list[GroupRow] = field(default_factory=list)
+    """Scores of groups, once all rows are written."""
 
     def __post_init__(self) -> None:
         cells = [(planned, list(planned.items())) for planned in self.planned.cells]
@@ -155,12 +159,18 @@ class RunState:
         for planned, progress in self._cells.items():
             if progress.row is None:
                 self._summarise(planned)
+        scored = [
+            Scored(each.row, planned.task.spec, each.records.values())
+            for planned, each in self._cells.items()
+            if each.row is not None
+        ]
+        self._groups = group_rows(self.planned.groups, scored)
         self.folder.write_results(self.results())
         return self.results()
 
     def results(self) -> Results:
         rows = (progress.row for progress in self._cells.values())
-        return Results(row for row in rows if row is not None)
+        return Results((row for row in rows if row is not None), self._groups)
 
     def _summarise(self, planned: PlannedCell) -> None:
         progress = self._cells[planned]
@@ -198,7 +208,9 @@ class _CellProgress:
         self._texts = reads_text(self.planned.task.spec)
 
     def add(self, key: Key, line: LogLine) -> None:
-        self.records[key] = record(line, self.planned.task.spec.positive, self._texts)
+        self.records[key] = record(
+            line, self.planned.task.spec.positive, self._texts, self.planned.task.spec
+        )
         if self.first_error is None:
             self.first_error = line.error
 

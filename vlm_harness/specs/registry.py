@@ -1,24 +1,26 @@
 """Find YAML files by name: tasks, groups, models, prompts, commands, label corrections, tables.
 
 The kind of a file is given by the key that names it: ``task:``, ``model:``, ``prompt:``,
-``commands:``, ``label_corrections:`` (or its old name ``overlay:``) or ``table:``. Files whose name
-begins with an underscore are bases for ``include:``, not specs. Each file is parsed once, when the
-registry is created, and checked against its schema when its spec is requested.
+``commands:``, ``label_corrections:`` (or its old name ``overlay:``), ``table:`` or ``group:``.
+Files whose name begins with an underscore are bases for ``include:``, not specs. Each file is
+parsed once, when the registry is created, and checked against its schema when its spec is
+requested.
 """
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from vlm_harness.errors import InputError, listing, not_found, suggest
 from vlm_harness.paths import spec_roots
+from vlm_harness.specs import groups as spec_groups
 from vlm_harness.specs import schemas as specs
 from vlm_harness.specs import validation as spec_check
 from vlm_harness.specs import yamlfile
 from vlm_harness.specs.yamlfile import YamlFile
 
-KINDS = ("task", "model", "overlay", "prompt", "table")
+KINDS = ("task", "model", "overlay", "prompt", "table", "group")
 _KEYS = {kind: (kind,) for kind in KINDS} | {"overlay": ("label_corrections", "overlay")}
 """The keys that name a file of each kind, the preferred one first."""
 _TITLES = {"overlay": "label corrections"}
@@ -107,22 +109,70 @@ class Registry:
         file = self.file("command", name, where)
         return spec_check.parse(specs.CommandsSpec, file).commands[name]
 
+    def group(self, name: str, where: object = None) -> specs.GroupSpec:
+        """A group that declares scores. Its members are tasks, and groups that declare scores."""
+        if name not in self._files["group"] and name in self._tagged:
+            raise InputError(
+                f"group {name!r} has no file, so it has no scores of its own",
+                where=where,
+                hint=f"It is listed by {listing(self._tagged[name])}. A file with `group: {name}` "
+                "and `aggregates:` adds scores.",
+            )
+        spec = spec_check.parse(specs.GroupSpec, self.file("group", name, where))
+        return spec_groups.with_members(spec, self.names("task"), self._tagged, self.names("group"))
+
+    def group_specs(self, names: Iterable[str]) -> dict[str, specs.GroupSpec]:
+        """Groups that declare scores, and such groups among their members, by name."""
+        found: dict[str, specs.GroupSpec] = {}
+        waiting = [*names]
+        while waiting:
+            name = waiting.pop(0)
+            if name not in found:
+                found[name] = self.group(name)
+                waiting += [each for each in found[name].members if each in self._files["group"]]
+        return found
+
     @cached_property
-    def groups(self) -> dict[str, list[str]]:
-        """Tasks by group, sorted by name."""
+    def _tagged(self) -> dict[str, list[str]]:
+        """Tasks by the groups that they list, sorted by name."""
         found: dict[str, list[str]] = {}
         for name in self.names("task"):
             groups = self._files["task"][name].data.get("groups")
             for group in groups if isinstance(groups, list) else []:
                 found.setdefault(str(group), []).append(name)
+        return found
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Tasks by group: those that list it, or the members that its file names, in order.
+
+        Unknown members are left out here; ``group`` reports them.
+        """
+        found = dict(self._tagged)
+        for group in self.names("group"):
+            found[group] = list(dict.fromkeys(self._member_tasks(group, ())))
         for group in found:
-            if group in self._files["task"] and found[group] != [group]:
+            file = self._files["group"].get(group)
+            if group in self._files["task"] and (file or found[group] != [group]):
+                place = f"The group is defined in {file.where(('group',))}. " if file else ""
                 raise InputError(
                     f"{group!r} is the name of both a task and a group",
                     where=self._files["task"][group].where(("task",)),
-                    hint=f"Tasks in the group: {listing(found[group])}. Rename one of them.",
+                    hint=f"{place}Tasks in the group: {listing(found[group])}. Rename one of them.",
                 )
         return found
+
+    def _member_tasks(self, name: str, above: tuple[str, ...]) -> Iterator[str]:
+        """The tasks of a group or the task of this name, without any check."""
+        file = self._files["group"].get(name)
+        members = file.data.get("members") if file else None
+        if name in self._files["task"]:
+            yield name
+        elif isinstance(members, list) and members:
+            for member in members if name not in above else ():
+                yield from self._member_tasks(str(member), (*above, name))
+        else:
+            yield from self._tagged.get(name, ())
 
     def select_tasks(self, patterns: Iterable[str]) -> list[str]:
         """Expand names, groups and globs to task names, in the order given, without duplicates.
@@ -137,11 +187,11 @@ class Registry:
             if pattern in self._files["task"]:
                 chosen.append(pattern)
             elif pattern in groups:
-                chosen.extend(groups[pattern])
+                chosen.extend(self._tasks_of(pattern))
             elif any(mark in pattern for mark in "*?["):
                 found = fnmatch.filter(known, pattern)
                 for group in fnmatch.filter(groups, pattern):
-                    found.extend(groups[group])
+                    found.extend(self._tasks_of(group))
                 if not found:
                     raise InputError(
                         f"no task or group matches {pattern!r}", hint=f"Tasks: {listing(known)}"
@@ -158,9 +208,15 @@ class Registry:
                 )
         return list(dict.fromkeys(chosen))
 
+    def _tasks_of(self, group: str) -> list[str]:
+        """The tasks of a group; the members of a group with a file are checked."""
+        if group not in self._files["group"]:
+            return self.groups[group]
+        return spec_groups.tree(group, self.group_specs([group])).tasks
+
 
 def kind_of(file: YamlFile) -> str:
-    """task, model, overlay (label corrections), prompt, table or command."""
+    """task, model, overlay (label corrections), prompt, table, group or command."""
     # In the order of KINDS: a task has a `prompt:` section and may have `label_corrections:`.
     found = next((kind for kind in KINDS if any(key in file.data for key in _KEYS[kind])), None)
     if found is None and isinstance(file.data.get("commands"), dict):
@@ -174,8 +230,8 @@ def kind_of(file: YamlFile) -> str:
             f"{near}",
             where=file.where(),
             hint="A spec has one of these keys, with its name: task, model, prompt, "
-            "label_corrections, table; or it has the key commands. Start the file name of a base "
-            "for include: with an underscore.",
+            "label_corrections, table, group; or it has the key commands. Start the file name of a "
+            "base for include: with an underscore.",
         )
     key = _name_key(found, file)
     name = file.data[key]

@@ -1,33 +1,30 @@
-"""Schemas of the YAML files: tasks, models, prompts, commands, label corrections, tables, runs.
+"""Schemas of the YAML files: tasks, groups, models, prompts, commands, tables, runs, and others.
 
 The schemas are strict: an unknown key is an error that gives file and line and suggests the closest
 key. The JSON Schemas for editors (``vlm-harness schema task``) are generated from these classes.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     WithJsonSchema,
+    field_serializer,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from vlm_harness.errors import listing
 from vlm_harness.specs import templates, yamlfile
+from vlm_harness.specs.extraction import Chain, Step, steps
+from vlm_harness.specs.spec import DESCRIPTIVE, Name, NamedSpec, Spec, misfit
 
 HUB_NAME = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME, max_length=120)]
 FieldName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 MetricName = Annotated[
     str,
@@ -36,8 +33,6 @@ MetricName = Annotated[
         max_length=120,
     ),
 ]
-DESCRIPTIVE = "descriptive"
-"""Marks a field that only describes: changing it does not change the identity of a run."""
 
 
 Scalar = str | int | float | bool
@@ -71,81 +66,6 @@ JinjaValue = Annotated[Any, AfterValidator(_check_templates)]
 """A Jinja template, a plain value, or lists and mappings of these."""
 
 
-class Spec(BaseModel):
-    """Base of all specs: strict and frozen."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
-    @classmethod
-    def descriptive(cls) -> frozenset[str]:
-        """Names of the descriptive fields."""
-        fields = cls.model_fields.items()
-        return frozenset(name for name, each in fields if DESCRIPTIVE in each.metadata)
-
-    def essence(self) -> dict[str, Any]:
-        """The spec as plain data, without descriptive fields."""
-        found = self.model_dump(mode="json", exclude=set(self.descriptive()))
-        for name in found:
-            value = getattr(self, name)
-            if isinstance(value, Spec):
-                found[name] = value.essence()
-        return found
-
-
-def keys_of(name: str, field: FieldInfo) -> list[str]:
-    """The YAML keys of a field, the preferred one first; the others are old names."""
-    alias = field.validation_alias
-    return list(map(str, alias.choices)) if isinstance(alias, AliasChoices) else [name]
-
-
-def _misfit(text: str, *at: str) -> PydanticCustomError:
-    """An error that involves several keys, reported at one of them."""
-    return PydanticCustomError("misfit", "{message}", {"message": text, "at": at})
-
-
-class NamedSpec(Spec):
-    """A spec with a name, by which the registry finds its file."""
-
-    _file: yamlfile.YamlFile | None = None
-    _origin: str = "(given in code)"
-
-    def at(self, *location: str | int) -> str:
-        """``file:line`` of a value of this spec."""
-        if self._file is None:
-            return self._origin
-        field = type(self).model_fields.get(str(location[0])) if location else None
-        if field is not None:
-            for key in keys_of(str(location[0]), field):
-                if key in self._file.data:
-                    return self._file.where((key, *location[1:]))
-        return self._file.where(location)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_key_under_two_names(cls, data: Any) -> Any:
-        for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
-            given = [key for key in keys_of(name, field) if key in data]
-            if len(given) > 1:
-                new, old = given[:2]
-                raise _misfit(f"old name of {new!r}, which is also given; keep one of them", old)
-        return data
-
-    def _given(self, by: "yamlfile.YamlFile | NamedSpec | str") -> None:
-        """Record the origin of the spec: a file, an option, or the spec that it derives from."""
-        private = self.__pydantic_private__
-        assert private is not None
-        if isinstance(by, NamedSpec):
-            private["_file"], private["_origin"] = by._file, by._origin
-        else:
-            private["_origin" if isinstance(by, str) else "_file"] = by
-
-    @property
-    def path(self) -> Path | None:
-        return self._file.path if self._file else None
-
-
 # --- tasks --------------------------------------------------------------------------------------
 
 
@@ -169,14 +89,18 @@ class DatasetSpec(Spec):
     """The rows of a task, and how to read them."""
 
     reader: Name = Field(
-        description="json, jsonl, csv, parquet, image_folder, hub, rendered, or a plugin's"
+        description="json, jsonl, csv, parquet, arrow, image_folder, hub, rendered, or a plugin's"
     )
     path: str | list[str] | None = Field(
-        None, description="path below the data directory; of a list, the first that exists is read"
+        None,
+        description="path below the data directory, or a pattern (`test-*.parquet`); of a list, "
+        "the first that exists is read",
     )
     name: str | None = Field(None, pattern=HUB_NAME, description="hub: data set, owner/name")
     config: str | None = Field(None, description="hub: configuration of the data set")
-    split: str | None = Field(None, description="hub, rendered: split")
+    split: str | None = Field(
+        None, description="hub, arrow, rendered, a folder of parquet files: split"
+    )
     revision: str | None = Field(None, description="hub: pinned commit")
     key: str | None = Field(None, description="json: the key that holds the list of rows")
     columns: list[str] | None = Field(
@@ -201,7 +125,9 @@ class SampleSpec(Spec):
 
     id: JinjaText
     images: JinjaText | list[JinjaText | AnyOf] = Field(
-        [], description="paths below the data directory, or image columns"
+        [],
+        description="paths below the data directory, image columns, base64, or lists of these "
+        "(`folder/{{ names }}`); null and empty values are no image",
     )
     options: JinjaText | list[JinjaText | int | float]
     target: JinjaText | int = Field(description="index of the correct option, from 0")
@@ -237,13 +163,6 @@ class PromptUse(Spec):
     )
 
 
-class ExtractorUse(Spec):
-    """An extractor with its arguments."""
-
-    name: Name
-    args: dict[str, Any] = {}
-
-
 class ProtocolUse(Spec):
     """The prompt under one protocol, where it differs from the task's prompt."""
 
@@ -255,15 +174,19 @@ class ProtocolUse(Spec):
 
 
 class GenerateUse(ProtocolUse):
-    extract: Name | ExtractorUse | Annotated[list[Name | ExtractorUse], Field(min_length=1)] = (
-        "keyword"
+    extract: Chain = Field(
+        "keyword", description="extractor that reads the answer; a list is tried in turn"
+    )
+    readings: Annotated[dict[Name, Chain], DESCRIPTIVE] = Field(
+        {},
+        description="other extractors by name, such as the rule of the official script; the "
+        "metrics under them are reported too",
     )
     max_new_tokens: int = Field(32, ge=1)
 
-    def extractors(self) -> list[tuple[str, dict[str, Any]]]:
-        """The chain of extractors as (name, arguments)."""
-        chain = self.extract if isinstance(self.extract, list) else [self.extract]
-        return [(x, {}) if isinstance(x, str) else (x.name, dict(x.args)) for x in chain]
+    def extractors(self) -> list[Step]:
+        """The steps of the chain of extractors."""
+        return steps(self.extract)
 
 
 class ChoiceUse(ProtocolUse):
@@ -288,6 +211,10 @@ class Protocols(Spec):
         return found
 
 
+UPRIGHT_READERS = frozenset({"hub", "parquet", "arrow"})
+"""Readers whose image columns have their EXIF orientation applied, unless a task says otherwise."""
+
+
 class TaskSpec(NamedSpec):
     """A benchmark."""
 
@@ -309,8 +236,10 @@ class TaskSpec(NamedSpec):
     )
     where: JinjaText | None = Field(None, description="rows for which this is false are skipped")
     sample: SampleSpec
-    exif: Literal["ignore", "apply"] = Field(
-        "ignore", description="apply: rotate images by their EXIF orientation"
+    exif: Literal["by_reader", "ignore", "apply"] = Field(
+        "by_reader",
+        description="EXIF orientation of images. by_reader: applied to image columns of hub, "
+        "parquet and arrow (as `datasets` does), ignored in files, bytes and base64",
     )
     grouping: GroupRules = GroupRules()
     prompt: PromptUse = PromptUse()
@@ -330,17 +259,78 @@ class TaskSpec(NamedSpec):
         {}, description="chance by metric, if it differs from a uniform guess"
     )
 
+    @field_serializer("exif")
+    def _effective(self, exif: str) -> str:
+        """The default as `ignore` where it has that effect, as it was written in 0.2."""
+        by_reader = exif == "by_reader" and self.dataset.reader not in UPRIGHT_READERS
+        return "ignore" if by_reader else exif
+
     @model_validator(mode="after")
     def _consistent(self) -> "TaskSpec":
         if self.primary_metric not in self.metrics:
             text = f"{self.primary_metric!r} is not in metrics: {listing(self.metrics)}"
-            raise _misfit(text, "primary_metric")
+            raise misfit(text, "primary_metric")
         if not self.protocols.declared:
             text = "at least one is required: similarity, generate, choice, likelihood"
-            raise _misfit(text, "protocols")
+            raise misfit(text, "protocols")
         if self.protocols.similarity is not None and self.sample.captions is None:
             text = "the protocol similarity requires sample.captions"
-            raise _misfit(text, "protocols", "similarity")
+            raise misfit(text, "protocols", "similarity")
+        return self
+
+
+class Aggregate(Spec):
+    """One score of a group of tasks, such as the mean of their F1."""
+
+    name: Name
+    of: MetricName | Annotated[list[MetricName], Field(min_length=1)] = Field(
+        description="metric of the tasks; of several, the sum for each task"
+    )
+    how: Literal["mean", "weighted_mean", "sum"] = Field(
+        "mean",
+        description="weighted_mean (micro average): each task counts by the number of samples "
+        "(for group metrics: pairs or sets) that its value is computed over",
+    )
+    over: Literal["tasks", "members"] = Field(
+        "tasks",
+        description="members: a group among the members counts once, with its own score of the "
+        "same name; tasks: its tasks count one by one",
+    )
+
+    @property
+    def metrics(self) -> list[str]:
+        return self.of if isinstance(self.of, list) else [self.of]
+
+    @model_validator(mode="after")
+    def _weights_known(self) -> "Aggregate":
+        if self.how == "weighted_mean" and len(self.metrics) > 1:
+            raise misfit("weighted_mean needs a single metric, by whose n it weights", "of")
+        return self
+
+
+class GroupSpec(NamedSpec):
+    """Scores of a group of tasks, such as those by which a benchmark of several files is quoted."""
+
+    group: Name
+    version: int = Field(1, ge=1, description="raise it if the scores are computed differently")
+    description: str = ""
+    reference: str | list[str] | None = Field(None, description="where the scores are published")
+    members: list[Name] = Field(
+        [], description="tasks and groups; default: the tasks that list this group in `groups`"
+    )
+    aggregates: list[Aggregate] = Field(
+        min_length=1, description="scores; the first is the headline"
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "GroupSpec":
+        for key, names in (
+            ("members", self.members),
+            ("aggregates", [each.name for each in self.aggregates]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise misfit(f"{name!r} is given twice", key)
         return self
 
 
@@ -505,6 +495,7 @@ class RunConfig(Spec):
 
 KINDS: dict[str, type[Spec]] = {
     "task": TaskSpec,
+    "group": GroupSpec,
     "model": ModelSpec,
     "prompt": PromptSpec,
     "commands": CommandsSpec,

@@ -9,21 +9,23 @@ The filters that the harness adds are in ``filters``.
 """
 
 import re
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from functools import cache, wraps
-from typing import Any
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from functools import cache, cached_property, wraps
+from typing import Any, TypeVar
 
 import jinja2
 import jinja2.filters
 import jinja2.sandbox
-from jinja2 import nodes
+from jinja2 import meta, nodes
+from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 
 from vlm_harness.deadline import TimedOut, deadline
-from vlm_harness.errors import InputError, suggest
+from vlm_harness.errors import InputError, clip, suggest
 from vlm_harness.specs.filters import FILTERS
 from vlm_harness.specs.sandbox import WEIGH, Sandbox, allow, weighed
 
+T = TypeVar("T")
 _MAX_RANGE = 10_000
 _MAX_SECONDS = 10
 # `random` would make runs irreproducible; the others take a size and are of no use here.
@@ -104,26 +106,50 @@ class Template:
         """
         if self._constant is not None:
             return self._constant
-        try:
-            with deadline(_MAX_SECONDS):
-                if self._expression is None:
-                    return self._render(context)
-                return _plain(self._expression(context))
-        except TimedOut:
-            raise TemplateError(f"rendering took longer than {_MAX_SECONDS} seconds") from None
-        except jinja2.UndefinedError as error:
-            raise TemplateError(_explain(error, context)) from None
-        except (jinja2.TemplateError, SecurityError) as error:
-            raise TemplateError(str(error)) from None
-        except InputError as error:
-            raise TemplateError(error.message) from None
-        except MemoryError:
-            raise TemplateError("out of memory while rendering") from None
-        except (
-            ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
-            re.error,
-        ) as error:  # fmt: skip
-            raise TemplateError(f"{type(error).__name__}: {error}") from None
+        if self._expression is None:
+            return _guarded(lambda: self._render(context), context)
+        expression = self._expression
+        return _guarded(lambda: _plain(expression(context)), context)
+
+    def pieces(self, context: Mapping[str, Any]) -> list[tuple[bool, Any]]:
+        """Text and values in order, as (is a value, text or value).
+
+        Empty for a lone expression, for plain text, and if there are statements such as ``if``.
+
+        Raises:
+            TemplateError: as rendering does.
+        """
+        return _guarded(
+            lambda: [
+                (False, piece) if isinstance(piece, str) else (True, _plain(piece(context)))
+                for piece in self._pieces
+            ],
+            context,
+        )
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names that the template uses."""
+        return frozenset(meta.find_undeclared_variables(environment().parse(self.source)))
+
+    @cached_property
+    def _pieces(self) -> list[str | TemplateExpression]:
+        pieces: list[str | TemplateExpression] = []
+        if self._constant is not None or self._expression is not None:
+            return pieces
+        tree = environment().parse(self.source)
+        for output in tree.body:
+            if not isinstance(output, nodes.Output):
+                return []
+            for node in output.nodes:
+                if isinstance(node, nodes.TemplateData):
+                    pieces.append(node.data)
+                    continue
+                # As `compile_expression` does with source code.
+                body = [nodes.Assign(nodes.Name("result", "store"), node, lineno=1)]
+                code = environment().from_string(nodes.Template(body, lineno=1))
+                pieces.append(TemplateExpression(code, undefined_to_none=False))
+        return pieces
 
     def _render(self, context: Mapping[str, Any]) -> str:
         pieces: list[str] = []
@@ -133,6 +159,28 @@ class Template:
             allow(size, "text")
             pieces.append(piece)
         return "".join(pieces)
+
+
+def _guarded(render: Callable[[], T], context: Mapping[str, Any]) -> T:
+    """Render within the limits of the sandbox; whatever fails is a TemplateError."""
+    try:
+        with deadline(_MAX_SECONDS):
+            return render()
+    except TimedOut:
+        raise TemplateError(f"rendering took longer than {_MAX_SECONDS} seconds") from None
+    except jinja2.UndefinedError as error:
+        raise TemplateError(_explain(error, context)) from None
+    except (jinja2.TemplateError, SecurityError) as error:
+        raise TemplateError(clip(error)) from None
+    except InputError as error:
+        raise TemplateError(error.message) from None
+    except MemoryError:
+        raise TemplateError("out of memory while rendering") from None
+    except (
+        ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
+        re.error,
+    ) as error:  # fmt: skip
+        raise TemplateError(f"{type(error).__name__}: {clip(error)}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -192,7 +240,7 @@ def _explain(error: jinja2.UndefinedError, context: Mapping[str, Any]) -> str:
     message = error.message or str(error)
     match = re.match(r"'(\w+)' is undefined", message)
     if not match:
-        return message
+        return clip(message)
     known = [name for name in context if isinstance(name, str)]
     near = suggest(match.group(1), known)
     return f"{message}{near or '; defined names: ' + ', '.join(known)}"

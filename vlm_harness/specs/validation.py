@@ -8,7 +8,8 @@ from pydantic_core import ErrorDetails
 
 from vlm_harness.errors import InputError, listing, suggest
 from vlm_harness.specs import yamlfile
-from vlm_harness.specs.schemas import NamedSpec, Scalar, Spec, keys_of
+from vlm_harness.specs.schemas import Scalar
+from vlm_harness.specs.spec import NamedSpec, Spec, keys_of
 
 S = TypeVar("S", bound=Spec)
 
