@@ -270,9 +270,8 @@ def m3id_loop(
     return written, gap
 
 
-@pytest.mark.parametrize(
-    "count", [24, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "all"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [24, 200], ids=["some", "all"])
 @pytest.mark.parametrize(
     "arguments", [(1.0, 0.6), pytest.param((0.6, 0.15), marks=pytest.mark.slow)]
 )
@@ -365,6 +364,7 @@ def test_the_next_batch_is_prepared_in_a_thread(
         assert (sum(in_main_thread), len(in_main_thread)) == (expected, n_tried + 4)
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_sharing_batches_workers_or_order(go: Go) -> None:
     """Predictions may differ only if the best two options are equal up to rounding."""
     tasks = ["whatsup_rendered_b_four_way", "whatsup_rendered_b_left_right"]

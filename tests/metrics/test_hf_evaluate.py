@@ -181,6 +181,7 @@ def test_code_is_not_downloaded_by_default_nor_taken_from_the_working_directory(
     assert command("validate", spec)[0] == 0
 
 
+@pytest.mark.slow
 def test_in_a_task(install: Install, bench: Path, command: Command) -> None:
     install("equal", f'return {{"equal": {COUNT}}}')
     spec = bench / "specs" / "sides.yaml"

@@ -94,7 +94,7 @@ def test_a_hundred_thousand_samples(tmp_path: Path) -> None:
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 9), share=st.floats(0.05, 0.95))
 def test_out_of_memory_anywhere(bench: Path, seed: int, size: int, share: float) -> None:

@@ -112,7 +112,7 @@ CONCLUDES = _compile(
     |(?:based|going)[ ]on[ ](?:this|these|the[ ]above|that|my|our)|given[ ](?:this|these|that)
     |(?:from|with)[ ](?:this|these)|because[ ]of[ ](?:this|these)|it[ ]follows|we[ ]can[ ]conclude
     |taking[ ]all|considering[ ](?:this|these|all)|after[ ](?:comparing|examining|analy[sz]ing)
-    |by[ ]comparing|upon[ ](?:comparing|closer|examin))\b
+    |by[ ]comparing|upon[ ](?:comparing|closer|examin\w*))\b
     |\A%(?:因此|所以|综上|故)"""
 )
 SO = _compile(r"(?:[,;][ ]|[ ]-[ ]|\band[ ])(?:and[ ])?(?:so|therefore|thus|hence)\b(?![ ]that)")
@@ -184,9 +184,8 @@ LISTED = _compile(
 )
 """An enumeration of mentions."""
 SUPERLATIVE = _compile(
-    r"""\b(?:most|best|closest|more|better|closer|clearly|(?<!at[ ])least|(?:near|dark|light
-        |bright|larg
-    |small|tall|short|high|low|tight|long|strong)(?:est|er))\b"""
+    r"""\b(?:most|best|closest|more|better|closer|clearly|(?<!at[ ])least|largest|larger
+    |(?:near|dark|light|bright|small|tall|short|high|low|tight|long|strong)(?:est|er))\b"""
 )
 MOST = _compile(r"\b(?:most|best|closest)\b")
 FILLER = re.compile(
