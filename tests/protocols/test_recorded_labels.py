@@ -7,7 +7,6 @@ position of the option that it chooses (null: none). Where readers could disagre
 
 import csv
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,6 @@ CHAINS = {
 }
 MAX_UNPARSED = {"hallusionbench": 12}
 """HallusionBench has answers without yes or no, which only choose in the light of the question."""
-
-
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    path = Path(os.environ.get("VLM_HARNESS_REALDATA", ROOT.parent / "shared" / "realdata"))
-    if not path.is_dir():
-        pytest.skip(f"no real data in {path}; set VLM_HARNESS_REALDATA")
-    return path
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -118,8 +109,8 @@ READERS = {each.__name__: each for each in (
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_at_most_one_is_wrong_and_four_unparsed(name: str, folder: Path) -> None:
-    answers = READERS[name](folder / name)
+def test_at_most_one_is_wrong_and_four_unparsed(name: str, realdata: Path) -> None:
+    answers = READERS[name](realdata / name)
     wrong, unparsed = [], []
     for key, label in LABELS[name]["labels"].items():
         if key in LABELS[name]["doubtful"]:
@@ -133,11 +124,11 @@ def test_at_most_one_is_wrong_and_four_unparsed(name: str, folder: Path) -> None
     assert len(unparsed) <= MAX_UNPARSED.get(name, 4), unparsed
 
 
-def test_colorswap_scores(folder: Path) -> None:
+def test_colorswap_scores(realdata: Path) -> None:
     """Text, image and group scores in percent are those of the official script."""
     for model, official in (("gpt4v", [91.33, 76.33, 72.0]), ("llava", [69.67, 54.33, 42.0])):
         groups: dict[int, dict[str, list[bool]]] = {}
-        for row in rows(folder / "colorswap" / f"{model}.jsonl"):
+        for row in rows(realdata / "colorswap" / f"{model}.jsonl"):
             index = extract(LETTERS, row["response"], row["options"])[1].index
             target = {"A": 0, "first": 0, "B": 1, "second": 1}[row["answer"]]
             kinds = groups.setdefault(row["id"], {"text": [], "image": []})

@@ -124,10 +124,9 @@ def yes_no(text: str, options: Sequence[str]) -> Extraction:
         ValueError: the options are not one like yes and one like no.
     """
     yes, no = _yes_and_no(options)
-    rest = conclusion(text)
-    if rest is None:
+    answer = _answer(text)
+    if answer is None:
         return CUT_OFF
-    answer = plain(wrapped(rest) or rest)
     lead = _LEAD.match(answer) or _FOREIGN.match(answer)
     first = re.split(r"[.!?\n]", answer, maxsplit=1)[0]
     found = read(answer, _yes_no_mentions(answer), {"yes": yes, "no": no})
@@ -263,6 +262,16 @@ def pope_official(text: str, options: Sequence[str]) -> Extraction:
     return choice(no, denies) if denies else choice(yes, text.strip()[:40])
 
 
+def _answer(text: str) -> str | None:
+    """A text without thinking and markup, or what it marks as its answer; None if cut off."""
+    rest = conclusion(text)
+    if rest is None:
+        return None
+    answer = plain(rest)
+    inner = wrapped(answer)
+    return answer if inner is None else plain(inner)
+
+
 def _read(
     text: str,
     find: Callable[[str], list[Mention]],
@@ -270,13 +279,9 @@ def _read(
     which: Which = "only",
 ) -> Extraction:
     """Read the conclusion of a text, without its thinking and markup."""
-    rest = conclusion(text)
-    if rest is None:
+    answer = _answer(text)
+    if answer is None:
         return CUT_OFF
-    answer = plain(rest)
-    inner = wrapped(answer)
-    if inner is not None:
-        answer = plain(inner)
     mentions = find(answer)
     if which != "only":
         named = [each for each in mentions if positions.get(each.name) and not each.weak]
